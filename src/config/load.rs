@@ -1,0 +1,149 @@
+//! From TOML text and `KEY=VALUE` to a checked [`RunConfig`]. No files are read here: the caller has the text.
+
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::RunConfig;
+use crate::diag::{Diagnostic, SourceSpan};
+
+/// The settings that a TOML text and the `--set KEY=VALUE` pairs give, over the defaults.
+///
+/// # Errors
+/// A [`Diagnostic`] that names the unknown or ill-typed key and the nearest known one.
+pub fn from_toml(file: Option<(&Path, &str)>, pairs: &[String]) -> Result<RunConfig, Box<Diagnostic>> {
+    let mut table = Table::new();
+    if let Some((path, text)) = file {
+        table = text.parse::<Table>().map_err(|error| Box::new(file_problem(path, text, &error)))?;
+        // The file alone is checked first, so that its errors have a line.
+        toml::from_str::<RunConfig>(text).map_err(|error| Box::new(file_problem(path, text, &error)))?;
+    }
+    for pair in pairs {
+        set_key(&mut table, pair)?;
+    }
+    let config: RunConfig = table.try_into().map_err(|error: toml::de::Error| {
+        Box::new(explain(Diagnostic::error("config::key", first_line(error.message())), error.message()))
+    })?;
+    config.validate()?;
+    Ok(config)
+}
+
+/// Writes one `KEY=VALUE` into the table. `KEY` is dotted; `VALUE` is TOML, or else text.
+///
+/// # Errors
+/// A [`Diagnostic`] if the pair has no `=` or the key goes through something that is no table.
+pub fn set_key(table: &mut Table, pair: &str) -> Result<(), Box<Diagnostic>> {
+    let problem = |message: String| {
+        Box::new(
+            Diagnostic::error("config::set", message)
+                .expected("`KEY=VALUE`, such as `optimizer.learning_rate=1e-4`")
+                .found(format!("`{pair}`")),
+        )
+    };
+    let (key, text) = pair.split_once('=').ok_or_else(|| problem("`--set` needs a key and a value".to_owned()))?;
+    let parsed = format!("value = {text}").parse::<Table>().ok().and_then(|mut parsed| parsed.remove("value"));
+    let value = parsed.unwrap_or_else(|| Value::String(text.to_owned()));
+    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    let last = parts.pop().unwrap_or_default();
+    let mut at = table;
+    for part in parts {
+        // `games = [..]` becomes `games.files`, so that options can stand beside it.
+        if part == "games"
+            && let Some(Value::Array(files)) = at.get(part)
+        {
+            let files = Value::Array(files.clone());
+            at.insert(part.to_owned(), Value::Table(Table::from_iter([("files".to_owned(), files)])));
+        }
+        let next = at.entry(part).or_insert_with(|| Value::Table(Table::new()));
+        at = next.as_table_mut().ok_or_else(|| problem(format!("`{part}` is not a section")))?;
+    }
+    at.insert(last.to_owned(), value);
+    Ok(())
+}
+
+fn file_problem(path: &Path, text: &str, error: &toml::de::Error) -> Diagnostic {
+    let mut diagnostic = Diagnostic::error("config::file", first_line(error.message()));
+    diagnostic = match error.span() {
+        Some(span) => {
+            let before = &text[..span.start.min(text.len())];
+            let line = before.matches('\n').count() as u32 + 1;
+            let column = before.chars().rev().take_while(|&c| c != '\n').count() as u32 + 1;
+            diagnostic.at(SourceSpan { file: path.to_owned(), line, column })
+        }
+        None => diagnostic.at(SourceSpan::file(path)),
+    };
+    explain(diagnostic, error.message())
+}
+
+fn first_line(message: &str) -> String {
+    message.lines().next().unwrap_or_default().trim_end_matches('.').to_owned()
+}
+
+/// Adds the nearest known key to serde's "unknown field `x`, expected one of `a`, `b`".
+fn explain(diagnostic: Diagnostic, message: &str) -> Diagnostic {
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    if !message.starts_with("unknown field") || quoted.len() < 2 {
+        return diagnostic;
+    }
+    let mut diagnostic = diagnostic;
+    diagnostic.message = format!("unknown key `{}`", quoted[0]);
+    match closest(quoted[0], quoted[1..].iter().copied()) {
+        Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
+        None => diagnostic.help(format!("known keys here: {}", quoted[1..].join(", "))),
+    }
+}
+
+/// The candidate that differs least from `word`, if it differs in fewer than half of its letters (Levenshtein distance).
+pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let distance = |other: &str| {
+        let other: Vec<char> = other.chars().collect();
+        let mut row: Vec<usize> = (0..=other.len()).collect();
+        for (i, letter) in word.chars().enumerate() {
+            let mut diagonal = row[0];
+            row[0] = i + 1;
+            for (j, &other_letter) in other.iter().enumerate() {
+                let change = diagonal + usize::from(letter != other_letter);
+                diagonal = row[j + 1];
+                row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+            }
+        }
+        row[other.len()]
+    };
+    let best = candidates.into_iter().map(|other| (distance(other), other)).min()?;
+    (best.0 * 2 < word.chars().count().max(2)).then_some(best.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_survive_being_written_and_read() {
+        let config = RunConfig::default();
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(from_toml(Some((Path::new("c.toml"), &text)), &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn a_pair_wins_over_the_file_and_games_take_files_and_options() {
+        let text = "games = ['a.lua']\nseed = 3\n[loss]\nclip_low = 0.1\n";
+        let pairs = ["loss.clip_low=0.3", "games.math.level=1", "model=some/dir"].map(str::to_owned);
+        let config = from_toml(Some((Path::new("c.toml"), text)), &pairs).unwrap();
+        assert_eq!((config.seed, config.loss.clip_low, config.model.as_str()), (3, 0.3, "some/dir"));
+        assert_eq!(config.games.files, ["a.lua"]);
+        assert_eq!(config.games.options["math"]["level"].as_integer(), Some(1));
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_values_are_named_with_the_fix() {
+        let text = "seed = 3\n[loss]\nclip_lwo = 0.1\n";
+        let problem = from_toml(Some((Path::new("c.toml"), text)), &[]).unwrap_err().to_string();
+        assert!(problem.contains("unknown key `clip_lwo`") && problem.contains("c.toml:3"), "{problem}");
+        assert!(problem.contains("did you mean `clip_low`?"), "{problem}");
+        let problem = from_toml(None, &["rollout.group_size=1".to_owned()]).unwrap_err().to_string();
+        assert!(problem.contains("`rollout.group_size` is out of its range"), "{problem}");
+        let problem = from_toml(None, &["loss.ratio=word".to_owned()]).unwrap_err().to_string();
+        assert!(problem.contains("word"), "{problem}");
+        assert!(from_toml(None, &["seed".to_owned()]).unwrap_err().to_string().contains("KEY=VALUE"));
+    }
+}

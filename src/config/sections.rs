@@ -1,0 +1,246 @@
+//! The settings by room, each with its default. Pure data.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+section! {
+    /// How many episodes are played, and how long they may be.
+    Rollout {
+        /// Groups an iteration.
+        groups: usize = 16,
+        /// Trajectories a group (the paper: 16).
+        group_size: usize = 16,
+        /// Most sampled tokens a turn (the paper: 600).
+        max_new_tokens: usize = 32,
+        /// Most tokens a trajectory; 0 takes the model's context.
+        max_context: usize = 0,
+        /// Most tokens that one forward pass of a rollout takes, all sequences together.
+        max_batch_tokens: usize = 8192,
+    }
+}
+
+section! {
+    /// What the policy sees and how its tokens are drawn.
+    Decode {
+        /// Divides the logits, in sampling and in training alike (the paper: 1 in training, 0.5 in validation).
+        temperature: f32 = 1.0,
+        /// Keep only this many most probable tokens; 0 keeps all.
+        top_k: usize = 0,
+        /// Keep the most probable tokens whose probabilities sum to this; 1 keeps all.
+        top_p: f32 = 1.0,
+        /// Drop tokens less probable than this times the most probable one; 0 keeps all.
+        min_p: f32 = 0.0,
+        /// Sample answers among the legal ones (`legal`) or freely (`off`, the paper).
+        constrain: Constrain = Constrain::Legal,
+        /// `brief` observations for small models, or `full` prompts.
+        observation: ObservationKind = ObservationKind::Brief,
+        /// How an answer is read: `bare` takes the whole text, `think` the paper's tags.
+        format: AnswerFormat = AnswerFormat::Bare,
+    }
+}
+
+/// Whether answers are sampled among the legal ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Constrain {
+    /// Any token.
+    Off,
+    /// Only tokens that spell a legal answer, where the game lists them.
+    Legal,
+}
+
+/// Which text the policy sees on its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObservationKind {
+    /// `game.brief` where there is one, else `game.observe`.
+    Brief,
+    /// `game.observe`.
+    Full,
+}
+
+/// How an answer is read from the sampled text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerFormat {
+    /// The whole text is the answer.
+    Bare,
+    /// `<think>…</think><answer>…</answer>`, as in the paper.
+    Think,
+}
+
+section! {
+    /// Penalties of the built-in reward, added for each offending turn of the learner.
+    Penalties {
+        /// For an answer that is not in the answer format (the paper: -0.1).
+        format: f64 = -0.1,
+        /// For an answer that the rules refuse (the paper: -0.1).
+        illegal: f64 = -0.1,
+    }
+}
+
+section! {
+    /// Rewards to credit.
+    Advantage {
+        /// The estimator.
+        estimator: EstimatorKind = EstimatorKind::MeanStd,
+        /// `role`: how slowly the running mean of a seat's rewards follows (SPIRAL: 0.95).
+        role_decay: f64 = 0.95,
+    }
+}
+
+/// How rewards become advantages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EstimatorKind {
+    /// `(r - mean) / (std + 1e-6)` over the group (GRPO).
+    MeanStd,
+    /// `r - mean` over the group (Dr. GRPO, arXiv:2503.20783).
+    Mean,
+    /// `r - running mean of the game and seat` (SPIRAL, arXiv:2506.24119).
+    Role,
+}
+
+section! {
+    /// Which groups are kept for the update.
+    Filter {
+        /// The order in which groups are kept.
+        kind: FilterKind = FilterKind::RewardStd,
+        /// The share of the groups that is kept, at least one (the paper: 0.25).
+        ratio: f64 = 0.25,
+    }
+}
+
+/// The order in which groups are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FilterKind {
+    /// Keep every group.
+    None,
+    /// The highest standard deviation of the rewards first; groups without any are dropped.
+    RewardStd,
+}
+
+section! {
+    /// The objective.
+    Loss {
+        /// How token losses are averaged.
+        aggregation: LossAggregation = LossAggregation::TokenMean,
+        /// `constant`: the number that divides each trajectory's sum, in tokens (Dr. GRPO).
+        constant: f64 = 100.0,
+        /// The ratio may fall to `1 - clip_low` (DAPO: 0.2).
+        clip_low: f64 = 0.2,
+        /// The ratio may rise to `1 + clip_high` (DAPO: 0.28).
+        clip_high: f64 = 0.28,
+        /// One ratio a token, or one a sequence (GSPO).
+        ratio: RatioKind = RatioKind::Token,
+        /// Weight of the k3 estimate of the divergence from the frozen first policy; 0 turns it off (DAPO).
+        kl_coefficient: f64 = 0.0,
+        /// Weight of the entropy bonus (the paper: 0.001).
+        entropy_coefficient: f64 = 0.001,
+        /// Upper bound of the importance weight between sampler and trainer; 0 turns the weight off.
+        max_importance_weight: f64 = 0.0,
+        /// Leave truncated trajectories out of the loss (DAPO's overlong filtering).
+        mask_truncated: bool = false,
+    }
+}
+
+/// How token losses are averaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossAggregation {
+    /// Sum over all sampled tokens of the minibatch over their number (DAPO).
+    TokenMean,
+    /// Mean over the tokens of each trajectory, then mean over trajectories (GRPO).
+    SequenceMean,
+    /// Sum over tokens divided by a constant, then mean over trajectories (Dr. GRPO).
+    Constant,
+}
+
+/// Over what the probability ratio is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RatioKind {
+    /// Each token.
+    Token,
+    /// The geometric mean over a trajectory's tokens (GSPO, arXiv:2507.18071).
+    Sequence,
+}
+
+section! {
+    /// AdamW and its schedule.
+    Optimizer {
+        /// Highest learning rate.
+        learning_rate: f64 = 1e-3,
+        /// Decay of the first moment.
+        beta1: f64 = 0.9,
+        /// Decay of the second moment.
+        beta2: f64 = 0.999,
+        /// Added to the root of the second moment.
+        epsilon: f64 = 1e-8,
+        /// Decoupled weight decay of the matrices.
+        weight_decay: f64 = 0.0,
+        /// Gradients are scaled down to this global norm; 0 turns it off.
+        max_gradient_norm: f64 = 1.0,
+        /// Updates over which the learning rate rises from 0.
+        warmup_updates: u64 = 10,
+        /// What the learning rate does afterwards.
+        schedule: Schedule = Schedule::Cosine,
+        /// `cosine`: the share of the highest learning rate that is left in the last iteration.
+        final_share: f64 = 0.1,
+        /// Trajectories a minibatch (one update each); 0 takes all that are kept.
+        minibatch: usize = 32,
+        /// Passes over the kept trajectories.
+        epochs: usize = 1,
+    }
+}
+
+/// What the learning rate does after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// It stays.
+    Constant,
+    /// It falls along a cosine to `final_share` at the last iteration.
+    Cosine,
+}
+
+section! {
+    /// Evaluation before and after training.
+    Evaluation {
+        /// Episodes of each game before and after training; 0 turns it off.
+        episodes: usize = 200,
+        /// Temperature of the policy; 0 takes the most probable token (the paper: 0.5).
+        temperature: f32 = 0.5,
+    }
+}
+
+section! {
+    /// Limits on scripts, and reloading.
+    Scripts {
+        /// Time of one call, in milliseconds.
+        call_ms: u64 = 1000,
+        /// Memory of one virtual machine, in MiB.
+        memory_mib: usize = 256,
+        /// Watch the scripts and use saved changes.
+        reload: bool = true,
+        /// A version that voids more than this share of its episodes in an iteration is replaced by the last good one.
+        max_voided_share: f64 = 0.25,
+    }
+}
