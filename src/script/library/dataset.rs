@@ -1,0 +1,195 @@
+//! `gift.dataset`: the rows of a JSONL, CSV or Parquet file, read once a process and shared by all scripts and threads.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
+
+use crate::script::Value;
+
+/// Largest file, in bytes: rows are held in memory.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// The rows of a file.
+#[derive(Debug)]
+pub(in crate::script) struct Dataset {
+    rows: Vec<Value>,
+}
+
+/// Every file that was opened, by its canonical path.
+static OPENED: LazyLock<Mutex<BTreeMap<PathBuf, Arc<Dataset>>>> = LazyLock::new(Mutex::default);
+
+impl Dataset {
+    /// The rows of a file, told by its extension. A file is read once; later changes to it are not seen.
+    pub(in crate::script) fn open(path: &Path) -> Result<Arc<Self>, String> {
+        // Held while reading, so that threads that start together read the file once.
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(dataset) = opened.get(path) {
+            return Ok(Arc::clone(dataset));
+        }
+        let bytes = std::fs::metadata(path).map_err(|cause| cause.to_string())?.len();
+        if bytes > MAX_FILE_BYTES {
+            return Err(format!("the file has {bytes} bytes, more than {MAX_FILE_BYTES}"));
+        }
+        let rows = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("jsonl" | "ndjson") => read_jsonl(path),
+            Some("csv") => read_csv(path),
+            Some("parquet") => read_parquet(path),
+            _ => Err("expected a file that ends in `.jsonl`, `.csv` or `.parquet`".to_owned()),
+        }?;
+        let dataset = Arc::new(Self { rows });
+        opened.insert(path.to_owned(), Arc::clone(&dataset));
+        Ok(dataset)
+    }
+
+    /// The number of rows.
+    pub(in crate::script) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The row with this index, from 0.
+    pub(in crate::script) fn row(&self, index: usize) -> Option<&Value> {
+        self.rows.get(index)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the caller adds the path")]
+fn read_jsonl(path: &Path) -> Result<Vec<Value>, String> {
+    let text = std::fs::read_to_string(path).map_err(|cause| cause.to_string())?;
+    let lines = text.trim_start_matches('\u{feff}').lines().enumerate();
+    let row = |(at, line): (usize, &str)| match serde_json::from_str(line) {
+        Ok(json) => Ok(Value::from_json(&json)),
+        Err(cause) => Err(format!("line {}: {cause}", at + 1)),
+    };
+    lines.filter(|(_, line)| !line.trim().is_empty()).map(row).collect()
+}
+
+/// The first line names the columns; every cell is text, since CSV has no types.
+fn read_csv(path: &Path) -> Result<Vec<Value>, String> {
+    let mut reader = csv::Reader::from_path(path).map_err(|cause| cause.to_string())?;
+    let header = reader.headers().map_err(|cause| cause.to_string())?;
+    let names: Vec<String> = header.iter().map(|name| name.trim_start_matches('\u{feff}').to_owned()).collect();
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|cause| cause.to_string())?;
+        let cells = names.iter().cloned().zip(record.iter().map(Value::from));
+        rows.push(Value::Map(cells.collect()));
+    }
+    Ok(rows)
+}
+
+fn read_parquet(path: &Path) -> Result<Vec<Value>, String> {
+    let file = File::open(path).map_err(|cause| cause.to_string())?;
+    let reader = SerializedFileReader::new(file).map_err(|cause| cause.to_string())?;
+    let mut rows = Vec::new();
+    for row in reader.get_row_iter(None).map_err(|cause| cause.to_string())? {
+        let row = row.map_err(|cause| cause.to_string())?;
+        let cells = row.get_column_iter().map(|(name, field)| (name.clone(), field_value(field)));
+        rows.push(Value::Map(cells.collect()));
+    }
+    Ok(rows)
+}
+
+/// A Parquet field as plain data; dates and times stay the integers that are stored.
+fn field_value(field: &Field) -> Value {
+    match field {
+        Field::Null => Value::Nil,
+        Field::Bool(truth) => Value::Bool(*truth),
+        Field::Byte(number) => i64::from(*number).into(),
+        Field::Short(number) => i64::from(*number).into(),
+        Field::Int(number) | Field::Date(number) | Field::TimeMillis(number) => i64::from(*number).into(),
+        Field::Long(number)
+        | Field::TimeMicros(number)
+        | Field::TimestampMillis(number)
+        | Field::TimestampMicros(number) => (*number).into(),
+        Field::UByte(number) => i64::from(*number).into(),
+        Field::UShort(number) => i64::from(*number).into(),
+        Field::UInt(number) => i64::from(*number).into(),
+        Field::ULong(number) => i64::try_from(*number).map_or(Value::Float(*number as f64), Value::Int),
+        Field::Float16(number) => f64::from(number.to_f32()).into(),
+        Field::Float(number) => f64::from(*number).into(),
+        Field::Double(number) => (*number).into(),
+        Field::Str(text) => text.as_str().into(),
+        Field::Bytes(bytes) => String::from_utf8_lossy(bytes.data()).into_owned().into(),
+        Field::Decimal(_) => field.to_string().parse().map_or_else(|_| field.to_string().into(), Value::Float),
+        Field::Group(row) => {
+            Value::Map(row.get_column_iter().map(|(name, field)| (name.clone(), field_value(field))).collect())
+        }
+        Field::ListInternal(list) => Value::List(list.elements().iter().map(field_value).collect()),
+        Field::MapInternal(map) => {
+            let key = |field: &Field| match field {
+                Field::Str(text) => text.clone(),
+                other => other.to_string(),
+            };
+            Value::Map(map.entries().iter().map(|(name, field)| (key(name), field_value(field))).collect())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(name: &str, text: &str) -> Result<Vec<Value>, String> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        Dataset::open(&path).map(|dataset| (0..dataset.len()).filter_map(|at| dataset.row(at).cloned()).collect())
+    }
+
+    #[test]
+    fn jsonl_keeps_types_and_csv_gives_text() {
+        let typed = rows("a.jsonl", "{\"a\": 1, \"b\": [true, null]}\n\n{\"a\": 2.5}\n").expect("rows");
+        assert_eq!(typed[0].get("b"), Some(&Value::List(vec![true.into(), Value::Nil])));
+        assert_eq!(typed[1].get("a"), Some(&Value::Float(2.5)));
+        let text = rows("a.csv", "a,b\n007,\"x, y\"\n").expect("rows");
+        assert_eq!(text, [Value::from([("a", "007".into()), ("b", "x, y".into())])]);
+    }
+
+    #[test]
+    fn a_broken_line_is_named() {
+        assert!(rows("b.jsonl", "{}\n{oops}\n").is_err_and(|message| message.starts_with("line 2:")));
+        assert!(rows("b.txt", "").is_err());
+    }
+
+    /// Rows are shared, so that sixteen threads do not hold sixteen copies of a data set.
+    #[test]
+    fn a_file_is_read_once() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("c.jsonl");
+        std::fs::write(&path, "1\n").expect("a file");
+        let (first, second) = (Dataset::open(&path).expect("rows"), Dataset::open(&path).expect("rows"));
+        assert!(Arc::ptr_eq(&first, &second));
+    }
+
+    #[test]
+    fn parquet_rows_have_the_types_of_their_columns() {
+        use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type};
+        use parquet::file::writer::SerializedFileWriter;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("d.parquet");
+        let schema = "message rows { required int64 n; required double x; required binary t (UTF8); }";
+        let schema = Arc::new(parquet::schema::parser::parse_message_type(schema).expect("a schema"));
+        let file = File::create(&path).expect("a file");
+        let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).expect("a writer");
+        let mut group = writer.next_row_group().expect("a row group");
+        let mut column = group.next_column().expect("columns").expect("n");
+        column.typed::<Int64Type>().write_batch(&[7, 8], None, None).expect("numbers");
+        column.close().expect("n ends");
+        let mut column = group.next_column().expect("columns").expect("x");
+        column.typed::<DoubleType>().write_batch(&[0.5, 1.0], None, None).expect("numbers");
+        column.close().expect("x ends");
+        let mut column = group.next_column().expect("columns").expect("t");
+        let texts = [ByteArray::from("a"), ByteArray::from("b")];
+        column.typed::<ByteArrayType>().write_batch(&texts, None, None).expect("texts");
+        column.close().expect("t ends");
+        group.close().expect("the group ends");
+        writer.close().expect("the file ends");
+        let rows = Dataset::open(&path).expect("rows");
+        let expected = Value::from([("n", 8_i64.into()), ("x", 1.0.into()), ("t", "b".into())]);
+        assert_eq!((rows.len(), rows.row(1)), (2, Some(&expected)));
+    }
+}

@@ -1,0 +1,263 @@
+//! mlua's errors as diagnostics: the author's file and line, what went wrong, and how to mend it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mlua::Lua;
+use mlua::function::FunctionInfo;
+
+use crate::diag::{Diagnostic, SourceSpan};
+use crate::script::{Limits, Source};
+
+/// Longest text of a script or module.
+const MAX_SOURCE_BYTES: usize = 1 << 20;
+
+/// Longest name that Luau shows in full before a line number.
+const MAX_NAME_BYTES: usize = 200;
+
+/// Frames of the author's stack that a diagnostic shows.
+const MAX_FRAMES: usize = 8;
+
+/// What `gift.illegal` raises. A script that catches it with `pcall` takes the refusal back.
+#[derive(Debug)]
+pub(super) struct Illegal(pub(super) String);
+
+impl fmt::Display for Illegal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "illegal: {}", self.0)
+    }
+}
+
+impl std::error::Error for Illegal {}
+
+/// The reason, if the error is a refusal by `gift.illegal`.
+pub(super) fn illegal(error: &mlua::Error) -> Option<String> {
+    match error {
+        mlua::Error::CallbackError { cause, .. } | mlua::Error::WithContext { cause, .. } => illegal(cause),
+        mlua::Error::ExternalError(error) => error.downcast_ref::<Illegal>().map(|illegal| illegal.0.clone()),
+        _ => None,
+    }
+}
+
+/// The name of a module in messages.
+pub(super) fn module_name(name: &str) -> String {
+    format!("scripts/lib/{name}.lua")
+}
+
+/// A text that Luau knows by a name.
+struct Text {
+    name: String,
+    file: PathBuf,
+    written: Arc<str>,
+}
+
+/// The texts of a script, to turn the places in Luau's messages back into files and lines. The script comes first.
+pub(super) struct Sources {
+    texts: Vec<Text>,
+}
+
+/// An error taken apart.
+struct Told {
+    code: &'static str,
+    message: String,
+    /// From the innermost outwards: the text's number and the line.
+    frames: Vec<(usize, u32)>,
+}
+
+impl Sources {
+    pub(super) fn new(source: &Source) -> Self {
+        let shown = source.path.display().to_string();
+        let name = if shown.len() > MAX_NAME_BYTES { "script.lua".to_owned() } else { shown };
+        let script = Text { name, file: source.path.clone(), written: Arc::clone(&source.text) };
+        let module = |(name, text): (&String, &Arc<str>)| {
+            let name = module_name(name);
+            Text { file: PathBuf::from(&name), name, written: Arc::clone(text) }
+        };
+        Self { texts: std::iter::once(script).chain(source.modules.iter().map(module)).collect() }
+    }
+
+    /// The script's name inside the virtual machine.
+    pub(super) fn script_name(&self) -> &str {
+        self.texts.first().map_or("", |script| &script.name)
+    }
+
+    /// The script as a whole.
+    pub(super) fn whole(&self) -> SourceSpan {
+        SourceSpan::file(self.texts.first().map_or_else(PathBuf::new, |script| script.file.clone()))
+    }
+
+    /// Where a function of the script begins.
+    pub(super) fn defined_at(&self, info: &FunctionInfo) -> SourceSpan {
+        let text = self.texts.iter().find(|text| info.short_src.as_deref() == Some(&text.name));
+        match (text, info.line_defined) {
+            (Some(text), Some(line)) => SourceSpan::line(&text.file, line as u32),
+            _ => self.whole(),
+        }
+    }
+
+    /// Refuses texts whose compilation could take long.
+    pub(super) fn check_sizes(&self) -> Result<(), Box<Diagnostic>> {
+        match self.texts.iter().find(|text| text.written.len() > MAX_SOURCE_BYTES) {
+            None => Ok(()),
+            Some(text) => Err(Box::new(
+                Diagnostic::error("script::syntax", format!("the script is longer than {MAX_SOURCE_BYTES} bytes"))
+                    .at(SourceSpan::file(&text.file))
+                    .help("keep data in a file and read it with `gift.dataset`"),
+            )),
+        }
+    }
+
+    /// A virtual machine that could not be set up.
+    pub(super) fn engine_failure(&self, error: &mlua::Error) -> Box<Diagnostic> {
+        let message = format!("the virtual machine cannot be set up: {error}");
+        Box::new(Diagnostic::error("script::engine", message).at(self.whole()))
+    }
+
+    /// A field that is called but is no function.
+    pub(super) fn not_a_function(&self, name: &str, found: &str) -> Box<Diagnostic> {
+        Box::new(
+            Diagnostic::error("script::runtime", format!("`{name}` is not a function"))
+                .at(self.whole())
+                .expected("a function in the table that the script returns")
+                .found(found),
+        )
+    }
+
+    /// A call whose time was over.
+    pub(super) fn timeout(&self, error: Option<&mlua::Error>, limits: &Limits) -> Box<Diagnostic> {
+        let frames = error.map(|error| self.told(error).frames).unwrap_or_default();
+        let message = format!("the script ran longer than {:?}", limits.call);
+        let help = "look for a loop that does not end; search less deep, or keep what can be computed once";
+        let diagnostic = Diagnostic::error("script::timeout", message).help(help);
+        Box::new(self.placed(diagnostic, &frames))
+    }
+
+    /// Any other error; `expired` is the host's own word on whether the time was over.
+    pub(super) fn fault(&self, lua: &Lua, error: &mlua::Error, expired: bool, limits: &Limits) -> Box<Diagnostic> {
+        if expired {
+            return self.timeout(Some(error), limits);
+        }
+        let told = self.told(error);
+        let mut diagnostic = Diagnostic::error(told.code, told.message);
+        if told.code == "script::memory" {
+            diagnostic.message = format!("the script needs more than {} bytes of memory", limits.memory_bytes);
+            diagnostic = diagnostic.help("look for a list or a string that keeps growing");
+            // The garbage of the failed call would count against the next one. It fails only where finalizers do.
+            let _ = lua.gc_collect();
+        } else if let Some(help) = self.help(&diagnostic.message, &told.frames) {
+            diagnostic = diagnostic.help(help);
+        }
+        Box::new(self.placed(diagnostic, &told.frames))
+    }
+
+    /// Adds the place and the author's stack.
+    fn placed(&self, diagnostic: Diagnostic, frames: &[(usize, u32)]) -> Diagnostic {
+        let span = |&(text, line): &(usize, u32)| self.texts.get(text).map(|text| SourceSpan::line(&text.file, line));
+        let mut places = frames.iter().filter_map(span);
+        let mut diagnostic = diagnostic.at(places.next().unwrap_or_else(|| self.whole()));
+        for place in places.take(MAX_FRAMES) {
+            diagnostic = diagnostic.note(format!("called from {place}"));
+        }
+        diagnostic
+    }
+
+    /// Takes an error apart.
+    fn told(&self, error: &mlua::Error) -> Told {
+        match error {
+            mlua::Error::CallbackError { traceback, cause } => {
+                let mut told = self.told(cause);
+                self.add_frames(traceback, &mut told.frames);
+                told
+            }
+            mlua::Error::WithContext { cause, .. } => self.told(cause),
+            mlua::Error::BadArgument { to: None, pos, name: None, cause } => {
+                let told = self.told(cause);
+                Told { message: format!("argument {pos}: {}", told.message), ..told }
+            }
+            mlua::Error::FromLuaConversionError { from, to, .. } => {
+                let wanted = match to.as_str() {
+                    "String" => "a string",
+                    "Table" => "a list",
+                    other => other,
+                };
+                self.told_text("script::runtime", &format!("expected {wanted}, found {from}"))
+            }
+            mlua::Error::SyntaxError { message, .. } => self.told_text("script::syntax", message),
+            mlua::Error::MemoryError(message) => self.told_text("script::memory", message),
+            mlua::Error::RuntimeError(message) => self.told_text("script::runtime", message),
+            other => self.told_text("script::runtime", &other.to_string()),
+        }
+    }
+
+    /// Takes a message apart: the place before it, the stack after it.
+    fn told_text(&self, code: &'static str, text: &str) -> Told {
+        let (message, stack) = text.split_once("\nstack traceback:").unwrap_or((text, ""));
+        let (mut message, mut frames) = (message, Vec::new());
+        // An error that passes through a coroutine is given a place by each.
+        while let Some((frame, rest)) = self.frame(message) {
+            message = rest.trim_start_matches([':', ' ']);
+            frames.push(frame);
+        }
+        frames.reverse();
+        frames.dedup();
+        self.add_frames(stack, &mut frames);
+        let code = if message.ends_with("not enough memory") { "script::memory" } else { code };
+        // Addresses differ from run to run and tell nothing.
+        let message = match message {
+            "nil" => "`error` was called without a message",
+            table if table.starts_with("table: 0x") => "`error` was called with a table",
+            other => other,
+        };
+        Told { code, message: message.trim().to_owned(), frames }
+    }
+
+    /// Adds the author's frames of a stack, innermost first.
+    fn add_frames(&self, stack: &str, frames: &mut Vec<(usize, u32)>) {
+        for line in stack.lines() {
+            if let Some((frame, _)) = self.frame(line.trim_start())
+                && frames.last() != Some(&frame)
+            {
+                frames.push(frame);
+            }
+        }
+    }
+
+    /// The place at the start of a line, and what follows it.
+    fn frame<'a>(&self, line: &'a str) -> Option<((usize, u32), &'a str)> {
+        self.texts.iter().enumerate().find_map(|(text, Text { name, .. })| {
+            let rest = line.strip_prefix(name.as_str())?.strip_prefix(':')?;
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            Some(((text, rest[..digits].parse().ok()?), &rest[digits..]))
+        })
+    }
+
+    /// How to mend what often goes wrong, judged by the message and the author's line.
+    fn help(&self, message: &str, frames: &[(usize, u32)]) -> Option<&'static str> {
+        /// What the message contains, what the line contains, and the help.
+        const HELPS: [(&str, &str, &str); 13] = [
+            ("readonly table", "", "put `local` before the name; globals can be set only while the script loads"),
+            ("", "os.", "scripts have no clock and no `os`; a turn's number is in the state if you count it"),
+            ("", "io.", "scripts have no files; read data with `gift.dataset(\"data/rows.jsonl\")`"),
+            ("nil value", "print", "write `gift.log(text)`"),
+            ("nil value", "load", "scripts cannot load code from text; share code with `require(\"name\")`"),
+            ("invalid argument", "%s", "`%s` refuses nil; write `%*`, or `tostring(value)`"),
+            ("", "goto ", "Luau has no `goto`; use `continue`, `break` or a function"),
+            ("", "<const>", "Luau has no `<const>`; write `local name = value`"),
+            ("", "<close>", "Luau has no `<close>`; write `local name = value`"),
+            ("", "<<", "Luau has no `<<`; use `bit32.lshift`"),
+            ("", ">>", "Luau has no `>>`; use `bit32.rshift`"),
+            ("", "&", "Luau has no `&`; use `bit32.band`, or `and`"),
+            ("stack overflow", "", "look for a recursion that does not end"),
+        ];
+        let line = frames
+            .first()
+            .and_then(|&(text, line)| self.texts.get(text)?.written.lines().nth((line as usize).checked_sub(1)?));
+        let line = line.unwrap_or_default();
+        // A help about a line is about code that Luau refused, so a word in a string or comment seldom misleads.
+        HELPS
+            .iter()
+            .find(|(said, written, _)| message.contains(said) && line.contains(written))
+            .map(|(_, _, help)| *help)
+    }
+}

@@ -1,0 +1,150 @@
+//! The virtual machine of a script: which globals it has, and what bounds it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use mlua::chunk::{Chunk, ChunkMode, Compiler};
+use mlua::{Lua, LuaOptions, MultiValue, StdLib, Table, Value as LuaValue};
+
+use super::border;
+use super::errors::{Illegal, module_name};
+use super::interrupt::LuaInterrupt;
+use super::objects::Rows;
+use crate::script::library::JSON;
+use crate::script::watchdog::Timer;
+use crate::script::{HostFunction, Library, Limits, Source};
+
+/// Where the machine keeps the results of modules.
+const MODULES: &str = "gift.modules";
+
+/// Globals that reach out of the script, or that tell it about the process.
+const REMOVED: [&str; 8] =
+    ["loadstring", "require", "getfenv", "setfenv", "collectgarbage", "gcinfo", "newproxy", "print"];
+
+/// A virtual machine with the standard globals, and its timer.
+pub(super) fn machine(limits: &Limits) -> mlua::Result<(Lua, Arc<Timer>)> {
+    let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::UTF8 | StdLib::BIT | StdLib::COROUTINE;
+    let lua = Lua::new_with(libraries, LuaOptions::new().catch_rust_panics(false))?;
+    lua.set_compiler(Compiler::new().set_optimization_level(2).set_debug_level(1));
+    lua.enable_jit(true);
+    lua.set_memory_limit(limits.memory_bytes)?;
+    let globals = lua.globals();
+    for name in REMOVED {
+        globals.raw_remove(name)?;
+    }
+    lua.load(include_str!("prelude.luau")).set_name("=prelude").set_mode(ChunkMode::Text).exec()?;
+    let timer = Timer::new(Some(Box::new(LuaInterrupt::new(&lua)?)))?;
+    Ok((lua, timer))
+}
+
+/// Adds `gift` and `require`, then seals all globals.
+pub(super) fn install(
+    lua: &Lua,
+    source: &Source,
+    limits: &Limits,
+    library: &Library,
+    timer: &Arc<Timer>,
+) -> mlua::Result<()> {
+    let limits = Arc::new(limits.clone());
+    let gift = lua.create_table()?;
+    for function in library.functions() {
+        add(lua, &gift, "gift", *function, &limits)?;
+    }
+    let json = lua.create_table()?;
+    for function in JSON {
+        add(lua, &json, "gift.json", function, &limits)?;
+    }
+    json.set_readonly(true);
+    gift.raw_set("json", json)?;
+    gift.raw_set(
+        "illegal",
+        lua.create_function(|_, reason: LuaValue| -> mlua::Result<()> {
+            let reason =
+                reason.as_string().map_or_else(|| "illegal action".to_owned(), mlua::LuaString::to_string_lossy);
+            Err(mlua::Error::external(Illegal(reason)))
+        })?,
+    )?;
+    let log = library.clone();
+    gift.raw_set(
+        "log",
+        lua.create_function(move |lua, text: LuaValue| match lua.coerce_string(text)? {
+            Some(text) => {
+                log.log(&text.to_string_lossy());
+                Ok(())
+            }
+            None => Err(mlua::Error::runtime("`gift.log`: expected a string; make one with `gift.json.encode`")),
+        })?,
+    )?;
+    let (files, timer, script) = (library.clone(), Arc::clone(timer), source.path.clone());
+    gift.raw_set("dataset", lua.create_function(move |_, name: String| dataset(&files, &timer, &script, &name))?)?;
+    lua.globals().raw_set("gift", gift)?;
+
+    lua.set_named_registry_value(MODULES, lua.create_table()?)?;
+    let modules = source.modules.clone();
+    lua.globals().raw_set("require", lua.create_function(move |lua, name: String| require(lua, &modules, &name))?)?;
+    lua.sandbox(true)
+}
+
+/// A text of the script as a chunk. Text only: bytecode is not checked by Luau and could break the machine.
+pub(super) fn chunk<'a>(lua: &Lua, text: &'a str, name: &str) -> Chunk<'a> {
+    // Some editors begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    lua.load(text).set_name(format!("={name}")).set_mode(ChunkMode::Text)
+}
+
+/// Adds a function of the library to a table.
+fn add(
+    lua: &Lua,
+    table: &Table,
+    prefix: &'static str,
+    function: HostFunction,
+    limits: &Arc<Limits>,
+) -> mlua::Result<()> {
+    let limits = Arc::clone(limits);
+    let HostFunction { name, call } = function;
+    let run = move |lua: &Lua, arguments: MultiValue| {
+        let mut values = Vec::with_capacity(arguments.len());
+        for (at, argument) in arguments.iter().enumerate() {
+            values.push(border::from_lua(argument, &limits).map_err(|refusal| {
+                mlua::Error::runtime(refusal.message(&format!("`{prefix}.{name}`: argument {}", at + 1)))
+            })?);
+        }
+        let result = call(&values).map_err(|message| mlua::Error::runtime(format!("`{prefix}.{name}`: {message}")))?;
+        border::to_lua(lua, &result)
+    };
+    table.raw_set(name, lua.create_function(run)?)
+}
+
+fn dataset(files: &Library, timer: &Timer, script: &Path, name: &str) -> mlua::Result<Rows> {
+    let rows = timer.uncharged(|| files.dataset(script, name));
+    rows.map(Rows).map_err(|message| mlua::Error::runtime(format!("`gift.dataset`: {message}")))
+}
+
+/// The result of a module, which runs once a machine.
+fn require(lua: &Lua, modules: &BTreeMap<String, Arc<str>>, name: &str) -> mlua::Result<LuaValue> {
+    let loaded: Table = lua.named_registry_value(MODULES)?;
+    match loaded.raw_get(name)? {
+        LuaValue::Nil => {}
+        LuaValue::Boolean(false) => {
+            return Err(mlua::Error::runtime(format!("`require(\"{name}\")`: the module loads itself")));
+        }
+        value => return Ok(value),
+    }
+    let Some(text) = modules.get(name) else {
+        let file = module_name(name);
+        let message = format!("`require(\"{name}\")`: no `{file}` was loaded; write its name in quotes in the call");
+        return Err(mlua::Error::runtime(message));
+    };
+    loaded.raw_set(name, false)?;
+    let result = chunk(lua, text, &module_name(name)).into_function().and_then(|main| main.call::<LuaValue>(()));
+    match result {
+        Ok(LuaValue::Nil | LuaValue::Boolean(false)) => loaded.raw_set(name, true)?,
+        Ok(value) => loaded.raw_set(name, value)?,
+        Err(error) => {
+            loaded.raw_remove(name)?;
+            return Err(error);
+        }
+    }
+    loaded.raw_get(name)
+}

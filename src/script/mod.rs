@@ -1,0 +1,138 @@
+//! Lua and Rhai behind one interface: compile, sandbox, call, values. Sits under [`crate::game`], which knows what the
+//! functions of a script mean; this room only knows that a script returns a table of data and functions (or one function).
+//!
+//! No value of a virtual machine leaves the room: arguments and results are [`Value`]s. A compiled [`Script`] stays on
+//! its thread; other threads compile the [`Source`] for themselves, cached by version ([`with_script`]).
+
+mod border; // limits and refusals of values that cross
+mod cache; // one compiled script a version and thread
+mod library; // the `gift` library: what the host offers to every script
+mod loan; // a random stream for one call
+mod lua; // Luau through mlua
+mod memory; // how much memory a thread holds
+mod rhai; // Rhai
+mod source; // a script's text with all it loads, and its version
+mod value; // plain data that crosses the border
+mod watchdog; // the time budget of calls
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::diag::Diagnostic;
+use crate::seed::Stream;
+
+pub use cache::with_script;
+pub use library::{HostFunction, Library};
+pub use memory::CountingAllocator;
+pub use source::{Language, Source, Version};
+pub use value::Value;
+
+/// Stack of a thread that runs scripts, so that no script can overflow it: 4 MiB do when optimised, debug builds need the
+/// rest. Only what is touched costs memory.
+pub const STACK_BYTES: usize = 16 << 20;
+
+/// What one script may use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Wall-clock time of one call; also of loading the script.
+    pub call: Duration,
+    /// Memory of one virtual machine, in bytes; of one call in Rhai, and there only with [`CountingAllocator`].
+    pub memory_bytes: usize,
+    /// Deepest nesting of a table that crosses the border.
+    pub max_depth: usize,
+    /// Most values in one table that crosses the border, nested ones included.
+    pub max_values: usize,
+    /// Longest string that crosses the border, in bytes.
+    pub max_text_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            call: Duration::from_secs(1),
+            memory_bytes: 256 << 20,
+            max_depth: 32,
+            max_values: 100_000,
+            max_text_bytes: 1 << 20,
+        }
+    }
+}
+
+/// A field of the table that a script returns.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Field {
+    /// There is no such field (or it is nil).
+    Missing,
+    /// Plain data.
+    Data(Value),
+    /// A function, to be called by its name with [`Script::call`].
+    Function,
+}
+
+/// An argument of a call.
+#[derive(Debug)]
+pub enum Argument<'a> {
+    /// Plain data, copied into the virtual machine.
+    Data(&'a Value),
+    /// The generator that the script draws from during this call; using it after the call is an error in the script.
+    Rng(&'a mut Stream),
+}
+
+/// Why a call gave no value.
+#[derive(Clone, Debug)]
+pub enum CallError {
+    /// The script refused an action with `gift.illegal(reason)`: the player's mistake, not the script's. A script that
+    /// catches the error (`pcall`, `try`) takes the refusal back.
+    Illegal(String),
+    /// The script is at fault: an error, a limit, or a value that may not cross the border.
+    Fault(Box<Diagnostic>),
+}
+
+/// A compiled script in a virtual machine of its own.
+pub trait Script {
+    /// The field `name` of the returned table.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the field is data that may not cross the border.
+    fn field(&self, name: &str) -> Result<Field, Box<Diagnostic>>;
+
+    /// Whether the script returned one function instead of a table (a reward script); it is called by the name `""`.
+    fn is_function(&self) -> bool;
+
+    /// Calls the function field `function` with the arguments, under the limits.
+    ///
+    /// # Errors
+    /// [`CallError::Illegal`] if the script called `gift.illegal`; [`CallError::Fault`] for everything else.
+    fn call(&self, function: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError>;
+}
+
+/// A script language.
+pub trait ScriptEngine: Sync {
+    /// Compiles and runs the script's top level under the limits.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] with file, line and fix for a syntax error, an error at the top level, or a result that is
+    /// neither a table nor a function.
+    fn compile(&self, source: &Source, limits: &Limits, library: &Library) -> Result<Box<dyn Script>, Box<Diagnostic>>;
+}
+
+/// The engine of a language.
+pub fn engine(language: Language) -> &'static dyn ScriptEngine {
+    match language {
+        Language::Lua => &lua::LuaEngine,
+        Language::Rhai => &rhai::RhaiEngine,
+    }
+}
+
+/// The room's failures that no author can mend.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A script or a module of it cannot be read.
+    #[error("cannot read `{path}`")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,75 @@
+//! Rhai values to plain data and back.
+
+use std::collections::BTreeMap;
+
+use ::rhai::{Array, Dynamic, Map};
+
+use crate::script::border::{Meter, Refusal};
+use crate::script::{Limits, Value};
+
+/// The plain data that a Rhai value stands for.
+pub(super) fn from_rhai(value: &Dynamic, limits: &Limits) -> Result<Value, Refusal> {
+    read(value, &mut Meter::new(limits))
+}
+
+fn read(value: &Dynamic, meter: &mut Meter<'_>) -> Result<Value, Refusal> {
+    meter.value()?;
+    if value.is_unit() {
+        return Ok(Value::Nil);
+    }
+    if let Ok(truth) = value.as_bool() {
+        return Ok(Value::Bool(truth));
+    }
+    if let Ok(number) = value.as_int() {
+        return Ok(Value::Int(number));
+    }
+    if let Ok(number) = value.as_float() {
+        return Ok(Value::Float(number));
+    }
+    if let Ok(character) = value.as_char() {
+        return Ok(Value::Text(character.to_string()));
+    }
+    if let Ok(text) = value.as_immutable_string_ref() {
+        meter.text(text.len())?;
+        return Ok(Value::Text(text.to_string()));
+    }
+    if let Some(items) = value.read_lock::<Array>() {
+        meter.enter()?;
+        let item = |(at, item)| read(item, meter).map_err(|refusal| refusal.inside_item(at));
+        let items = items.iter().enumerate().map(item).collect::<Result<_, _>>();
+        meter.leave();
+        return items.map(Value::List);
+    }
+    if let Some(fields) = value.read_lock::<Map>() {
+        meter.enter()?;
+        let mut read_fields = BTreeMap::new();
+        for (name, field) in fields.iter() {
+            meter.text(name.len())?;
+            read_fields.insert(name.to_string(), read(field, meter).map_err(|refusal| refusal.inside_field(name))?);
+        }
+        meter.leave();
+        return Ok(Value::Map(read_fields));
+    }
+    if value.is_fnptr() {
+        return Err(Refusal::new("is a function", "keep functions in the script and data in the state"));
+    }
+    Err(Refusal::new(
+        format!("is a value of type {}", value.type_name().rsplit("::").next().unwrap_or_default()),
+        "keep `rng`, `gift`, data sets, ranges and blobs out of the state; a row's number is data",
+    ))
+}
+
+/// A copy of the data as a Rhai value.
+pub(super) fn to_rhai(value: &Value) -> Dynamic {
+    match value {
+        Value::Nil => Dynamic::UNIT,
+        Value::Bool(truth) => (*truth).into(),
+        Value::Int(number) => (*number).into(),
+        Value::Float(number) => (*number).into(),
+        Value::Text(text) => text.as_str().into(),
+        Value::List(items) => Dynamic::from_array(items.iter().map(to_rhai).collect()),
+        Value::Map(fields) => {
+            Dynamic::from_map(fields.iter().map(|(name, field)| (name.as_str().into(), to_rhai(field))).collect())
+        }
+    }
+}

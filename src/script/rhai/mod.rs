@@ -1,0 +1,185 @@
+//! Rhai scripts: one engine a script and thread, with every limit set and the time budget asked for at each operation.
+//!
+//! A script's functions are closures in the map that it ends with, or top-level `fn`s of the same names. A top-level `fn`
+//! sees no variables of the script in Rhai; here it sees the top-level constants and variables by name, read-only.
+
+mod border; // Rhai values to plain data and back
+mod budget; // memory and nesting of a call
+mod engine; // the engine: limits, the `gift` library, modules
+mod errors; // Rhai's errors as diagnostics
+mod objects; // what a script sees as `gift`, `rng` and as a data set
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use ::rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, FnPtr, Map, Scope};
+
+use super::loan::Loan;
+use super::watchdog::Timer;
+use super::{Argument, CallError, Field, Library, Limits, Script, ScriptEngine, Source, Value};
+use crate::diag::{Diagnostic, SourceSpan};
+use budget::Budget;
+use errors::Sources;
+use objects::Rng;
+
+/// The engine for `.rhai` files.
+pub(super) struct RhaiEngine;
+
+/// The value of the script's last expression.
+enum Root {
+    Map(Map),
+    Function(FnPtr),
+}
+
+/// A script and its engine.
+struct RhaiScript {
+    root: Root,
+    ast: AST,
+    engine: Engine,
+    timer: Arc<Timer>,
+    budget: Budget,
+    limits: Limits,
+    sources: Arc<Sources>,
+}
+
+impl ScriptEngine for RhaiEngine {
+    fn compile(&self, source: &Source, limits: &Limits, library: &Library) -> Result<Box<dyn Script>, Box<Diagnostic>> {
+        let sources = Arc::new(Sources::new(source));
+        sources.check_sizes()?;
+        let timer = Timer::new(None).map_err(|cause| sources.engine_failure(&cause))?;
+        let budget = Budget::new(limits);
+        let (mut engine, globals, modules) = engine::engine(source, limits, library, &timer, &budget);
+        let mut ast =
+            engine.compile(source.text.trim_start_matches('\u{feff}')).map_err(|error| sources.syntax(&error))?;
+        ast.set_source(sources.script_name());
+
+        let mut scope = Scope::new();
+        let running = timer.start(limits.call);
+        budget.start();
+        let result = guarded(|| engine.eval_ast_with_scope::<Dynamic>(&mut scope, &ast));
+        let (expired, excess) = (timer.expired(), budget.exceeded());
+        drop(running);
+        let root = match result {
+            _ if expired => return Err(sources.timeout("", limits)),
+            _ if excess.is_some() => return Err(sources.excess("", excess, limits)),
+            Err(error) => return Err(sources.fault("", &error, limits)),
+            Ok(value) => value.flatten(),
+        };
+        let root = if root.is_map() {
+            Root::Map(root.cast::<Map>())
+        } else {
+            let found = root.type_name();
+            root.try_cast::<FnPtr>().map(Root::Function).ok_or_else(|| not_a_root(found, source))?
+        };
+        globals.publish(&scope);
+        engine::make_global(&mut engine, &scope, source, &modules);
+        Ok(Box::new(RhaiScript { root, ast, engine, timer, budget, limits: limits.clone(), sources }))
+    }
+}
+
+/// Runs code of the script. Rhai has a few checks of its own that end in a panic; such a script must not end the host.
+fn guarded<R>(run: impl FnOnce() -> Result<R, Box<EvalAltResult>>) -> Result<R, Box<EvalAltResult>> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("the Rhai engine gave up on this script".into()))
+}
+
+fn not_a_root(found: &str, source: &Source) -> Box<Diagnostic> {
+    let found = if found == "()" { "nothing".to_owned() } else { format!("a value of type {found}") };
+    let diagnostic = Diagnostic::error("script::result", "the script ends with neither an object map nor a closure")
+        .at(SourceSpan::file(&source.path))
+        .expected("`#{ name: \"…\", seats: 2 }` as the last expression, or `|episode| …` in a reward script")
+        .found(found)
+        .help("end the script with the object map, without a semicolon");
+    Box::new(diagnostic)
+}
+
+impl RhaiScript {
+    fn entry(&self, name: &str) -> Option<&Dynamic> {
+        let Root::Map(map) = &self.root else { return None };
+        map.get(name).filter(|value| !value.is_unit())
+    }
+
+    /// How many parameters the script's function of this name has.
+    fn parameters(&self, name: &str) -> Option<usize> {
+        self.ast.iter_functions().filter(|function| function.name == name).map(|function| function.params.len()).max()
+    }
+
+    /// Calls with as many arguments as the function takes, as Lua does: more are dropped, missing ones are `()`.
+    fn run(&self, name: &str, mut arguments: Vec<Dynamic>) -> Result<Dynamic, Box<EvalAltResult>> {
+        let pointer = match &self.root {
+            Root::Function(pointer) if name.is_empty() => Some(pointer.clone()),
+            _ => self.entry(name).and_then(|value| value.clone().flatten().try_cast::<FnPtr>()),
+        };
+        let fitted = |taken: usize, arguments: &mut Vec<Dynamic>| arguments.resize(taken, Dynamic::UNIT);
+        if let Some(pointer) = pointer {
+            if let Some(parameters) = self.parameters(pointer.fn_name()) {
+                fitted(parameters.saturating_sub(pointer.curry().len()), &mut arguments);
+            }
+            return pointer.call(&self.engine, &self.ast, arguments);
+        }
+        if let Some(parameters) = self.parameters(name) {
+            fitted(parameters, &mut arguments);
+        }
+        let options = CallFnOptions::new().eval_ast(false);
+        self.engine.call_fn_with_options(options, &mut Scope::new(), &self.ast, name, arguments)
+    }
+}
+
+impl Script for RhaiScript {
+    fn field(&self, name: &str) -> Result<Field, Box<Diagnostic>> {
+        match self.entry(name) {
+            Some(value) if value.is_fnptr() => Ok(Field::Function),
+            Some(value) => match border::from_rhai(value, &self.limits) {
+                Ok(value) => Ok(Field::Data(value)),
+                Err(refusal) => Err(refusal.diagnostic(&format!("the field `{name}`"), self.sources.whole())),
+            },
+            None if !self.is_function() && self.parameters(name).is_some() => Ok(Field::Function),
+            None => Ok(Field::Missing),
+        }
+    }
+
+    fn is_function(&self) -> bool {
+        matches!(self.root, Root::Function(_))
+    }
+
+    fn call(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
+        if !(self.is_function() && name.is_empty()) {
+            match self.field(name).map_err(CallError::Fault)? {
+                Field::Function => {}
+                Field::Missing => return Err(CallError::Fault(self.sources.not_a_function(name, "nothing"))),
+                Field::Data(value) => return Err(CallError::Fault(self.sources.not_a_function(name, value.kind()))),
+            }
+        }
+        let mut values = Vec::with_capacity(arguments.len());
+        let mut loans = Vec::new();
+        for argument in arguments.iter_mut() {
+            values.push(match argument {
+                Argument::Data(value) => border::to_rhai(value),
+                Argument::Rng(stream) => {
+                    let loan = Loan::new(stream);
+                    loans.push((loan.clone(), stream));
+                    Dynamic::from(Rng(loan))
+                }
+            });
+        }
+        let running = self.timer.start(self.limits.call);
+        self.budget.start();
+        let result = guarded(|| self.run(name, values));
+        let (expired, excess) = (self.timer.expired(), self.budget.exceeded());
+        drop(running);
+        for (loan, stream) in loans {
+            loan.give_back(stream);
+        }
+        match result {
+            _ if expired => Err(CallError::Fault(self.sources.timeout(name, &self.limits))),
+            _ if excess.is_some() => Err(CallError::Fault(self.sources.excess(name, excess, &self.limits))),
+            Ok(value) => border::from_rhai(&value, &self.limits).map_err(|refusal| {
+                let what = if name.is_empty() { "the result".to_owned() } else { format!("the result of `{name}`") };
+                CallError::Fault(refusal.diagnostic(&what, self.sources.whole()))
+            }),
+            Err(error) => Err(match errors::illegal(&error) {
+                Some(reason) => CallError::Illegal(reason),
+                None => CallError::Fault(self.sources.fault(name, &error, &self.limits)),
+            }),
+        }
+    }
+}
