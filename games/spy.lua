@@ -1,0 +1,416 @@
+-- Who's the spy: three civilians share a word, one undercover player has a similar word, nobody is told
+-- their side. Two rounds of descriptions, then one vote.
+--
+-- A tie for the most votes sends nobody out, and then the undercover player has survived and wins.
+--
+-- Options (`games.spy.<key>`):
+--   describe  "free" (default): a description is any text of 1 to 200 characters;
+--             "attributes": a description is one word of a short list, for models that have no language.
+--   decoys    attribute mode: how many words of each list do not fit the player's own word (0 to 4, default 2).
+
+---@type gift.Game
+local game = { name = "spy", seats = 4, max_turns = 6 } -- three turns each, and room for three refused answers
+
+local SEATS = 4
+local ROUNDS = 2
+local MAX_CHARACTERS = 200
+local FORM = "<think>...</think><answer>...</answer>"
+local BROAD_WEIGHT = 4 -- how much a bot prefers broad attributes, see `bot_description`
+
+local words = require("words")
+local word_pairs = gift.dataset("data/spy_words.jsonl")
+
+-- The four rule prompts differ in form and in voice, so that a model learns the game and not one text.
+local RULES = {
+  [[We are playing "Who's the Spy" with four players, numbered 1 to 4. Three of them are civilians and hold the same word. The fourth is the undercover player and holds a different but related word. Nobody is told which side they are on: you see only your own word.
+The game has two rounds of descriptions, in which each player in turn describes their word without saying it, and then one vote. The player with the most votes is out. If that is the undercover player, the civilians win; if it is anybody else, or if the vote is tied, the undercover player wins.
+You are player {seat}. Your word is "{word}".]],
+  [[Game: Who's the Spy
+- Players: 4 (you are number {seat})
+- Secret words: three players share one word, one player (the undercover) has a word close to it
+- Your word: {word}
+- You do not know whether you are a civilian or the undercover. Work it out from what the others say.
+- Course: description round 1, description round 2, vote
+- Never say your word itself
+- Civilians win when the vote sends the undercover out. A tie sends nobody out. In every other case the undercover wins.]],
+  [[Four friends sit around a table. Each has drawn a card with a secret word: three cards are equal, and one shows something similar. Whoever holds the odd card is the undercover player, and not even that player knows it yet.
+Twice around the table everyone gives a hint about their card. Hints that are too clear help the undercover player to hide; hints that are too odd draw suspicion. Then all vote. The three win together if the most votes fall on the odd card, otherwise (also when the votes are level) the odd card wins alone.
+You sit at place {seat} and your card says "{word}".]],
+  [[You are player {seat} of 4 in a game of hidden words. Your word is "{word}".
+Question: who is my opponent? Answer: you are not told. Three players have one word, the undercover player has another one that resembles it. Compare the hints of the others with your word to find out where you belong.
+Question: what do I do? Answer: you describe your word two times without using it, and at the end you vote for the player you take for the undercover one.
+Question: who wins? Answer: the three civilians, if the undercover player alone gets the most votes; the undercover player, if not.]],
+}
+
+-- Each phrase has one gap for an attribute. None of its other words may be a word or an attribute of the data.
+local PHRASES = {
+  "I would say: {attribute}.",
+  "My hint is {attribute}.",
+  "It goes well with {attribute}.",
+}
+
+local function word_of(state, seat)
+  return seat == state.undercover and state.words.undercover or state.words.civilian
+end
+
+-- All attributes of the seat's own word. A seat that knows its word knows these.
+local function attributes_of(state, seat)
+  local side = seat == state.undercover and state.attributes.undercover or state.attributes.civilian
+  local list = {}
+  for _, attribute in ipairs(state.attributes.shared) do list[#list + 1] = attribute end
+  for _, attribute in ipairs(side) do list[#list + 1] = attribute end
+  return list
+end
+
+-- Round of the turn under way: 1 or 2 for descriptions, 3 for the vote.
+local function round_of(state)
+  return math.floor((state.turn - 1) / SEATS) + 1
+end
+
+local function is_vote(state)
+  return round_of(state) > ROUNDS
+end
+
+local function descriptions_of(state, seat)
+  local list = {}
+  for _, entry in ipairs(state.said) do
+    if entry.seat == seat then list[#list + 1] = entry.text end
+  end
+  return list
+end
+
+-- The words a seat may still choose from in attribute mode, sorted.
+local function choices_of(state, seat)
+  local used, choices = descriptions_of(state, seat), {}
+  for _, attribute in ipairs(state.hands[seat]) do
+    if not words.contains(used, attribute) then choices[#choices + 1] = attribute end
+  end
+  return choices
+end
+
+-- The attributes of the own word that the seat has not named yet and may name, sorted.
+local function unused_attributes(state, seat)
+  local used, list = words.split(table.concat(descriptions_of(state, seat), " ")), {}
+  for _, attribute in ipairs(attributes_of(state, seat)) do
+    local allowed = state.describe == "free" or table.find(state.hands[seat], attribute)
+    if allowed and not words.contains(used, attribute) then list[#list + 1] = attribute end
+  end
+  table.sort(list)
+  return list
+end
+
+-- What the data says about a word in all pairs that have it: its own attributes, and those of the words it is paired
+-- with. Built when first needed: only free text asks for it.
+local known = {}
+local function knowledge_of(word)
+  if known[word] then return known[word] end
+  local own, related = {}, {}
+  for index = 1, #word_pairs do
+    local row = word_pairs[index]
+    if row.civilian == word or row.undercover == word then
+      for side, list in pairs(row.attributes) do
+        local target = (side == "shared" or row[side] == word) and own or related
+        for _, attribute in ipairs(list) do target[#target + 1] = attribute end
+      end
+    end
+  end
+  known[word] = { own = own, related = related }
+  return known[word]
+end
+
+-- How a description fits the seat's own word: "+" it names an attribute of it, "-" it names attributes of something
+-- else, "?" it names none that the data knows. Uses nothing but the seat's word, the data and the public text.
+local function fit(state, seat, text)
+  if state.describe == "attributes" then
+    return words.contains(attributes_of(state, seat), text) and "+" or "-"
+  end
+  local knowledge = knowledge_of(word_of(state, seat))
+  local fitting, foreign = 0, 0
+  for _, token in ipairs(words.split(text)) do
+    if words.contains(knowledge.own, token) then
+      fitting = fitting + 1
+    elseif words.contains(knowledge.related, token) then
+      foreign = foreign + 1
+    end
+  end
+  -- As many foreign words as fitting ones are tolerated; more of them is fishing for a match.
+  if fitting > 0 and foreign <= fitting then return "+" end
+  return foreign > 0 and "-" or "?"
+end
+
+local function pick_attributes(rng, list, count, into)
+  local pool = {}
+  for _, attribute in ipairs(list) do pool[#pool + 1] = attribute end
+  for _ = 1, math.min(count, #pool) do
+    into[#into + 1] = table.remove(pool, rng:int(1, #pool))
+  end
+end
+
+-- A hand for attribute mode: two attributes both words have, two that only the own word has, and decoys from
+-- unrelated pairs. Which is which is not shown.
+local function deal_hand(state, seat, rng, decoys)
+  local hand = {}
+  local side = seat == state.undercover and state.attributes.undercover or state.attributes.civilian
+  pick_attributes(rng, state.attributes.shared, 2, hand)
+  pick_attributes(rng, side, 2, hand)
+  local size = #hand + decoys
+  while #hand < size do
+    local other = word_pairs[rng:int(1, #word_pairs)].attributes
+    local candidate = rng:pick(other[rng:pick({ "shared", "civilian", "undercover" })])
+    local taken = words.contains(hand, candidate)
+      or words.contains(state.attributes.shared, candidate)
+      or words.contains(state.attributes.civilian, candidate)
+      or words.contains(state.attributes.undercover, candidate)
+      or words.same(candidate, state.words.civilian)
+      or words.same(candidate, state.words.undercover)
+    if not taken then hand[#hand + 1] = candidate end
+  end
+  table.sort(hand)
+  return hand
+end
+
+function game.init(rng, options)
+  local row = word_pairs[rng:int(1, #word_pairs)]
+  -- Which word of a pair is the odd one is drawn too, so that a word does not give its side away.
+  local one, other = "civilian", "undercover"
+  if rng:int(0, 1) == 1 then one, other = other, one end
+  local order = { 1, 2, 3, 4 }
+  for last = SEATS, 2, -1 do
+    local chosen = rng:int(1, last)
+    order[last], order[chosen] = order[chosen], order[last]
+  end
+  local state = {
+    words = { civilian = row[one], undercover = row[other] },
+    attributes = {
+      shared = row.attributes.shared,
+      civilian = row.attributes[one],
+      undercover = row.attributes[other],
+    },
+    undercover = rng:int(1, SEATS),
+    order = order,
+    template = rng:int(1, #RULES),
+    describe = options.describe or "free",
+    turn = 1,
+    hands = {},
+    said = {},
+    votes = { 0, 0, 0, 0 },
+    out = 0, -- the seat that was voted out; 0 for nobody
+  }
+  if state.describe ~= "free" and state.describe ~= "attributes" then
+    error('option `describe` must be "free" or "attributes", found `' .. tostring(state.describe) .. "`")
+  end
+  if state.describe == "attributes" then
+    local decoys = math.max(0, math.min(4, options.decoys or 2))
+    for seat = 1, SEATS do state.hands[seat] = deal_hand(state, seat, rng, decoys) end
+  end
+  return state
+end
+
+function game.to_act(state)
+  if state.turn > SEATS * (ROUNDS + 1) then return nil end
+  return state.order[(state.turn - 1) % SEATS + 1]
+end
+
+-- What was said since the seat's own last description, one line each.
+local function news_for(state, seat)
+  local lines = {}
+  for _, entry in ipairs(state.said) do
+    if entry.seat == seat then
+      lines = {}
+    else
+      lines[#lines + 1] = "Player " .. entry.seat .. " (round " .. entry.round .. "): " .. entry.text
+    end
+  end
+  return lines
+end
+
+function game.observe(state, seat)
+  local round = round_of(state)
+  local parts = {}
+  if round == 1 then
+    parts[1] = gift.template(RULES[state.template], { seat = tostring(seat), word = word_of(state, seat) })
+    parts[2] = "The speaking order is " .. table.concat(state.order, ", ") .. "."
+  end
+  local news = news_for(state, seat)
+  if #news > 0 then
+    parts[#parts + 1] = (round == 1 and "Said so far:\n" or "Said since your last turn:\n") .. table.concat(news, "\n")
+  elseif round == 1 then
+    parts[#parts + 1] = "You speak first."
+  end
+  if is_vote(state) then
+    parts[#parts + 1] = "Now vote: which player do you think is the undercover one? You cannot vote for yourself (player "
+      .. seat .. "), and nobody sees the votes of the others. Give only the number as answer, one of "
+      .. table.concat(game.actions(state, seat), ", ") .. ", in the form " .. FORM
+  else
+    local ask = "Description round " .. round .. " of " .. ROUNDS .. ": describe your word without saying it."
+    if round > 1 then
+      ask = ask .. " Take a new angle, different from what you said before."
+    end
+    if state.describe == "attributes" then
+      ask = ask .. " Your description is one of these words (not all of them fit your word): "
+        .. table.concat(choices_of(state, seat), ", ") .. ". Give only that word as answer, in the form " .. FORM
+    else
+      ask = ask .. " Give only the description as answer, at most " .. MAX_CHARACTERS .. " characters, in the form " .. FORM
+    end
+    parts[#parts + 1] = ask
+  end
+  return table.concat(parts, "\n\n")
+end
+
+function game.actions(state, seat)
+  if is_vote(state) then
+    local list = {}
+    for other = 1, SEATS do
+      if other ~= seat then list[#list + 1] = tostring(other) end
+    end
+    return list
+  end
+  if state.describe == "attributes" then return choices_of(state, seat) end
+  return nil
+end
+
+-- How the descriptions of the others fit the own word: seat number and two marks each, "." where none was given yet.
+local function marks(state, seat)
+  local parts = {}
+  for other = 1, SEATS do
+    if other ~= seat then
+      parts[#parts + 1] = tostring(other)
+      local said = descriptions_of(state, other)
+      for round = 1, ROUNDS do
+        parts[#parts + 1] = said[round] and fit(state, seat, said[round]) or "."
+      end
+    end
+  end
+  return table.concat(parts)
+end
+
+-- Vote: `V|1++2+-4++`. Description: `D2|1++2+.4-.|said/rest`, where `said/rest` are the unused attributes of the own
+-- word, those that somebody else has named before the slash. Decoys are absent: to leave them out is to know the word.
+function game.brief(state, seat)
+  if is_vote(state) then return "V|" .. marks(state, seat) end
+  local others = {}
+  for _, entry in ipairs(state.said) do
+    if entry.seat ~= seat then
+      for _, token in ipairs(words.split(entry.text)) do others[#others + 1] = token end
+    end
+  end
+  local named, rest = {}, {}
+  for _, attribute in ipairs(unused_attributes(state, seat)) do
+    local list = words.contains(others, attribute) and named or rest
+    list[#list + 1] = attribute
+  end
+  return "D" .. round_of(state) .. "|" .. marks(state, seat) .. "|" .. table.concat(named, " ") .. "/" .. table.concat(rest, " ")
+end
+
+local function apply_vote(state, seat, action)
+  -- "3", "player 3" and "[3]" are fine; a text with two numbers is not a clear vote.
+  local digits = {}
+  for run in action:gmatch("%d+") do digits[#digits + 1] = run end
+  local target = #digits == 1 and tonumber(digits[1]) or nil
+  if not target or target < 1 or target > SEATS then
+    gift.illegal("a vote is one player number from 1 to " .. SEATS)
+  end
+  if target == seat then gift.illegal("you cannot vote for yourself") end
+  state.votes[seat] = target
+end
+
+local function apply_description(state, seat, action)
+  local text = action:gsub("%s+", " "):gsub("^ ", ""):gsub(" $", "")
+  if state.describe == "attributes" then
+    text = words.fingerprint(text)
+    local choices = choices_of(state, seat)
+    if not table.find(choices, text) then
+      gift.illegal("the description must be one of: " .. table.concat(choices, ", "))
+    end
+  else
+    if text == "" then gift.illegal("the description is empty") end
+    if words.length(text) > MAX_CHARACTERS then
+      gift.illegal("the description is longer than " .. MAX_CHARACTERS .. " characters")
+    end
+    if words.mentions(text, word_of(state, seat)) then
+      gift.illegal("the description must not contain your own word")
+    end
+    for _, earlier in ipairs(descriptions_of(state, seat)) do
+      if words.fingerprint(earlier) == words.fingerprint(text) then
+        gift.illegal("you gave this description before; take a new angle")
+      end
+    end
+  end
+  state.said[#state.said + 1] = { seat = seat, round = round_of(state), text = text }
+end
+
+-- The seat with strictly the most votes, or 0 after a tie.
+local function voted_out(votes)
+  local counts = { 0, 0, 0, 0 }
+  for _, target in ipairs(votes) do counts[target] = counts[target] + 1 end
+  local best, out = 0, 0
+  for seat = 1, SEATS do
+    if counts[seat] > best then
+      best, out = counts[seat], seat
+    elseif counts[seat] == best then
+      out = 0
+    end
+  end
+  return out
+end
+
+function game.apply(state, seat, action)
+  if is_vote(state) then
+    apply_vote(state, seat, action)
+  else
+    apply_description(state, seat, action)
+  end
+  state.turn = state.turn + 1
+  if state.turn > SEATS * (ROUNDS + 1) then state.out = voted_out(state.votes) end
+  return state
+end
+
+function game.outcome(state)
+  local caught = state.out == state.undercover
+  local scores, success = {}, {}
+  for seat = 1, SEATS do
+    local won = caught ~= (seat == state.undercover)
+    scores[seat] = won and 1 or 0
+    success[seat] = won
+  end
+  return { scores = scores, success = success }
+end
+
+-- An attribute of the own word that the bot has not used. Broad attributes ("fruit") are preferred to telling ones
+-- ("cider"), because a telling one exposes an undercover player. A bot does not know the other word; that it mostly
+-- picks what the two share stands for the human sense of which attributes are broad, and it errs often enough.
+local function bot_description(state, seat, rng)
+  local candidates = {}
+  for _, attribute in ipairs(unused_attributes(state, seat)) do
+    local weight = words.contains(state.attributes.shared, attribute) and BROAD_WEIGHT or 1
+    for _ = 1, weight do candidates[#candidates + 1] = attribute end
+  end
+  return rng:pick(candidates)
+end
+
+function game.bot(state, seat, rng)
+  if not is_vote(state) then
+    local attribute = bot_description(state, seat, rng)
+    if state.describe == "attributes" then return attribute end
+    return gift.template(rng:pick(PHRASES), { attribute = attribute })
+  end
+  -- The vote falls on the player whose descriptions fit the own word least. One text that the bot cannot judge is
+  -- forgiven, two are a little suspicious, so that a model gains by being understood.
+  local suspicion = { ["+"] = 0, ["?"] = 1, ["-"] = 3 }
+  local worst, suspects = -1, {}
+  for other = 1, SEATS do
+    if other ~= seat then
+      local total = 0
+      for _, text in ipairs(descriptions_of(state, other)) do total = total + suspicion[fit(state, seat, text)] end
+      if total == suspicion["?"] then total = 0 end
+      if total > worst then
+        worst, suspects = total, { tostring(other) }
+      elseif total == worst then
+        suspects[#suspects + 1] = tostring(other)
+      end
+    end
+  end
+  return rng:pick(suspects)
+end
+
+return game

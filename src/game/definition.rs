@@ -1,0 +1,434 @@
+//! One version of a game's script: its fields checked once, its functions called with checked results. Every fault of
+//! the script becomes a [`Diagnostic`] that names the function, what the contract asks for and what came back.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::diag::{Diagnostic, SourceSpan};
+use crate::script::{Argument, CallError, Field, Script, Source, Value, with_script};
+use crate::seed::{Seed, Stream};
+
+use super::ScriptHost;
+
+/// A seat at the table, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seat(pub u32);
+
+impl Seat {
+    fn value(self) -> Value {
+        Value::Int(i64::from(self.0))
+    }
+}
+
+impl fmt::Display for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// What follows an illegal or unreadable answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IllegalRule {
+    /// The seat is asked again with the reason.
+    Retry,
+    /// The episode ends as lost.
+    End,
+}
+
+/// How an episode ended, by seat.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Score of each seat.
+    pub scores: Vec<f64>,
+    /// Whether each seat succeeded.
+    pub success: Vec<bool>,
+}
+
+/// Why an action was not applied.
+#[derive(Clone, Debug)]
+pub enum ApplyError {
+    /// The rules refuse it.
+    Illegal(String),
+    /// The script is at fault.
+    Fault(Box<Diagnostic>),
+}
+
+/// Functions that every game must have.
+const REQUIRED: [(&str, &str); 5] = [
+    ("init", "function game.init(rng, options) … return state end"),
+    ("to_act", "function game.to_act(state) … return seat end"),
+    ("observe", "function game.observe(state, seat) … return text end"),
+    ("apply", "function game.apply(state, seat, action) … return state end"),
+    ("outcome", "function game.outcome(state) … return { scores = {…}, success = {…} } end"),
+];
+/// Functions that a game may have.
+const OPTIONAL: [&str; 4] = ["actions", "brief", "bot", "score"];
+/// Names that would collide with metrics and versions of the whole run.
+const RESERVED: [&str; 5] = ["all", "files", "mean", "nest", "reward"];
+/// The longest observation, in bytes.
+const MAX_OBSERVATION: usize = 64 << 10;
+/// The longest answer in a list of legal ones, in bytes.
+const MAX_ACTION: usize = 1 << 10;
+
+/// One version of a game. Shared by the episodes that play it; every thread compiles the script for itself.
+#[derive(Clone, Debug)]
+pub struct GameDef {
+    /// The name that settings, nests and metrics use.
+    pub name: String,
+    /// Number of seats.
+    pub seats: u32,
+    /// Most turns that one seat may take.
+    pub max_turns: u32,
+    /// What follows an illegal answer.
+    pub illegal: IllegalRule,
+    /// The script.
+    pub source: Source,
+    options: Value,
+    host: ScriptHost,
+    optional: Vec<&'static str>,
+}
+
+impl GameDef {
+    /// Compiles a script and checks the fields and functions that a game must have. `options` are handed to `game.init`.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] with the place, what is missing or of the wrong kind, and the line to write.
+    pub fn compile(source: &Source, options: Value, host: &ScriptHost) -> Result<Self, Box<Diagnostic>> {
+        let path = source.path.clone();
+        let at = |diagnostic: Diagnostic| Box::new(diagnostic.at(SourceSpan::file(&path)));
+        with_script(source, &host.limits, &host.library, |script| {
+            if script.is_function() {
+                return Err(at(Diagnostic::error("game::not_a_table", "the script returns a function")
+                    .expected("a table with the game's data and functions")
+                    .found("one function, as in a reward script")
+                    .help("end the script with `return game`")));
+            }
+            for (name, form) in REQUIRED {
+                match script.field(name)? {
+                    Field::Function => {}
+                    Field::Missing => {
+                        return Err(at(Diagnostic::error(
+                            "game::missing_function",
+                            format!("the game has no `{name}`"),
+                        )
+                        .expected(format!("`{form}`"))
+                        .found("nothing of that name in the returned table")
+                        .help(format!("add the function `{name}` to the table that the script returns"))));
+                    }
+                    Field::Data(value) => {
+                        return Err(at(Diagnostic::error(
+                            "game::not_a_function",
+                            format!("`{name}` is not a function"),
+                        )
+                        .expected(format!("`{form}`"))
+                        .found(value.kind())
+                        .help(format!("make `{name}` a function"))));
+                    }
+                }
+            }
+            let count = |name: &str, most: i64, default: Option<i64>| -> Result<u32, Box<Diagnostic>> {
+                let value = match script.field(name)? {
+                    Field::Missing => default.map(Value::Int),
+                    Field::Data(value) => Some(value),
+                    Field::Function => None,
+                };
+                let number = value.as_ref().and_then(Value::as_int).filter(|number| (1..=most).contains(number));
+                number.map(|number| number as u32).ok_or_else(|| {
+                    at(Diagnostic::error("game::bad_field", format!("`{name}` is missing or out of its range"))
+                        .expected(format!("a whole number from 1 to {most}"))
+                        .found(value.map_or_else(|| "nothing, or a function".to_owned(), |value| shown(&value)))
+                        .help(format!("write `{name} = 2` in the game's table")))
+                })
+            };
+            let seats = count("seats", 64, None)?;
+            let max_turns = count("max_turns", 100_000, None)?;
+            let name = match script.field("name")? {
+                Field::Missing if is_name(&source.name) && !RESERVED.contains(&source.name.as_str()) => {
+                    source.name.clone()
+                }
+                Field::Missing => return Err(at(bad_name(&format!("none, and the file is called `{}`", source.name)))),
+                Field::Data(Value::Text(name)) if is_name(&name) && !RESERVED.contains(&name.as_str()) => name,
+                Field::Data(value) => return Err(at(bad_name(&shown(&value)))),
+                Field::Function => return Err(at(bad_name("a function"))),
+            };
+            let illegal = match script.field("illegal")? {
+                Field::Missing => IllegalRule::Retry,
+                Field::Data(Value::Text(rule)) if rule == "retry" => IllegalRule::Retry,
+                Field::Data(Value::Text(rule)) if rule == "end" => IllegalRule::End,
+                Field::Data(value) => return Err(at(bad_illegal(&shown(&value)))),
+                Field::Function => return Err(at(bad_illegal("a function"))),
+            };
+            let mut optional = Vec::new();
+            for name in OPTIONAL {
+                match script.field(name)? {
+                    Field::Missing => {}
+                    Field::Function => optional.push(name),
+                    Field::Data(value) => {
+                        return Err(at(Diagnostic::error(
+                            "game::not_a_function",
+                            format!("`{name}` is not a function"),
+                        )
+                        .expected("a function, or nothing")
+                        .found(value.kind())
+                        .help(format!("make `{name}` a function or rename the field"))));
+                    }
+                }
+            }
+            let (source, host) = (source.clone(), host.clone());
+            Ok(Self { name, seats, max_turns, illegal, source, options, host, optional })
+        })?
+    }
+
+    /// Whether the game has this optional function: `actions`, `brief`, `bot` or `score`.
+    pub fn has(&self, function: &str) -> bool {
+        self.optional.contains(&function)
+    }
+
+    /// The options that `game.init` is given.
+    pub fn options(&self) -> &Value {
+        &self.options
+    }
+
+    /// What the scripts of this game may use.
+    pub fn host(&self) -> &ScriptHost {
+        &self.host
+    }
+
+    fn call(&self, function: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
+        let run = |script: &dyn Script| script.call(function, arguments);
+        with_script(&self.source, &self.host.limits, &self.host.library, run).map_err(CallError::Fault)?
+    }
+
+    /// A call in which `gift.illegal` has no meaning.
+    fn ask(&self, function: &str, arguments: &mut [Argument<'_>]) -> Result<Value, Box<Diagnostic>> {
+        self.call(function, arguments).map_err(|error| match error {
+            CallError::Fault(diagnostic) => diagnostic,
+            CallError::Illegal(reason) => Box::new(
+                self.problem("game::misplaced_illegal", format!("`{function}` called `gift.illegal`"))
+                    .expected("`gift.illegal` only in `apply`, to refuse an action")
+                    .found(format!("`gift.illegal({reason:?})`"))
+                    .help(format!("use `error(…)` in `{function}` for what should never happen")),
+            ),
+        })
+    }
+
+    fn problem(&self, code: &'static str, message: String) -> Diagnostic {
+        Diagnostic::error(code, message).at(SourceSpan::file(&self.source.path))
+    }
+
+    fn bad_result(&self, function: &str, expected: &str, found: &Value, help: &str) -> Box<Diagnostic> {
+        Box::new(
+            self.problem("game::bad_result", format!("`{function}` returned the wrong kind of value"))
+                .expected(expected)
+                .found(shown(found))
+                .help(help),
+        )
+    }
+
+    /// The state at the start of the episode of this seed.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails or returns no table.
+    pub fn init(&self, seed: Seed) -> Result<Value, Box<Diagnostic>> {
+        let mut stream = seed.stream();
+        let options = self.options.clone();
+        let state = self.ask("init", &mut [Argument::Rng(&mut stream), Argument::Data(&options)])?;
+        match state {
+            Value::Map(_) | Value::List(_) => Ok(state),
+            other => Err(self.bad_result("init", "a table, the state", &other, "end `init` with `return state`")),
+        }
+    }
+
+    /// The seat that acts next, or `None` if the episode is over.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails or names no seat.
+    pub fn to_act(&self, state: &Value) -> Result<Option<Seat>, Box<Diagnostic>> {
+        let value = self.ask("to_act", &mut [Argument::Data(state)])?;
+        if value == Value::Nil {
+            return Ok(None);
+        }
+        let seat = value.as_int().filter(|seat| (1..=i64::from(self.seats)).contains(seat));
+        seat.map(|seat| Some(Seat(seat as u32))).ok_or_else(|| {
+            let expected = format!("a seat from 1 to {}, or nil when the episode is over", self.seats);
+            Box::new(
+                self.problem("game::illegal_seat", "`to_act` named a seat that is not there".to_owned())
+                    .expected(expected)
+                    .found(shown(&value))
+                    .help("seats count from 1; set `seats` to the number of players"),
+            )
+        })
+    }
+
+    /// What the seat sees on its turn: `brief` if it is wanted and there, else `observe`.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails, returns no text, or a text that is too long.
+    pub fn observe(&self, state: &Value, seat: Seat, brief: bool) -> Result<String, Box<Diagnostic>> {
+        let function = if brief && self.has("brief") { "brief" } else { "observe" };
+        let seat_value = seat.value();
+        match self.ask(function, &mut [Argument::Data(state), Argument::Data(&seat_value)])? {
+            Value::Text(text) if text.len() <= MAX_OBSERVATION => Ok(text),
+            Value::Text(text) => Err(Box::new(
+                self.problem("game::long_observation", format!("the text of `{function}` is too long"))
+                    .expected(format!("at most {MAX_OBSERVATION} bytes"))
+                    .found(format!("{} bytes", text.len()))
+                    .help("show what changed since the seat's last turn instead of the whole history"),
+            )),
+            other => Err(self.bad_result(function, "a string", &other, "return the text that the seat sees")),
+        }
+    }
+
+    /// The legal answers, or `None` for free text.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails or returns anything but a list of different strings (numbers are taken as
+    /// their text) that is not empty.
+    pub fn actions(&self, state: &Value, seat: Seat) -> Result<Option<Vec<String>>, Box<Diagnostic>> {
+        if !self.has("actions") {
+            return Ok(None);
+        }
+        let seat_value = seat.value();
+        let value = self.ask("actions", &mut [Argument::Data(state), Argument::Data(&seat_value)])?;
+        if value == Value::Nil {
+            return Ok(None);
+        }
+        let help = "return a list of strings such as { \"1\", \"2\" }, or nil for free text";
+        let wrong = || self.bad_result("actions", "a list of different strings, not empty, or nil", &value, help);
+        let items = value.as_list().ok_or_else(wrong)?;
+        let mut actions = Vec::with_capacity(items.len());
+        for item in items {
+            let text = match item {
+                Value::Text(text) => text.clone(),
+                Value::Int(number) => number.to_string(),
+                _ => return Err(wrong()),
+            };
+            if text.is_empty() || text.len() > MAX_ACTION {
+                return Err(wrong());
+            }
+            actions.push(text);
+        }
+        let mut sorted: Vec<&String> = actions.iter().collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        if actions.is_empty() || sorted.len() != actions.len() {
+            return Err(wrong());
+        }
+        Ok(Some(actions))
+    }
+
+    /// The state after the seat's action.
+    ///
+    /// # Errors
+    /// [`ApplyError::Illegal`] if the rules refuse it, [`ApplyError::Fault`] if the script fails or returns no table.
+    pub fn apply(&self, state: &Value, seat: Seat, action: &str) -> Result<Value, ApplyError> {
+        let (seat_value, action) = (seat.value(), Value::from(action));
+        let mut arguments = [Argument::Data(state), Argument::Data(&seat_value), Argument::Data(&action)];
+        match self.call("apply", &mut arguments) {
+            Ok(state @ (Value::Map(_) | Value::List(_))) => Ok(state),
+            Ok(other) => {
+                let help = "end `apply` with `return state`, or refuse with `gift.illegal(\"why\")`";
+                Err(ApplyError::Fault(self.bad_result("apply", "a table, the new state", &other, help)))
+            }
+            Err(CallError::Illegal(reason)) => Err(ApplyError::Illegal(reason)),
+            Err(CallError::Fault(diagnostic)) => Err(ApplyError::Fault(diagnostic)),
+        }
+    }
+
+    /// How the episode ended.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails, or a seat has no finite score or no success.
+    pub fn outcome(&self, state: &Value) -> Result<Outcome, Box<Diagnostic>> {
+        let value = self.ask("outcome", &mut [Argument::Data(state)])?;
+        let seats = self.seats as usize;
+        let scores: Option<Vec<f64>> =
+            value.get("scores").and_then(Value::as_list).and_then(|list| list.iter().map(Value::as_number).collect());
+        let scores = scores.filter(|scores| scores.len() == seats && scores.iter().all(|score| score.is_finite()));
+        let success: Option<Vec<bool>> =
+            value.get("success").and_then(Value::as_list).and_then(|list| list.iter().map(Value::as_bool).collect());
+        let success = success.filter(|success| success.len() == seats);
+        match (scores, success) {
+            (Some(scores), Some(success)) => Ok(Outcome { scores, success }),
+            (scores, _) => {
+                let (field, kind) = if scores.is_none() { ("scores", "finite number") } else { ("success", "boolean") };
+                let found = value.get(field).map_or_else(|| "nothing".to_owned(), shown);
+                Err(Box::new(
+                    self.problem("game::bad_outcome", format!("`outcome` gave no usable `{field}`"))
+                        .expected(format!("a list with a {kind} for each of the {seats} seats"))
+                        .found(found)
+                        .help("return { scores = {…}, success = {…} } with one entry a seat"),
+                ))
+            }
+        }
+    }
+
+    /// The scripted player's action for a seat.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if there is no `bot`, it fails, or returns no text.
+    pub fn bot(&self, state: &Value, seat: Seat, stream: &mut Stream) -> Result<String, Box<Diagnostic>> {
+        if !self.has("bot") {
+            return Err(Box::new(
+                self.problem("game::no_bot", format!("`{}` has no scripted player", self.name))
+                    .expected("`function game.bot(state, seat, rng) … return action end`")
+                    .help("add `bot`, or choose another opponent with `--opponent`"),
+            ));
+        }
+        let seat_value = seat.value();
+        let mut arguments = [Argument::Data(state), Argument::Data(&seat_value), Argument::Rng(stream)];
+        match self.ask("bot", &mut arguments)? {
+            Value::Text(action) => Ok(action),
+            Value::Int(number) => Ok(number.to_string()),
+            other => Err(self.bad_result("bot", "a string, the action", &other, "return one of the legal actions")),
+        }
+    }
+
+    /// The script's own estimate of a state's worth to a seat, for search.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails or returns no finite number; `Ok(None)` if the game has no `score`.
+    pub fn score(&self, state: &Value, seat: Seat) -> Result<Option<f64>, Box<Diagnostic>> {
+        if !self.has("score") {
+            return Ok(None);
+        }
+        let seat_value = seat.value();
+        let value = self.ask("score", &mut [Argument::Data(state), Argument::Data(&seat_value)])?;
+        match value.as_number().filter(|number| number.is_finite()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(self.bad_result("score", "a finite number", &value, "return an estimate of the seat's score")),
+        }
+    }
+}
+
+/// A game shared by the episodes that play it.
+pub(crate) type SharedGame = Arc<GameDef>;
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+}
+
+fn bad_name(found: &str) -> Diagnostic {
+    Diagnostic::error("game::bad_field", "`name` is not a usable name")
+        .expected("letters, digits, `_` and `-`, at most 64, and not `all`, `files`, `mean`, `nest` or `reward`")
+        .found(found)
+        .help("write `name = \"mygame\"`: settings, nests and metrics use it")
+}
+
+fn bad_illegal(found: &str) -> Diagnostic {
+    Diagnostic::error("game::bad_field", "`illegal` is not a known rule")
+        .expected("\"retry\" (ask again) or \"end\" (the episode ends as lost)")
+        .found(found)
+        .help("write `illegal = \"retry\"` or leave it out")
+}
+
+/// A value as messages show it, cut to one short line.
+pub(crate) fn shown(value: &Value) -> String {
+    let text = match value {
+        Value::Nil => return "nil".to_owned(),
+        // JSON has no word for it.
+        Value::Float(number) if !number.is_finite() => return number.to_string(),
+        other => other.to_json().to_string(),
+    };
+    if text.chars().count() <= 80 { text } else { text.chars().take(77).chain("...".chars()).collect() }
+}

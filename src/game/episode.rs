@@ -1,0 +1,166 @@
+//! One play from start to end: the state, whose turn it is, the turns so far, and the limits. It asks nobody for actions:
+//! a rollout or `play` hands them in.
+
+use std::sync::Arc;
+
+use crate::diag::Diagnostic;
+use crate::script::Value;
+use crate::seed::Seed;
+
+use super::definition::SharedGame;
+use super::{Action, ApplyError, GameDef, IllegalRule, Outcome, Seat};
+
+/// Where an episode stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Status {
+    /// This seat acts next.
+    Turn(Seat),
+    /// The rules ended it.
+    Terminated(Outcome),
+    /// An illegal answer of this seat ended it, and the seat lost.
+    Forfeited(Seat),
+    /// A limit ended it.
+    Truncated,
+}
+
+/// One answer of one seat and what came of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Turn {
+    /// Who acted.
+    pub seat: Seat,
+    /// What was played.
+    pub action: String,
+    /// Whether the rules took it.
+    pub legal: bool,
+    /// Whether the answer was in the answer format.
+    pub well_formed: bool,
+    /// Why it was refused, if it was.
+    pub refusal: Option<String>,
+}
+
+/// One play of a game. It stays on the version that it began with.
+#[derive(Clone, Debug)]
+pub struct Episode {
+    game: SharedGame,
+    seed: Seed,
+    state: Value,
+    status: Status,
+    turns: Vec<Turn>,
+    turn_counts: Vec<u32>,
+}
+
+impl Episode {
+    /// Starts the episode of this seed.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails.
+    pub fn start(game: &Arc<GameDef>, seed: Seed) -> Result<Self, Box<Diagnostic>> {
+        let state = game.init(seed)?;
+        let mut episode = Self {
+            game: Arc::clone(game),
+            seed,
+            state,
+            status: Status::Truncated,
+            turns: Vec::new(),
+            turn_counts: vec![0; game.seats as usize],
+        };
+        episode.status = episode.find_status()?;
+        Ok(episode)
+    }
+
+    /// The game's version that is played.
+    pub fn game(&self) -> &Arc<GameDef> {
+        &self.game
+    }
+
+    /// The episode's seed.
+    pub fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    /// The state now.
+    pub fn state(&self) -> &Value {
+        &self.state
+    }
+
+    /// Where it stands.
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// The turns so far.
+    pub fn turns(&self) -> &[Turn] {
+        &self.turns
+    }
+
+    /// What the acting seat sees; after a refused answer, the reason stands first.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails.
+    pub fn observation(&self, seat: Seat, brief: bool) -> Result<String, Box<Diagnostic>> {
+        let text = self.game.observe(&self.state, seat, brief)?;
+        Ok(match self.turns.last().filter(|turn| turn.seat == seat).and_then(|turn| turn.refusal.as_deref()) {
+            None => text,
+            Some(_) if brief => format!("!{text}"),
+            Some(reason) => format!("Your answer was refused: {reason}\n\n{text}"),
+        })
+    }
+
+    /// Plays the seat's action. What the rules refuse is recorded as an illegal turn; only a fault of the script is an
+    /// error.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails; the episode must then be voided.
+    pub fn act(&mut self, seat: Seat, action: &Action) -> Result<(), Box<Diagnostic>> {
+        let refusal = if action.well_formed {
+            match self.game.apply(&self.state, seat, &action.text) {
+                Ok(state) => {
+                    self.state = state;
+                    None
+                }
+                Err(ApplyError::Illegal(reason)) => Some(reason),
+                Err(ApplyError::Fault(diagnostic)) => return Err(diagnostic),
+            }
+        } else {
+            Some("it is not in the answer format".to_owned())
+        };
+        let legal = refusal.is_none();
+        self.turns.push(Turn { seat, action: action.text.clone(), legal, well_formed: action.well_formed, refusal });
+        if let Some(count) = self.turn_counts.get_mut(seat.0 as usize - 1) {
+            *count += 1;
+        }
+        self.status =
+            if !legal && self.game.illegal == IllegalRule::End { Status::Forfeited(seat) } else { self.find_status()? };
+        Ok(())
+    }
+
+    /// Ends the episode by a limit of the host.
+    pub fn truncate(&mut self) {
+        if matches!(self.status, Status::Turn(_)) {
+            self.status = Status::Truncated;
+        }
+    }
+
+    fn find_status(&self) -> Result<Status, Box<Diagnostic>> {
+        Ok(match self.game.to_act(&self.state)? {
+            None => Status::Terminated(self.game.outcome(&self.state)?),
+            Some(seat) if self.turn_counts[seat.0 as usize - 1] >= self.game.max_turns => Status::Truncated,
+            Some(seat) => Status::Turn(seat),
+        })
+    }
+
+    /// Score and success of a seat: the outcome's, or 0 and failure if the episode was truncated or the seat forfeited
+    /// it. Where another seat forfeited, this one has neither lost nor won: 0 and failure as well.
+    pub fn result(&self, seat: Seat) -> (f64, bool) {
+        match &self.status {
+            Status::Terminated(outcome) => {
+                let index = seat.0 as usize - 1;
+                (
+                    outcome.scores.get(index).copied().unwrap_or(0.0),
+                    outcome.success.get(index).copied().unwrap_or(false),
+                )
+            }
+            _ => (0.0, false),
+        }
+    }
+}

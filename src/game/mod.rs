@@ -1,0 +1,20 @@
+//! A validated game, a running episode, nests of games, reward scripts, Nash equilibria and answer checking. Sits on
+//! [`crate::script`]; [`crate::rollout`] and [`crate::opponent`] play with it. Knows no language model.
+
+pub mod answer; // equivalence of answers to math problems
+mod check; // the contract, tried on seeded random episodes
+mod definition; // one version of a game's script, its functions checked
+mod episode; // one play from start to end
+mod format; // from an answer's text to an action
+mod host; // what every script of a run shares: limits and library
+pub mod nash; // equilibria of bimatrix games
+mod nest; // several games in one trajectory or one run
+mod reward; // a script that rewards an episode
+
+pub use check::check_game;
+pub use definition::{ApplyError, GameDef, IllegalRule, Outcome, Seat};
+pub use episode::{Episode, Status, Turn};
+pub use format::{Action, parse_answer};
+pub use host::ScriptHost;
+pub use nest::{GameStats, Nest, NestMode, StageResult};
+pub use reward::{EpisodeSummary, RewardScript};
