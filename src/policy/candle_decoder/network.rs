@@ -1,0 +1,224 @@
+//! The forward pass as candle operations: rows of tokens through the layers, the last projection, and scores of targets.
+//! Differentiable in the weights it is given; whether it is recorded depends on them being variables.
+
+use std::collections::BTreeMap;
+
+use candle_core::{D, DType, Device, Result, Tensor};
+
+use crate::policy::{DecoderConfig, Sequence};
+
+/// Added to logits outside the allowed ids. Not infinite: `p log p` must be 0 there, not NaN.
+const EXCLUDED: f32 = -1e30;
+
+/// Keys and values of one sequence, `[kv heads, positions, head_dim]` a layer; none before the first tokens.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CandleCache {
+    layers: Vec<(Tensor, Tensor)>,
+    length: usize,
+}
+
+impl CandleCache {
+    /// Tokens held.
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether the cache may be extended with a model of this shape on this device.
+    pub(super) fn fits(&self, config: &DecoderConfig, device: &Device, dtype: DType) -> bool {
+        let expected = [config.kv_head_count, self.length, config.head_dim];
+        self.length == 0
+            || self.layers.len() == config.layer_count
+                && self.layers.iter().all(|(keys, _)| {
+                    keys.dims() == expected && keys.device().same_device(device) && keys.dtype() == dtype
+                })
+    }
+}
+
+/// The weights by Hugging Face name, and tables that depend on the configuration only.
+pub(super) struct Network<'a> {
+    pub(super) config: &'a DecoderConfig,
+    pub(super) weights: &'a BTreeMap<String, Tensor>,
+    pub(super) rotary: &'a Rotary,
+}
+
+/// Cosines and sines of the rotary positions, `[max_positions, 1, head_dim / 2]` in `f32`.
+#[derive(Debug)]
+pub(super) struct Rotary {
+    cosines: Tensor,
+    sines: Tensor,
+}
+
+impl Rotary {
+    pub(super) fn new(config: &DecoderConfig, device: &Device) -> Result<Self> {
+        let half = config.head_dim / 2;
+        // Rounded to `f32` at the same places as in PyTorch.
+        let frequency = |i: usize| (1.0 / config.rope_theta.powf(2.0 * i as f64 / config.head_dim as f64)) as f32;
+        let angles: Vec<f64> = (0..config.max_positions)
+            .flat_map(|position| (0..half).map(move |i| f64::from(position as f32 * frequency(i))))
+            .collect();
+        let table = |function: fn(f64) -> f64| {
+            let values: Vec<f32> = angles.iter().map(|&angle| function(angle) as f32).collect();
+            Tensor::from_vec(values, (config.max_positions, 1, half), device)
+        };
+        Ok(Self { cosines: table(f64::cos)?, sines: table(f64::sin)? })
+    }
+
+    /// Turns `[rows, heads, head_dim]` to the positions from `start` on.
+    fn turn(&self, x: &Tensor, start: usize) -> Result<Tensor> {
+        let (rows, _heads, dim) = x.dims3()?;
+        let dtype = x.dtype();
+        let x = x.to_dtype(DType::F32)?;
+        let (cosines, sines) = (self.cosines.narrow(0, start, rows)?, self.sines.narrow(0, start, rows)?);
+        let (a, b) = (x.narrow(2, 0, dim / 2)?, x.narrow(2, dim / 2, dim / 2)?); // [rows, heads, dim / 2]
+        let first = (a.broadcast_mul(&cosines)? - b.broadcast_mul(&sines)?)?;
+        let second = (b.broadcast_mul(&cosines)? + a.broadcast_mul(&sines)?)?;
+        Tensor::cat(&[first, second], 2)?.to_dtype(dtype)
+    }
+}
+
+/// New tokens of one sequence, and what stands before them.
+pub(super) struct Span<'a> {
+    pub(super) tokens: &'a [u32],
+    pub(super) cache: CandleCache,
+}
+
+impl Network<'_> {
+    fn weight(&self, name: &str) -> Result<&Tensor> {
+        let missing = || candle_core::Error::Msg(format!("no weight `{name}`"));
+        self.weights.get(name).ok_or_else(missing)
+    }
+
+    fn linear(&self, x: &Tensor, name: &str) -> Result<Tensor> {
+        x.matmul(&self.weight(name)?.t()?)
+    }
+
+    /// `x / sqrt(mean(x^2) + eps) * weight`, computed in `f32`.
+    fn rms_norm(&self, x: &Tensor, name: &str) -> Result<Tensor> {
+        let wide = x.to_dtype(DType::F32)?;
+        let root = (wide.sqr()?.mean_keepdim(D::Minus1)? + self.config.rms_norm_eps)?.sqrt()?;
+        let normalized = wide.broadcast_div(&root)?.to_dtype(x.dtype())?;
+        normalized.broadcast_mul(self.weight(name)?)
+    }
+
+    /// The residual stream after the last layer and norm for the tokens of all spans, whose caches grow.
+    ///
+    /// # Shapes
+    /// - returns `[rows, hidden]` in the dtype of the weights, span after span
+    pub(super) fn hidden(&self, spans: &mut [Span<'_>]) -> Result<Tensor> {
+        let embedding = self.weight("model.embed_tokens.weight")?;
+        let tokens: Vec<u32> = spans.iter().flat_map(|span| span.tokens).copied().collect();
+        let mut x = embedding.index_select(&Tensor::new(tokens, embedding.device())?, 0)?; // [rows, hidden]
+        for layer in 0..self.config.layer_count {
+            let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+            let normalized = self.rms_norm(&x, &name("input_layernorm"))?;
+            let attended = self.attention(layer, &normalized, spans)?;
+            x = (x + self.linear(&attended, &name("self_attn.o_proj"))?)?;
+            let normalized = self.rms_norm(&x, &name("post_attention_layernorm"))?;
+            let gate = self.linear(&normalized, &name("mlp.gate_proj"))?.silu()?;
+            let activated = (gate * self.linear(&normalized, &name("mlp.up_proj"))?)?;
+            x = (x + self.linear(&activated, &name("mlp.down_proj"))?)?;
+        }
+        for span in spans {
+            span.cache.length += span.tokens.len();
+        }
+        self.rms_norm(&x, "model.norm.weight")
+    }
+
+    /// # Shapes
+    /// - `x`: `[rows, hidden]`; returns `[rows, heads * head_dim]`
+    fn attention(&self, layer: usize, x: &Tensor, spans: &mut [Span<'_>]) -> Result<Tensor> {
+        let config = self.config;
+        let project = |part: &str, heads: usize| {
+            let projected = self.linear(x, &format!("model.layers.{layer}.self_attn.{part}.weight"))?;
+            projected.reshape((x.dim(0)?, heads, config.head_dim)) // [rows, heads, head_dim]
+        };
+        let queries = project("q_proj", config.head_count)?;
+        let keys = project("k_proj", config.kv_head_count)?;
+        let values = project("v_proj", config.kv_head_count)?;
+        let mut parts = Vec::with_capacity(spans.len());
+        let mut row = 0;
+        for span in spans {
+            let (count, start) = (span.tokens.len(), span.cache.length);
+            let part = |x: &Tensor| x.narrow(0, row, count);
+            let turned = |x: &Tensor| self.rotary.turn(&part(x)?, start)?.transpose(0, 1)?.contiguous();
+            let mut pair = (turned(&keys)?, part(&values)?.transpose(0, 1)?.contiguous()?); // [kv heads, rows, dim]
+            if let Some((old_keys, old_values)) = span.cache.layers.get(layer) {
+                pair = (Tensor::cat(&[old_keys, &pair.0], 1)?, Tensor::cat(&[old_values, &pair.1], 1)?);
+                span.cache.layers[layer] = pair.clone();
+            } else {
+                span.cache.layers.push(pair.clone());
+            }
+            parts.push(attend(&turned(&queries)?, &pair.0, &pair.1)?);
+            row += count;
+        }
+        Tensor::cat(&parts, 0)
+    }
+
+    /// The last projection: `[rows, hidden]` to logits `[rows, vocab]` in `f32`.
+    pub(super) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let name = if self.config.tied_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
+        self.linear(hidden, name)?.to_dtype(DType::F32)
+    }
+
+    /// Log-probability and entropy of every target of one sequence, of which there must be one.
+    ///
+    /// # Shapes
+    /// - returns two `[targets]`, `f32`, nats, differentiable in the weights
+    pub(super) fn scores(&self, sequence: &Sequence<'_>, temperature: f32) -> Result<(Tensor, Tensor)> {
+        let targets = sequence.targets;
+        // Tokens after the last target's row change no score.
+        let needed = targets.last().map_or(0, |target| target.position as usize);
+        let mut spans = [Span { tokens: &sequence.tokens[..needed], cache: CandleCache::default() }];
+        let hidden = self.hidden(&mut spans)?;
+        let device = hidden.device();
+        let rows: Vec<u32> = targets.iter().map(|target| target.position - 1).collect();
+        let hidden = hidden.index_select(&Tensor::new(rows, device)?, 0)?; // [targets, hidden]
+        let mut logits = (self.logits(&hidden)? / f64::from(temperature))?; // [targets, vocab]
+        if targets.iter().any(|target| target.allowed.is_some()) {
+            let vocab_size = self.config.vocab_size;
+            let mut mask = vec![0.0; targets.len() * vocab_size];
+            for (target, mask) in targets.iter().zip(mask.chunks_exact_mut(vocab_size)) {
+                if let Some(allowed) = &target.allowed {
+                    mask.fill(EXCLUDED);
+                    allowed.iter().for_each(|&id| mask[id as usize] = 0.0);
+                }
+            }
+            logits = (logits + Tensor::from_vec(mask, (targets.len(), vocab_size), device)?)?;
+        }
+        let log_probs = log_softmax(&logits)?; // [targets, vocab]
+        let tokens: Vec<u32> = targets.iter().map(|target| sequence.tokens[target.position as usize]).collect();
+        let chosen = log_probs.gather(&Tensor::new(tokens, device)?.unsqueeze(1)?, 1)?.squeeze(1)?;
+        let entropy = (log_probs.exp()? * &log_probs)?.sum(D::Minus1)?.neg()?;
+        Ok((chosen, entropy))
+    }
+}
+
+/// Causal attention of the newest rows of one sequence.
+///
+/// # Shapes
+/// - `queries`: `[heads, rows, head_dim]`; `keys`, `values`: `[kv heads, positions, head_dim]`
+/// - returns `[rows, heads * head_dim]`
+fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
+    let (heads, rows, dim) = queries.dims3()?;
+    let (kv_heads, positions, _) = keys.dims3()?;
+    let group = heads / kv_heads;
+    // The heads of a group stand beside each other, so they share one product with their keys.
+    let queries = queries.reshape((kv_heads, group * rows, dim))?;
+    let scores = queries.matmul(&keys.transpose(1, 2)?.contiguous()?)?.to_dtype(DType::F32)?;
+    let scores = (scores * (1.0 / (dim as f64).sqrt()))?.reshape((heads, rows, positions))?;
+    let start = positions - rows;
+    let hidden = |row: usize, position: usize| if position > start + row { f32::NEG_INFINITY } else { 0.0 };
+    let mask: Vec<f32> = (0..rows).flat_map(|row| (0..positions).map(move |position| hidden(row, position))).collect();
+    let mask = Tensor::from_vec(mask, (rows, positions), queries.device())?;
+    let log_weights = log_softmax(&scores.broadcast_add(&mask)?)?;
+    let weights = log_weights.exp()?.to_dtype(values.dtype())?.reshape((kv_heads, group * rows, positions))?;
+    let attended = weights.matmul(values)?.reshape((heads, rows, dim))?;
+    attended.transpose(0, 1)?.contiguous()?.reshape((rows, heads * dim))
+}
+
+/// `x - logsumexp(x)` over the last dimension.
+fn log_softmax(x: &Tensor) -> Result<Tensor> {
+    // The maximum cancels in the result, so no gradient need flow through it.
+    let shifted = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?;
+    shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
+}

@@ -1,0 +1,247 @@
+//! [`CpuDecoder`]: the implementation of [`Decoder`] on the CPU. Checks what comes in, divides it into tasks and leaves the
+//! arithmetic to the other files of this folder.
+
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use super::cache::CpuCache;
+use super::forward::{Span, Workspace, forward};
+use super::head::{HeadScratch, logits_of};
+use super::model::Model;
+use super::optimizer::{Moving, adamw, add_shards, norm};
+use super::train::{SequenceWorkspace, assign, score_sequence, shard_count, train_sequence};
+use crate::policy::{
+    AdamWStep, CacheStorage, Chunk, Decoder, DecoderConfig, Error, KvCache, NamedTensor, Sequence, SequenceLoss,
+    TensorKind, TokenScore, inputs,
+};
+
+/// Rows that one task takes through all layers when the model is small enough for one core to hold: no task waits for
+/// another until the logits.
+const SMALL_MODEL_ROWS: usize = 32;
+/// For larger models the products themselves are split over threads, and tasks are large so that weights are read rarely.
+const LARGE_MODEL_ROWS: usize = 512;
+/// Parameters up to which a model counts as small.
+const SMALL_MODEL_PARAMETERS: usize = 1 << 23;
+
+/// A decoder with weights in `f32` on the CPU. Threads are those of the current rayon pool.
+#[derive(Debug)]
+pub struct CpuDecoder {
+    model: Model,
+    /// Empty until the first gradient, so a decoder that only samples does not pay for training.
+    gradient: Vec<f32>,
+    first_moment: Vec<f32>,
+    second_moment: Vec<f32>,
+    shards: Vec<Vec<f32>>,
+    extend_pool: Pool<(Workspace, HeadScratch)>,
+    sequence_pool: Pool<SequenceWorkspace>,
+}
+
+/// Buffers that tasks borrow; there are never more than tasks that ran at once.
+#[derive(Debug)]
+struct Pool<T>(Mutex<Vec<T>>);
+
+impl<T> Pool<T> {
+    fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    fn with<R>(&self, make: impl FnOnce() -> T, work: impl FnOnce(&mut T) -> R) -> R {
+        // A panic elsewhere leaves the list itself whole.
+        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut item = taken.unwrap_or_else(make);
+        let result = work(&mut item);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(item);
+        result
+    }
+}
+
+impl CpuDecoder {
+    /// A decoder with these weights.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for sizes that do not fit together or tensors that do not fit them.
+    pub fn new(config: DecoderConfig, weights: &[NamedTensor]) -> Result<Self, Error> {
+        Ok(Self {
+            model: Model::new(config, weights)?,
+            gradient: Vec::new(),
+            first_moment: Vec::new(),
+            second_moment: Vec::new(),
+            shards: Vec::new(),
+            extend_pool: Pool::new(),
+            sequence_pool: Pool::new(),
+        })
+    }
+
+    fn with_workspace<R>(&self, work: impl FnOnce(&mut SequenceWorkspace) -> R) -> R {
+        self.sequence_pool.with(|| SequenceWorkspace::new(&self.model), work)
+    }
+}
+
+/// Cuts spans into groups of about as many rows as a task takes, at borders that depend on the sizes alone.
+fn group_sizes(model: &Model, spans: &[Span<'_>]) -> Vec<usize> {
+    let small = model.layout.total <= SMALL_MODEL_PARAMETERS;
+    let limit = if small { SMALL_MODEL_ROWS } else { LARGE_MODEL_ROWS };
+    let mut sizes = Vec::new();
+    let (mut count, mut rows) = (0, 0);
+    for span in spans {
+        if count > 0 && rows + span.tokens.len() > limit {
+            sizes.push(count);
+            (count, rows) = (0, 0);
+        }
+        count += 1;
+        rows += span.tokens.len();
+    }
+    sizes.push(count);
+    sizes
+}
+
+/// Runs one group and writes the logits after each span's last token.
+fn extend_group(model: &Model, spans: &mut [Span<'_>], logits: &mut [f32], buffers: &mut (Workspace, HeadScratch)) {
+    let (workspace, head) = buffers;
+    forward(model, spans, false, workspace);
+    let width = model.config.hidden_size;
+    let mut end = 0;
+    // Rows move to the front; a row's new place is never behind its old one.
+    for (place, span) in spans.iter().enumerate() {
+        end += span.tokens.len();
+        workspace.hidden.copy_within((end - 1) * width..end * width, place * width);
+    }
+    logits_of(model, &workspace.hidden[..spans.len() * width], logits, head);
+}
+
+impl Decoder for CpuDecoder {
+    fn config(&self) -> &DecoderConfig {
+        &self.model.config
+    }
+
+    fn new_cache(&self) -> KvCache {
+        KvCache(CacheStorage::Cpu(CpuCache::new(&self.model.config)))
+    }
+
+    fn extend(&self, chunks: &mut [Chunk<'_>]) -> Result<Vec<f32>, Error> {
+        let model = &self.model;
+        inputs::check_chunks(&model.config, chunks)?;
+        if chunks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut spans = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            match &mut chunk.cache.0 {
+                CacheStorage::Cpu(cache) if cache.fits(&model.config) => {
+                    spans.push(Span { tokens: chunk.tokens, cache });
+                }
+                _ => return Err(inputs::foreign_cache()),
+            }
+        }
+        let vocab_size = model.config.vocab_size;
+        let mut logits = vec![0.0; spans.len() * vocab_size];
+        let mut tasks = Vec::new();
+        let (mut rest, mut rest_logits) = (&mut spans[..], &mut logits[..]);
+        for size in group_sizes(model, rest) {
+            let (group, later) = rest.split_at_mut(size);
+            let (group_logits, later_logits) = rest_logits.split_at_mut(size * vocab_size);
+            tasks.push((group, group_logits));
+            (rest, rest_logits) = (later, later_logits);
+        }
+        tasks.into_par_iter().with_max_len(1).for_each(|(group, logits)| {
+            self.extend_pool.with(Default::default, |buffers| extend_group(model, group, logits, buffers));
+        });
+        Ok(logits)
+    }
+
+    fn score(&self, sequences: &[Sequence<'_>], temperature: f32) -> Result<Vec<Vec<TokenScore>>, Error> {
+        inputs::check_sequences(&self.model.config, sequences, temperature)?;
+        let task = |&sequence: &Sequence<'_>| {
+            self.with_workspace(|workspace| score_sequence(&self.model, sequence, temperature, workspace, false))
+        };
+        Ok(sequences.par_iter().with_max_len(1).map(task).collect())
+    }
+
+    fn accumulate(
+        &mut self,
+        sequences: &[Sequence<'_>],
+        temperature: f32,
+        loss: &dyn SequenceLoss,
+    ) -> Result<Vec<Vec<TokenScore>>, Error> {
+        inputs::check_sequences(&self.model.config, sequences, temperature)?;
+        let total = self.model.layout.total;
+        self.gradient.resize(total, 0.0);
+        let count = shard_count(total, sequences.len());
+        let mut shards = std::mem::take(&mut self.shards);
+        shards.resize_with(count.max(shards.len()), Vec::new);
+        let this = &*self;
+        let work = |(members, shard): (Vec<usize>, &mut Vec<f32>)| {
+            shard.clear();
+            shard.resize(total, 0.0);
+            this.with_workspace(|workspace| {
+                let train = |index: usize| {
+                    let sequence = (index, sequences[index]);
+                    (index, train_sequence(&this.model, sequence, (temperature, loss), shard, workspace))
+                };
+                members.into_iter().map(train).collect::<Vec<_>>()
+            })
+        };
+        let assigned = assign(sequences, count).into_par_iter().zip(shards.par_iter_mut()).with_max_len(1);
+        let done: Vec<_> = assigned.map(work).collect();
+        add_shards(&mut self.gradient, &shards[..count]);
+        self.shards = shards;
+        let mut scores = vec![Vec::new(); sequences.len()];
+        for (index, sequence_scores) in done.into_iter().flatten() {
+            scores[index] = sequence_scores;
+        }
+        Ok(scores)
+    }
+
+    fn gradient_norm(&self) -> Result<f64, Error> {
+        Ok(norm(&self.gradient))
+    }
+
+    fn clear_gradients(&mut self) -> Result<(), Error> {
+        self.gradient.fill(0.0);
+        Ok(())
+    }
+
+    fn step(&mut self, step: &AdamWStep) -> Result<(), Error> {
+        let total = self.model.layout.total;
+        for buffer in [&mut self.gradient, &mut self.first_moment, &mut self.second_moment] {
+            buffer.resize(total, 0.0);
+        }
+        let matrices = self.model.layout.places.iter().filter(|place| place.shape.len() == 2);
+        let decayed: Vec<_> = matrices.map(|place| place.range.clone()).collect();
+        let moving = Moving {
+            weights: &mut self.model.weights,
+            gradient: &self.gradient,
+            first: &mut self.first_moment,
+            second: &mut self.second_moment,
+        };
+        adamw(step, &decayed, moving);
+        self.model.repack();
+        self.clear_gradients()
+    }
+
+    fn tensors(&self, kind: TensorKind) -> Result<Vec<NamedTensor>, Error> {
+        let flat = match kind {
+            TensorKind::Weight => &self.model.weights,
+            TensorKind::Gradient => &self.gradient,
+            TensorKind::FirstMoment => &self.first_moment,
+            TensorKind::SecondMoment => &self.second_moment,
+        };
+        let layout = &self.model.layout;
+        Ok(if flat.is_empty() { layout.split(&vec![0.0; layout.total]) } else { layout.split(flat) })
+    }
+
+    fn set_tensors(&mut self, kind: TensorKind, tensors: &[NamedTensor]) -> Result<(), Error> {
+        let flat = self.model.layout.join(&self.model.config, tensors)?;
+        match kind {
+            TensorKind::Weight => {
+                self.model.weights = flat;
+                self.model.repack();
+            }
+            TensorKind::Gradient => self.gradient = flat,
+            TensorKind::FirstMoment => self.first_moment = flat,
+            TensorKind::SecondMoment => self.second_moment = flat,
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! Rows of tokens through the layers. The tokens of several sequences form one matrix for the products with weights; only
+//! attention looks at each sequence apart, against its own cache. Serves sampling, scoring and training alike; the last
+//! projection is in [`super::head`].
+
+use super::attention::{AttentionScratch, attend};
+use super::cache::CpuCache;
+use super::kernels::{rms_norm, swiglu};
+use super::matmul::{Packing, Rows, sized};
+use super::model::Model;
+
+/// New tokens of one sequence.
+pub(super) struct Span<'a> {
+    pub(super) tokens: &'a [u32],
+    pub(super) cache: &'a mut CpuCache,
+}
+
+/// What a layer computes on its way, `[rows, ..]` each.
+#[derive(Debug, Default)]
+pub(super) struct LayerActivations {
+    /// The residual stream on entry.
+    pub(super) input: Vec<f32>,
+    /// `input` normalized.
+    pub(super) attention_input: Vec<f32>,
+    /// Queries, keys and values; queries and keys turned to their positions.
+    pub(super) qkv: Vec<f32>,
+    /// What the heads attended to.
+    pub(super) attended: Vec<f32>,
+    /// The residual stream between attention and feed-forward.
+    pub(super) middle: Vec<f32>,
+    /// `middle` normalized.
+    pub(super) mlp_input: Vec<f32>,
+    /// Gate and up projections.
+    pub(super) gate_up: Vec<f32>,
+    /// `silu(gate) * up`.
+    pub(super) activated: Vec<f32>,
+}
+
+/// Buffers of a pass, kept from call to call.
+#[derive(Debug, Default)]
+pub(super) struct Workspace {
+    /// The residual stream, `[rows, hidden]`.
+    pub(super) hidden: Vec<f32>,
+    /// One entry a layer if they are kept for the backward pass, else one in all.
+    pub(super) layers: Vec<LayerActivations>,
+    pub(super) attention: AttentionScratch,
+    pub(super) packing: Packing,
+}
+
+/// Appends the tokens of every span to its cache and leaves the residual stream after the last layer in
+/// `workspace.hidden`, span after span. With `keep`, what the layers computed stays in `workspace.layers`.
+pub(super) fn forward(model: &Model, spans: &mut [Span<'_>], keep: bool, workspace: &mut Workspace) {
+    let (config, heads) = (&model.config, model.heads);
+    let rows: usize = spans.iter().map(|span| span.tokens.len()).sum();
+    let (hidden_size, width, inner) = (config.hidden_size, heads.row_width(), config.intermediate_size);
+    let product = |stride, accumulate| Rows { count: rows, stride, accumulate };
+    let Workspace { hidden, layers, attention, .. } = workspace;
+    layers.resize_with(layers.len().max(if keep { config.layer_count } else { 1 }), LayerActivations::default);
+
+    let hidden = sized(hidden, rows * hidden_size);
+    let embedding = model.at(&model.layout.embedding);
+    let tokens = spans.iter().flat_map(|span| span.tokens);
+    for (row, &token) in hidden.chunks_exact_mut(hidden_size).zip(tokens) {
+        row.copy_from_slice(&embedding[token as usize * hidden_size..][..hidden_size]);
+    }
+    for (index, (places, panels)) in model.layout.layers.iter().zip(&model.panels).enumerate() {
+        let layer = &mut layers[if keep { index } else { 0 }];
+        if keep {
+            sized(&mut layer.input, rows * hidden_size).copy_from_slice(hidden);
+        }
+        let normalized = sized(&mut layer.attention_input, rows * hidden_size);
+        rms_norm(hidden, model.at(&places.attention_norm), model.eps, normalized);
+        let qkv = sized(&mut layer.qkv, rows * width);
+        panels.qkv.multiply(product(hidden_size, false), normalized, qkv);
+        let attended = sized(&mut layer.attended, rows * heads.query_width());
+        let mut row = 0;
+        for span in spans.iter_mut() {
+            let count = span.tokens.len();
+            let qkv = &mut qkv[row * width..][..count * width];
+            append(model, index, span.cache, qkv);
+            let cache = (&span.cache.layers[index], span.cache.len() + count);
+            let out = &mut attended[row * heads.query_width()..];
+            attend(heads, (qkv, count), cache, out, &mut attention.weights);
+            row += count;
+        }
+        panels.attention_out.multiply(product(heads.query_width(), true), attended, hidden);
+        if keep {
+            sized(&mut layer.middle, rows * hidden_size).copy_from_slice(hidden);
+        }
+        let normalized = sized(&mut layer.mlp_input, rows * hidden_size);
+        rms_norm(hidden, model.at(&places.mlp_norm), model.eps, normalized);
+        let gate_up = sized(&mut layer.gate_up, rows * 2 * inner);
+        panels.gate_up.multiply(product(hidden_size, false), normalized, gate_up);
+        let activated = sized(&mut layer.activated, rows * inner);
+        swiglu(gate_up, inner, activated);
+        panels.down.multiply(product(inner, true), activated, hidden);
+    }
+    for span in spans {
+        span.cache.advance(span.tokens.len());
+    }
+}
+
+/// Turns queries and keys of the new rows to their positions and appends keys and values to the cache of one layer.
+fn append(model: &Model, layer: usize, cache: &mut CpuCache, qkv: &mut [f32]) {
+    let heads = model.heads;
+    let start = cache.len();
+    for (position, row) in (start..).zip(qkv.chunks_exact_mut(heads.row_width())) {
+        model.rotary.turn(row, heads.count + heads.kv_count, position, false);
+        let (keys, values) = row[heads.query_width()..].split_at(heads.kv_width());
+        cache.layers[layer].push(position, keys, values);
+    }
+}

@@ -1,0 +1,170 @@
+//! What a trainable decoder does, whichever backend computes it: extend cached sequences (sampling), score sequences,
+//! accumulate gradients of a loss over the scores, take an optimizer step, give its tensors in and out by name.
+//!
+//! Two implementations: [`super::cpu`] with a hand-written forward and backward, and [`super::candle_decoder`] with
+//! differentiable candle operations (CUDA, and the oracle of the first in tests).
+
+use std::sync::Arc;
+
+use super::{DecoderConfig, Error, KvCache};
+
+/// Tokens to append to one cached sequence.
+#[derive(Debug)]
+pub struct Chunk<'a> {
+    /// Keys and values of what the sequence holds so far; grows by `tokens`.
+    pub cache: &'a mut KvCache,
+    /// The tokens to append, at least one.
+    pub tokens: &'a [u32],
+}
+
+/// One sampled token of a sequence that is scored or trained on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// Position of the sampled token in the sequence, from 1; it is predicted by the row before it.
+    pub position: u32,
+    /// The token ids it was sampled among, ascending, or `None` for the whole vocabulary.
+    pub allowed: Option<Arc<[u32]>>,
+}
+
+/// A sequence with the tokens of it that are scored.
+#[derive(Clone, Copy, Debug)]
+pub struct Sequence<'a> {
+    /// All tokens.
+    pub tokens: &'a [u32],
+    /// The scored positions, ascending.
+    pub targets: &'a [Target],
+}
+
+/// What the decoder says of one target.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TokenScore {
+    /// Log-probability of the token under the distribution `softmax(logits / temperature)` over the allowed ids, nats.
+    pub log_prob: f32,
+    /// Entropy of that distribution, nats.
+    pub entropy: f32,
+}
+
+/// Gradient of the loss with respect to a [`TokenScore`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TokenGradient {
+    /// dL/d(log-probability).
+    pub log_prob: f32,
+    /// dL/d(entropy).
+    pub entropy: f32,
+}
+
+/// A loss that is a function of the scores of one sequence at a time.
+pub trait SequenceLoss: Sync {
+    /// Writes the gradient for every target of sequence `index` (counted in the call's slice). `out` starts at zero and
+    /// has the length of `scores`.
+    fn gradient(&self, index: usize, scores: &[TokenScore], out: &mut [TokenGradient]);
+}
+
+/// One step of AdamW (arXiv:1711.05101): decay is decoupled, both moments are corrected for their start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWStep {
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled weight decay; not applied to vectors (norms, biases).
+    pub weight_decay: f64,
+    /// Number of this step, from 1.
+    pub step: u64,
+    /// Factor on every gradient (clipping by global norm).
+    pub gradient_scale: f64,
+}
+
+/// One of the tensors kept for each parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TensorKind {
+    /// The weights.
+    Weight,
+    /// The gradients accumulated since the last step.
+    Gradient,
+    /// Adam's first moment.
+    FirstMoment,
+    /// Adam's second moment.
+    SecondMoment,
+}
+
+/// A tensor on its way in or out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedTensor {
+    /// The parameter's Hugging Face name, such as `model.layers.0.self_attn.q_proj.weight`.
+    pub name: String,
+    /// The shape; matrices are `[out, in]`.
+    pub shape: Vec<usize>,
+    /// The values, row-major.
+    pub data: Vec<f32>,
+}
+
+/// A trainable decoder.
+pub trait Decoder: Send + Sync {
+    /// The shape of the model.
+    fn config(&self) -> &DecoderConfig;
+
+    /// An empty cache.
+    fn new_cache(&self) -> KvCache;
+
+    /// Appends the tokens of every chunk to its cache and returns the logits after the last token of each chunk.
+    /// The sequences may have any lengths and need not be related. The result does not depend on the number of threads.
+    ///
+    /// # Shapes
+    /// - returns `[chunks, vocab]`, `f32`, row-major, not divided by any temperature; no gradient flows
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a chunk without tokens, a token outside the vocabulary or a context longer than the model's.
+    fn extend(&self, chunks: &mut [Chunk<'_>]) -> Result<Vec<f32>, Error>;
+
+    /// Scores every target of every sequence without gradients.
+    ///
+    /// # Errors
+    /// As [`Decoder::extend`]; also for targets that are not ascending, outside the sequence or not among their `allowed`.
+    fn score(&self, sequences: &[Sequence<'_>], temperature: f32) -> Result<Vec<Vec<TokenScore>>, Error>;
+
+    /// Scores every target and adds the gradients of `loss` to the accumulated ones. Returns the scores.
+    ///
+    /// # Errors
+    /// As [`Decoder::score`].
+    fn accumulate(
+        &mut self,
+        sequences: &[Sequence<'_>],
+        temperature: f32,
+        loss: &dyn SequenceLoss,
+    ) -> Result<Vec<Vec<TokenScore>>, Error>;
+
+    /// The L2 norm of all accumulated gradients; not finite if one of them is not.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the backend fails.
+    fn gradient_norm(&self) -> Result<f64, Error>;
+
+    /// Forgets the accumulated gradients.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the backend fails.
+    fn clear_gradients(&mut self) -> Result<(), Error>;
+
+    /// Takes one optimizer step with the accumulated gradients, then forgets them.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the backend fails.
+    fn step(&mut self, step: &AdamWStep) -> Result<(), Error>;
+
+    /// A copy of the tensors of one kind, sorted by name. Moments are zero before the first step.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the backend fails.
+    fn tensors(&self, kind: TensorKind) -> Result<Vec<NamedTensor>, Error>;
+
+    /// Replaces the tensors of one kind.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a name is missing, unknown or has another shape; then nothing is changed.
+    fn set_tensors(&mut self, kind: TensorKind, tensors: &[NamedTensor]) -> Result<(), Error>;
+}
