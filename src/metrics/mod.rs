@@ -1,0 +1,52 @@
+//! What a run reports at each step: every metric's name with unit and formula, and the sinks that keep the figures
+//! (`metrics.jsonl`, TensorBoard). The other rooms return figures; `cli` hands them here. Computes nothing, prints
+//! nothing and reads no clock.
+
+mod jsonl; // metrics.jsonl, written and read
+pub mod names; // every metric, in one table
+mod record; // the figures of one step
+mod tensorboard; // event files
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use jsonl::{JsonlSink, read_jsonl};
+pub use names::is_timing;
+pub use record::{MetricValue, Record};
+pub use tensorboard::{Clock, TensorBoardSink};
+
+/// Keeps the figures of a run.
+pub trait MetricSink {
+    /// Keeps one step; it is in the file when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be written.
+    fn write(&mut self, record: &Record) -> Result<(), Error>;
+}
+
+/// The room's failures.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read or written.
+    #[error("cannot access `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A line of a metrics file is not what this room writes.
+    #[error("`{}`, line {line}: expected an object with a `step`, found {message}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+fn access(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
+    |source| Error::Io { path: path.to_owned(), source }
+}
