@@ -1,0 +1,180 @@
+//! A run's state on disk: weights and tokenizer in Hugging Face's layout, optimizer moments, counters and script versions.
+//! Written beside, then renamed, so that a folder named `step-…` is whole or not there.
+
+mod files; // reading and writing with the path in every error
+mod scripts; // the script versions of a run, stored under their hashes
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::diag::{Diagnostic, SourceSpan};
+use crate::policy::{Decoder, DecoderConfig, NamedTensor, TensorKind, Tokenizer, read_safetensors, write_safetensors};
+
+pub use files::{Error, create_folder, read_text, remove_folder, write_text};
+pub use scripts::{StoredScript, load_script, store_script};
+
+/// The counters and everything else of a run that is no tensor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// Layout of this file.
+    pub format: u32,
+    /// Iterations done.
+    pub step: u64,
+    /// The learner's counters.
+    pub learner: serde_json::Value,
+    /// The advantage estimator's state.
+    pub estimator: serde_json::Value,
+    /// How each game went lately, for adaptive nests.
+    pub stats: BTreeMap<String, crate::game::GameStats>,
+    /// The games' versions, in the run's order.
+    pub games: Vec<StoredScript>,
+    /// The nest's version.
+    pub nest: Option<StoredScript>,
+    /// The reward script's version.
+    pub reward: Option<StoredScript>,
+}
+
+/// The layout that this version writes.
+pub const FORMAT: u32 = 1;
+const WEIGHTS: &str = "model.safetensors";
+const TRAINER: &str = "trainer.safetensors";
+const STATE: &str = "state.json";
+
+/// Writes the checkpoint of a step below `run` and returns its folder.
+///
+/// # Errors
+/// [`Error`] with the path, for a full or read-only disk; then no checkpoint of this step exists.
+pub fn save(run: &Path, decoder: &dyn Decoder, tokenizer: &Tokenizer, state: &RunState) -> Result<PathBuf, Error> {
+    let folder = run.join("checkpoints");
+    create_folder(&folder)?;
+    let target = folder.join(format!("step-{:06}", state.step));
+    let beside = folder.join(format!(".step-{:06}.partial", state.step));
+    remove_folder(&beside)?;
+    create_folder(&beside)?;
+    save_model(&beside, decoder, tokenizer)?;
+    let mut moments: Vec<NamedTensor> = Vec::new();
+    for (prefix, kind) in [("first", TensorKind::FirstMoment), ("second", TensorKind::SecondMoment)] {
+        moments.extend(decoder.tensors(kind)?.into_iter().map(|mut tensor| {
+            tensor.name = format!("{prefix}/{}", tensor.name);
+            tensor
+        }));
+    }
+    write_safetensors(&beside.join(TRAINER), &moments, &[])?;
+    // Last, so that a folder with a state is complete even where a rename was not atomic.
+    let text = serde_json::to_string_pretty(state).unwrap_or_default();
+    write_text(&beside.join(STATE), &(text + "\n"))?;
+    remove_folder(&target)?;
+    files::rename(&beside, &target)?;
+    Ok(target)
+}
+
+/// Writes weights, configuration and tokenizer in Hugging Face's layout.
+///
+/// # Errors
+/// [`Error`] with the path.
+pub fn save_model(folder: &Path, decoder: &dyn Decoder, tokenizer: &Tokenizer) -> Result<(), Error> {
+    let mut config: serde_json::Value = serde_json::from_str(&decoder.config().to_hugging_face()).unwrap_or_default();
+    if let Some(fields) = config.as_object_mut() {
+        fields.insert("eos_token_id".to_owned(), tokenizer.end().into());
+    }
+    write_text(&folder.join("config.json"), &format!("{config:#}\n"))?;
+    let generation = serde_json::json!({"eos_token_id": tokenizer.end(), "do_sample": true, "temperature": 1.0});
+    write_text(&folder.join("generation_config.json"), &format!("{generation:#}\n"))?;
+    for (name, content) in tokenizer.files() {
+        write_text(&folder.join(name), &content)?;
+    }
+    let metadata = [("format".to_owned(), "pt".to_owned())];
+    write_safetensors(&folder.join(WEIGHTS), &decoder.tensors(TensorKind::Weight)?, &metadata)?;
+    Ok(())
+}
+
+/// Reads a model in Hugging Face's layout.
+///
+/// # Errors
+/// A [`Diagnostic`] that names the file and what is wrong with it.
+pub fn load_model(folder: &Path) -> Result<(DecoderConfig, Vec<NamedTensor>), Box<Diagnostic>> {
+    let path = folder.join("config.json");
+    if !path.is_file() {
+        return Err(Box::new(
+            Diagnostic::error("model::missing", format!("no model in `{}`", folder.display()))
+                .expected("a folder with `config.json` and `model.safetensors`, such as a checkpoint of a run")
+                .found("no `config.json` there")
+                .help("give `--model tiny`, or a folder `runs/NAME/checkpoints/step-…`"),
+        ));
+    }
+    let unusable = |path: &Path, message: String| {
+        Box::new(
+            Diagnostic::error("model::unusable", message)
+                .at(SourceSpan::file(path))
+                .help("if it is a checkpoint, take another one of the run; this one may have been cut off"),
+        )
+    };
+    let config = DecoderConfig::read(&path).map_err(|error| unusable(&path, describe(&error)))?;
+    let path = folder.join(WEIGHTS);
+    let weights = read_safetensors(&path).map_err(|error| unusable(&path, describe(&error)))?;
+    Ok((config, weights))
+}
+
+/// Reads counters and moments of a checkpoint.
+///
+/// # Errors
+/// A [`Diagnostic`] that names the file and what is wrong with it.
+pub fn load_trainer(folder: &Path) -> Result<(RunState, Vec<NamedTensor>, Vec<NamedTensor>), Box<Diagnostic>> {
+    let damaged = |path: &Path, message: String| {
+        Box::new(
+            Diagnostic::error("checkpoint::damaged", format!("the checkpoint cannot be resumed: {message}"))
+                .at(SourceSpan::file(path))
+                .expected("a whole folder `step-…` as a run writes it")
+                .help("give an earlier one: `--resume RUN/checkpoints/step-…`"),
+        )
+    };
+    let path = folder.join(STATE);
+    let text = read_text(&path).map_err(|error| damaged(&path, describe(&error)))?;
+    let state: RunState = serde_json::from_str(&text).map_err(|error| damaged(&path, error.to_string()))?;
+    if state.format != FORMAT {
+        return Err(damaged(&path, format!("its format is {}, this version reads {FORMAT}", state.format)));
+    }
+    let path = folder.join(TRAINER);
+    let tensors = read_safetensors(&path).map_err(|error| damaged(&path, describe(&error)))?;
+    let part = |prefix: &str| {
+        let rename = |tensor: &NamedTensor| {
+            let name = tensor.name.strip_prefix(prefix)?.strip_prefix('/')?.to_owned();
+            Some(NamedTensor { name, ..tensor.clone() })
+        };
+        tensors.iter().filter_map(rename).collect::<Vec<_>>()
+    };
+    Ok((state, part("first"), part("second")))
+}
+
+/// An error with its causes, in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
+
+/// The newest whole checkpoint of a run, or the folder itself if it is one.
+pub fn find(folder: &Path) -> Option<PathBuf> {
+    if folder.join(STATE).is_file() {
+        return Some(folder.to_owned());
+    }
+    let entries = files::list(&folder.join("checkpoints")).ok()?;
+    entries
+        .into_iter()
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-")))
+        .filter(|path| path.join(STATE).is_file())
+        .max()
+}
+
+/// The run directory that a checkpoint belongs to.
+pub fn run_of(checkpoint: &Path) -> Option<PathBuf> {
+    let checkpoint = checkpoint.canonicalize().ok()?;
+    checkpoint.parent()?.parent().map(Path::to_owned)
+}

@@ -1,0 +1,111 @@
+//! `gift-host eval`: a frozen policy, or a scripted player, against fixed opponents.
+
+use std::io::Write;
+use std::sync::atomic::AtomicBool;
+
+use crate::diag::Diagnostic;
+use crate::eval::{Match, SuccessRate};
+use crate::game::{Nest, Seat};
+use crate::opponent::Opponents;
+use crate::rollout::Table;
+use crate::seed::Seed;
+
+use super::ExitStatus;
+use super::output::{clock, rates_table};
+use super::setup::{self, SharedArgs};
+
+/// Flags of `gift-host eval`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    shared: SharedArgs,
+    /// Episodes of each game
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    episodes: usize,
+    /// Put a scripted player in the model's place: `random`, `bot` or `search`
+    #[arg(long, value_name = "SPEC", conflicts_with = "model")]
+    player: Option<String>,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measures and prints the success rates.
+pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
+    let config = setup::configuration(&args.shared, None)?;
+    super::train::use_threads(config.threads);
+    let catalog = setup::catalog(&config)?;
+    let opponents = Opponents::parse(&config.opponent)?;
+    for game in &catalog.games {
+        opponents.check(game)?;
+    }
+    if args.episodes == 0 {
+        return Err(Box::new(
+            Diagnostic::error("cli::episodes", "there is nothing to measure").expected("`--episodes` of at least 1"),
+        )
+        .into());
+    }
+    let seed = Seed::new(config.seed);
+    let matches = Match {
+        games: catalog.games.clone(),
+        episodes: args.episodes,
+        seat: (config.seat > 0).then_some(Seat(config.seat)),
+        seed: seed.child("evaluation", 0),
+    };
+    let rates = if let Some(spec) = &args.player {
+        let player = Opponents::parse(spec)?;
+        check_player(&player, &catalog)?;
+        matches.play_scripted(&player, &opponents)
+    } else {
+        let model = super::model::load(&config.model, seed)?;
+        let decoder = super::model::place(&model, &config.device, &config.dtype)?;
+        let nest = Nest::in_order(catalog.names(), &catalog.host);
+        let table = Table {
+            decoder: decoder.as_ref(),
+            tokenizer: &model.tokenizer,
+            opponents: &opponents,
+            nest: &nest,
+            reward: None,
+            interrupt: &AtomicBool::new(false),
+            clock,
+        };
+        matches.play_policy(&table, &super::train::evaluation_settings(&config, decoder.as_ref()))?
+    };
+    print(&rates, args.json, out)?;
+    // Rates over nothing would be taken for a measurement.
+    let lost: Vec<&str> = rates.iter().filter(|rate| rate.episodes == 0).map(|rate| rate.game.as_str()).collect();
+    if !lost.is_empty() {
+        super::output::log(&format!("error: every episode was lost to a fault of the script: {}", lost.join(", ")));
+        return Ok(ExitStatus::Failed);
+    }
+    Ok(ExitStatus::Done)
+}
+
+fn check_player(player: &Opponents, catalog: &crate::reload::Catalog) -> Result<(), Box<Diagnostic>> {
+    use crate::opponent::Spec;
+    for game in &catalog.games {
+        let missing = match player.spec(&game.name) {
+            Spec::Bot if !game.has("bot") => "`bot`",
+            Spec::Search(_) if !game.has("actions") => "`actions`",
+            Spec::Random if !game.has("actions") && !game.has("bot") => "`actions` or `bot`",
+            Spec::Human => "a player that is not a person",
+            _ => continue,
+        };
+        return Err(Box::new(
+            Diagnostic::error("cli::player", format!("`{}` cannot play `{}`", player.spec(&game.name), game.name))
+                .expected(format!("the game has {missing}"))
+                .help("leave the game out of `--games`, or choose another `--player`"),
+        ));
+    }
+    Ok(())
+}
+
+fn print(rates: &[SuccessRate], json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    if json {
+        let document = serde_json::json!({ "games": rates });
+        writeln!(out, "{document:#}")?;
+    } else {
+        write!(out, "{}", rates_table(rates, None))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! `--model` and `--device`: from names to a decoder.
+
+use std::path::Path;
+
+use crate::checkpoint;
+use crate::diag::Diagnostic;
+use crate::policy::{CandleDecoder, CpuDecoder, Decoder, DecoderConfig, NamedTensor, Tokenizer, initial_weights};
+use crate::seed::Seed;
+
+/// The shape and the weights that `--model` names.
+pub(crate) struct Model {
+    /// The shape.
+    pub(crate) config: DecoderConfig,
+    /// The weights.
+    pub(crate) weights: Vec<NamedTensor>,
+    /// The tokenizer.
+    pub(crate) tokenizer: Tokenizer,
+}
+
+/// Reads or makes the model.
+///
+/// # Errors
+/// A [`Diagnostic`] for a folder that holds no usable model.
+pub(crate) fn load(name: &str, seed: Seed) -> Result<Model, Box<Diagnostic>> {
+    let tokenizer = Tokenizer::Bytes;
+    if name == "tiny" {
+        let config = DecoderConfig::tiny(tokenizer.vocabulary_size());
+        let weights = initial_weights(&config, seed.child("weights", 0));
+        return Ok(Model { config, weights, tokenizer });
+    }
+    let folder = Path::new(name);
+    let folder = match checkpoint::find(folder) {
+        Some(checkpoint) => checkpoint,
+        None => folder.to_owned(),
+    };
+    let (config, weights) = checkpoint::load_model(&folder)?;
+    if config.vocab_size != tokenizer.vocabulary_size() {
+        return Err(Box::new(
+            Diagnostic::error(
+                "model::tokenizer",
+                format!("`{}` does not use the built-in byte tokenizer", folder.display()),
+            )
+            .expected(format!(
+                "a vocabulary of {} ids, as the tiny model's checkpoints have",
+                tokenizer.vocabulary_size()
+            ))
+            .found(format!("a vocabulary of {}", config.vocab_size))
+            .help("this version trains the tiny model and its checkpoints"),
+        ));
+    }
+    Ok(Model { config, weights, tokenizer })
+}
+
+/// Puts a model on a device.
+///
+/// # Errors
+/// A [`Diagnostic`] for a device or type of number that this build or machine does not have.
+pub(crate) fn place(model: &Model, device: &str, dtype: &str) -> Result<Box<dyn Decoder>, Box<Diagnostic>> {
+    let failed = |error: crate::policy::Error| {
+        Box::new(Diagnostic::error("model::failed", "the model cannot be put on the device").found(error.to_string()))
+    };
+    let cuda_index = match device {
+        "auto" if cfg!(feature = "cuda") => Some(0),
+        "auto" | "cpu" => None,
+        _ => Some(parse_cuda(device)?),
+    };
+    let bf16 = match dtype {
+        "bf16" => true,
+        "auto" | "f32" => false,
+        _ => {
+            return Err(Box::new(
+                Diagnostic::error("cli::dtype", format!("`{dtype}` is no type of number that models can have"))
+                    .expected("`auto`, `f32` or `bf16`"),
+            ));
+        }
+    };
+    if let Some(index) = cuda_index {
+        match open_cuda(index) {
+            Ok(device) => {
+                let dtype = if bf16 { candle_core::DType::BF16 } else { candle_core::DType::F32 };
+                let decoder =
+                    CandleDecoder::new(model.config.clone(), &model.weights, device, dtype).map_err(failed)?;
+                return Ok(Box::new(decoder));
+            }
+            Err(problem) if device != "auto" => return Err(problem),
+            Err(problem) => super::output::log(&format!("no CUDA device, going on on the CPU: {}", problem.message)),
+        }
+    }
+    if bf16 {
+        return Err(Box::new(
+            Diagnostic::error("cli::dtype", "bf16 needs a CUDA device")
+                .expected("`--dtype f32` or `auto` on a CPU")
+                .found("`--dtype bf16`")
+                .help("leave `--dtype` out, or train with `--device cuda`"),
+        ));
+    }
+    Ok(Box::new(CpuDecoder::new(model.config.clone(), &model.weights).map_err(failed)?))
+}
+
+fn parse_cuda(device: &str) -> Result<usize, Box<Diagnostic>> {
+    let index = match device {
+        "cuda" => Some(0),
+        _ => device.strip_prefix("cuda:").and_then(|index| index.parse().ok()),
+    };
+    index.ok_or_else(|| {
+        Box::new(
+            Diagnostic::error("cli::device", format!("`{device}` is no device"))
+                .expected("`auto`, `cpu`, `cuda` or `cuda:N`"),
+        )
+    })
+}
+
+fn open_cuda(index: usize) -> Result<candle_core::Device, Box<Diagnostic>> {
+    if !cfg!(feature = "cuda") {
+        return Err(Box::new(
+            Diagnostic::error("cli::device", "this build has no CUDA")
+                .expected("a build with `--features cuda`")
+                .found("a build for the CPU")
+                .help("use `--device cpu`, or build with `cargo build --release --features cuda`"),
+        ));
+    }
+    candle_core::Device::new_cuda(index).map_err(|error| {
+        Box::new(
+            Diagnostic::error("cli::device", format!("the CUDA device {index} cannot be opened"))
+                .found(error.to_string())
+                .help("check `nvidia-smi`, or use `--device cpu`"),
+        )
+    })
+}

@@ -1,0 +1,84 @@
+//! Writers, tables and times: what all subcommands print with.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use crate::eval::SuccessRate;
+
+/// Time since the program first asked.
+pub(crate) fn clock() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
+/// A line (or more) to standard error: progress and logs.
+pub(crate) fn log(text: &str) {
+    // A closed standard error must not stop a run.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// `1h02m`, `3m20s` or `45s`.
+pub(crate) fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// The success rates as a table, with those of an earlier measurement beside them.
+pub(crate) fn rates_table(rates: &[SuccessRate], before: Option<&[SuccessRate]>) -> String {
+    let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut head = vec!["game", "opponent", "episodes"];
+    head.extend(before.map(|_| "before"));
+    head.extend(["success", "95 % interval", "score", "illegal", "format", "turns"]);
+    rows.push(head.into_iter().map(str::to_owned).collect());
+    for (index, rate) in rates.iter().enumerate() {
+        let mut row = vec![rate.game.clone(), rate.opponent.clone(), rate.episodes.to_string()];
+        row.extend(before.map(|before| before.get(index).map_or_else(String::new, |rate| percent(rate.success))));
+        row.extend([
+            percent(rate.success),
+            format!("{} - {}", percent(rate.interval[0]), percent(rate.interval[1])),
+            format!("{:.3}", rate.score),
+            percent(rate.illegal),
+            percent(rate.format_error),
+            format!("{:.1}", rate.turns),
+        ]);
+        rows.push(row);
+    }
+    let mut table = table(&rows);
+    for rate in rates.iter().filter(|rate| rate.voided > 0) {
+        // Writing to a string cannot fail.
+        _ = writeln!(table, "{}: {} episodes were lost to a fault of the script", rate.game, rate.voided);
+    }
+    table
+}
+
+/// Columns padded to their widest cell; the first two to the left, numbers to the right.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let fill = " ".repeat(widths[column] - cell.chars().count());
+            if column < 2 { format!("{cell}{fill}") } else { format!("{fill}{cell}") }
+        });
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Most memory that the process has held, in bytes; `None` where the system does not tell.
+pub(crate) fn peak_memory() -> Option<u64> {
+    #[expect(clippy::disallowed_methods, reason = "a file of the kernel, whose absence is no error")]
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+}

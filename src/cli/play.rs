@@ -1,0 +1,110 @@
+//! `gift-host play`: one episode in the terminal, a person in one seat.
+
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+
+use crate::diag::Diagnostic;
+use crate::game::{Action, Episode, Seat, Status};
+use crate::opponent::{Opponents, Spec};
+use crate::seed::Seed;
+
+use super::ExitStatus;
+use super::setup::{self, SharedArgs};
+
+/// Flags of `gift-host play`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PlayArgs {
+    /// The game's script
+    #[arg(value_name = "GAME")]
+    game: PathBuf,
+    /// Your seat; drawn from the seed if left out
+    #[arg(long)]
+    seat: Option<u32>,
+    /// Who plays the other seats: `random`, `bot`, `search[:POSITIONS]`, `human`
+    #[arg(long, value_name = "SPEC", default_value = "bot")]
+    opponent: String,
+    /// Seed of the episode; the same seed replays the same episode
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// One setting, such as `games.math.level=2`; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pairs: Vec<String>,
+}
+
+/// Plays one episode: prints each turn, asks for actions, prints the outcome.
+pub(crate) fn run(args: &PlayArgs, input: &mut dyn BufRead, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
+    let game_path = args.game.to_string_lossy().into_owned();
+    // A person may answer freely, so the options that make answers a list are not wanted.
+    let mut pairs = vec!["decode.constrain=off".to_owned()];
+    pairs.extend(args.pairs.clone());
+    let shared = SharedArgs { games: vec![game_path], pairs, ..SharedArgs::default() };
+    let config = setup::configuration(&shared, None)?;
+    super::train::use_threads(config.threads);
+    let catalog = setup::catalog(&config)?;
+    let Some(game) = catalog.games.first() else { return Ok(ExitStatus::Failed) };
+    let opponents = Opponents::parse(&args.opponent)?;
+    opponents.check(game)?;
+    let seed = Seed::new(args.seed);
+    let own = match args.seat {
+        None => Seat(seed.child("seat", 0).stream().int(1, i64::from(game.seats)) as u32),
+        Some(seat) if (1..=game.seats).contains(&seat) => Seat(seat),
+        Some(seat) => {
+            return Err(Box::new(
+                Diagnostic::error("cli::seat", format!("`{}` has no seat {seat}", game.name))
+                    .expected(format!("`--seat` from 1 to {}", game.seats)),
+            )
+            .into());
+        }
+    };
+    let mut stream = seed.child("opponent", 0).stream();
+    let mut episode = Episode::start(game, seed)?;
+    if game.seats > 1 {
+        writeln!(out, "You have seat {own} of {}; the others: {}.\n", game.seats, opponents.spec(&game.name))?;
+    }
+    while let Status::Turn(seat) = *episode.status() {
+        if seat == own || opponents.spec(&game.name) == Spec::Human {
+            let Some(action) = ask(&episode, seat, input, out)? else {
+                writeln!(out, "\nThe episode was left unfinished.")?;
+                return Ok(ExitStatus::Done);
+            };
+            episode.act(seat, &action)?;
+            if let Some(reason) = episode.turns().last().and_then(|turn| turn.refusal.as_deref()) {
+                writeln!(out, "Refused: {reason}\n")?;
+            }
+        } else {
+            let text = opponents.act(game, episode.state(), seat, &mut stream)?;
+            writeln!(out, "Seat {seat} answers: {text}\n")?;
+            episode.act(seat, &Action { text, well_formed: true })?;
+        }
+    }
+    match episode.status() {
+        Status::Terminated(outcome) => {
+            for (index, score) in outcome.scores.iter().enumerate() {
+                let you = if index + 1 == own.0 as usize { " (you)" } else { "" };
+                let success = if outcome.success.get(index) == Some(&true) { "success" } else { "no success" };
+                writeln!(out, "Seat {}{you}: score {score}, {success}", index + 1)?;
+            }
+        }
+        Status::Forfeited(seat) => writeln!(out, "Seat {seat} answered against the rules and lost.")?,
+        Status::Truncated | Status::Turn(_) => {
+            writeln!(out, "Stopped: a seat has used its {} turns.", game.max_turns)?;
+        }
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// Shows the observation and reads an answer; `None` at the end of the input.
+fn ask(episode: &Episode, seat: Seat, input: &mut dyn BufRead, out: &mut dyn Write) -> anyhow::Result<Option<Action>> {
+    writeln!(out, "{}\n", episode.game().observe(episode.state(), seat, false)?.trim_end())?;
+    if let Some(actions) = episode.game().actions(episode.state(), seat)? {
+        writeln!(out, "Legal answers: {}", actions.join(", "))?;
+    }
+    write!(out, "seat {seat}> ")?;
+    out.flush()?;
+    let mut line = String::new();
+    if input.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    writeln!(out)?;
+    Ok(Some(Action { text: line.trim().to_owned(), well_formed: true }))
+}

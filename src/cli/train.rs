@@ -1,0 +1,408 @@
+//! `gift-host train`: a training run from settings to the last checkpoint.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::checkpoint;
+use crate::config::RunConfig;
+use crate::diag::{Diagnostic, SourceSpan};
+use crate::eval::{Match, SuccessRate};
+use crate::metrics::{JsonlSink, MetricSink, Record, TensorBoardSink};
+use crate::opponent::Opponents;
+use crate::policy::Sampling;
+use crate::reload::{Catalog, Event, Watcher};
+use crate::rollout::{RolloutSettings, Table};
+use crate::run::{IterationReport, TrainRun, rollout_settings, write_episodes};
+use crate::seed::Seed;
+
+use super::ExitStatus;
+use super::output::{clock, duration, log, peak_memory, rates_table};
+use super::setup::{self, SharedArgs};
+
+/// Flags of `gift-host train`; each is also a key of the configuration.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TrainArgs {
+    #[command(flatten)]
+    shared: SharedArgs,
+    /// How several games are put together (a script); nested in the order given if left out
+    #[arg(long, value_name = "FILE")]
+    nest: Option<PathBuf>,
+    /// How an episode is rewarded (a script); the score plus the penalties if left out
+    #[arg(long, value_name = "FILE")]
+    reward: Option<PathBuf>,
+    /// Iterations to train
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// The run directory; a free name below `runs/` if left out
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on with a run, or from one of its checkpoints
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "games", "nest", "reward", "model", "config"])]
+    resume: Option<PathBuf>,
+}
+
+/// A run that is ready to iterate, with its directory and sinks.
+struct Session {
+    run: TrainRun,
+    folder: PathBuf,
+    jsonl: JsonlSink,
+    tensorboard: TensorBoardSink,
+    progress: ProgressBar,
+}
+
+/// Trains, and prints each game's success before and after.
+pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
+    let interrupt = Arc::new(AtomicBool::new(false));
+    catch_interrupts(&interrupt)?;
+    let mut session = match &args.resume {
+        Some(folder) => resume(args, folder)?,
+        None => start(args)?,
+    };
+    let watcher = start_watcher(&session)?;
+    let before = session.evaluate(&interrupt)?;
+    if let Some(rates) = &before {
+        log(&format!("before training:\n{}", rates_table(rates, None)));
+    }
+    let finished = session.train(watcher.as_ref(), &interrupt)?;
+    session.progress.finish_and_clear();
+    if !finished {
+        log(&format!(
+            "interrupted after iteration {}; go on with: gift-host train --resume {}",
+            session.run.step,
+            session.folder.display()
+        ));
+        return Ok(ExitStatus::Interrupted);
+    }
+    if let Some(after) = session.evaluate(&interrupt)? {
+        write!(out, "{}", rates_table(&after, before.as_deref()))?;
+    }
+    log(&format!("done; the run is in {}", session.folder.display()));
+    Ok(ExitStatus::Done)
+}
+
+/// The first interrupt asks for a checkpoint, the second ends the program at once.
+fn catch_interrupts(interrupt: &Arc<AtomicBool>) -> anyhow::Result<()> {
+    let flag = Arc::clone(interrupt);
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            #[expect(clippy::exit, reason = "the user asked twice, and the last checkpoint is whole")]
+            std::process::exit(130);
+        }
+        log("interrupted: writing a checkpoint (interrupt again to stop at once)");
+    })
+    .context("cannot catch interrupts")
+}
+
+fn start(args: &TrainArgs) -> anyhow::Result<Session> {
+    let mut config = setup::configuration(&args.shared, None)?;
+    config.nest = args.nest.clone().or(config.nest);
+    config.reward = args.reward.clone().or(config.reward);
+    config.steps = args.steps.unwrap_or(config.steps);
+    config.out = args.out.clone().or(config.out);
+    use_threads(config.threads);
+    let catalog = setup::catalog(&config)?;
+    let opponents = check_opponents(&config, &catalog)?;
+    let folder = new_run_folder(&config, &catalog)?;
+    config.out = Some(folder.clone());
+    let model = super::model::load(&config.model, Seed::new(config.seed))?;
+    announce(&config, &model, &catalog);
+    let decoder = super::model::place(&model, &config.device, &config.dtype)?;
+    let has_reference = config.loss.kl_coefficient > 0.0;
+    let reference =
+        if has_reference { Some(super::model::place(&model, &config.device, &config.dtype)?) } else { None };
+    checkpoint::create_folder(&folder)?;
+    checkpoint::write_text(&folder.join("config.toml"), &toml::to_string(&config)?)?;
+    if has_reference {
+        let reference_folder = folder.join("reference");
+        checkpoint::create_folder(&reference_folder)?;
+        checkpoint::save_model(&reference_folder, decoder.as_ref(), &model.tokenizer)?;
+    }
+    let run = TrainRun::new(config, catalog, decoder, reference, model.tokenizer, opponents, clock);
+    for game in &run.catalog.games {
+        checkpoint::store_script(&folder, &game.source)?;
+    }
+    let jsonl = JsonlSink::create(&folder.join("metrics.jsonl"))?;
+    let tensorboard = TensorBoardSink::create(&folder, None, wall_clock())?;
+    let progress = progress_bar(run.config.steps, 0);
+    Ok(Session { run, folder, jsonl, tensorboard, progress })
+}
+
+fn resume(args: &TrainArgs, folder: &Path) -> anyhow::Result<Session> {
+    let missing = |message: String| {
+        Box::new(
+            Diagnostic::error("cli::resume", message)
+                .at(SourceSpan::file(folder))
+                .expected("a run directory, or a folder `step-…` below its `checkpoints`")
+                .help("`--resume runs/NAME`"),
+        )
+    };
+    let checkpoint_folder =
+        checkpoint::find(folder).ok_or_else(|| missing("there is no whole checkpoint to resume from".to_owned()))?;
+    let run_folder = checkpoint::run_of(&checkpoint_folder)
+        .filter(|run| run.join("config.toml").is_file())
+        .ok_or_else(|| missing("the checkpoint lies in no run directory".to_owned()))?;
+    // The name that the user gave is easier to read than the canonical one.
+    let run_folder = if folder.join("config.toml").is_file() { folder.to_owned() } else { run_folder };
+    let mut config = setup::configuration(&args.shared, Some(&run_folder.join("config.toml")))?;
+    config.steps = args.steps.unwrap_or(config.steps);
+    config.out = Some(run_folder.clone());
+    use_threads(config.threads);
+    let (state, first, second) = checkpoint::load_trainer(&checkpoint_folder)?;
+    let load = |script| checkpoint::load_script(&run_folder, script);
+    let (options, host) = setup::script_settings(&config);
+    let catalog = Catalog::from_sources(
+        state.games.iter().map(load).collect::<Result<_, _>>()?,
+        state.nest.as_ref().map(load).transpose()?,
+        state.reward.as_ref().map(load).transpose()?,
+        options,
+        host,
+    )?;
+    let opponents = check_opponents(&config, &catalog)?;
+    let seed = Seed::new(config.seed);
+    let model = super::model::load(&checkpoint_folder.to_string_lossy(), seed)?;
+    let decoder = super::model::place(&model, &config.device, &config.dtype)?;
+    let reference = if config.loss.kl_coefficient > 0.0 {
+        let model = super::model::load(&run_folder.join("reference").to_string_lossy(), seed)?;
+        Some(super::model::place(&model, &config.device, &config.dtype)?)
+    } else {
+        None
+    };
+    checkpoint::write_text(&run_folder.join("config.toml"), &toml::to_string(&config)?)?;
+    let mut run = TrainRun::new(config, catalog, decoder, reference, model.tokenizer, opponents, clock);
+    run.restore(&state, &first, &second)?;
+    log(&format!("going on after iteration {} of {}", run.step, run_folder.display()));
+    let jsonl = JsonlSink::resume(&run_folder.join("metrics.jsonl"), run.step)?;
+    let tensorboard = TensorBoardSink::create(&run_folder, Some(run.step), wall_clock())?;
+    let progress = progress_bar(run.config.steps, run.step);
+    Ok(Session { run, folder: run_folder, jsonl, tensorboard, progress })
+}
+
+/// Seconds since 1970, which TensorBoard's files hold.
+fn wall_clock() -> crate::metrics::Clock {
+    #[expect(clippy::disallowed_methods, reason = "TensorBoard's files hold the time of day; nothing depends on it")]
+    Box::new(|| {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
+    })
+}
+
+/// Results are the same for any number of threads; the stacks must hold the script engines.
+pub(crate) fn use_threads(threads: usize) {
+    // A second call in one process (tests) keeps the first pool.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(crate::script::STACK_BYTES).build_global();
+}
+
+fn check_opponents(config: &RunConfig, catalog: &Catalog) -> Result<Opponents, Box<Diagnostic>> {
+    let opponents = Opponents::parse(&config.opponent)?;
+    for game in &catalog.games {
+        opponents.check(game)?;
+    }
+    Ok(opponents)
+}
+
+/// The folder of a new run: the one that was named, which must be free, or the next free name.
+fn new_run_folder(config: &RunConfig, catalog: &Catalog) -> Result<PathBuf, Box<Diagnostic>> {
+    let is_free =
+        |folder: &Path| !folder.exists() || folder.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+    if let Some(folder) = &config.out {
+        if is_free(folder) {
+            return Ok(folder.clone());
+        }
+        return Err(Box::new(
+            Diagnostic::error("cli::run_exists", format!("the run directory `{}` is in use", folder.display()))
+                .expected("a folder that does not exist yet")
+                .found("a folder with files")
+                .help(format!("go on with it: `--resume {0}`; or choose another name with `--out`", folder.display())),
+        ));
+    }
+    let name = match catalog.games.as_slice() {
+        [only] => only.name.clone(),
+        games => format!("{}-games", games.len()),
+    };
+    let numbered = (1..10_000).map(|number| Path::new("runs").join(format!("{name}-{number}")));
+    numbered.into_iter().find(|folder| is_free(folder)).ok_or_else(|| {
+        Box::new(
+            Diagnostic::error("cli::run_exists", "no free name is left below `runs/`")
+                .help("name a folder with `--out`"),
+        )
+    })
+}
+
+fn announce(config: &RunConfig, model: &super::model::Model, catalog: &Catalog) {
+    if config.model == "tiny" {
+        log(&format!(
+            "model: tiny, a byte-level decoder of {:.1} M parameters, built in and trained from scratch; train your own with \
+             --model DIR",
+            model.config.parameter_count() as f64 / 1e6
+        ));
+    } else {
+        log(&format!("model: {}, {:.1} M parameters", config.model, model.config.parameter_count() as f64 / 1e6));
+    }
+    log(&format!("games: {}; opponent: {}", catalog.names().join(", "), config.opponent));
+}
+
+fn start_watcher(session: &Session) -> anyhow::Result<Option<Watcher>> {
+    if !session.run.config.scripts.reload {
+        return Ok(None);
+    }
+    let progress = session.progress.clone();
+    let report = move |event: &Event| {
+        let text = match event {
+            Event::Ready { name, version } => {
+                format!("{name}: version {} is ready for the next rollout", version.short())
+            }
+            Event::Rejected { problem } => problem.to_string(),
+        };
+        progress.suspend(|| log(&text));
+    };
+    Ok(Some(Watcher::start(&session.run.catalog, Box::new(report))?))
+}
+
+fn progress_bar(steps: u64, done: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(steps).with_position(done);
+    if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+impl Session {
+    /// Iterates to the end; false if it was interrupted. Writes a checkpoint in either case.
+    fn train(&mut self, watcher: Option<&Watcher>, interrupt: &AtomicBool) -> anyhow::Result<bool> {
+        let (started, first) = (clock(), self.run.step);
+        let mut saved = self.run.step;
+        while self.run.step < self.run.config.steps {
+            let report = match self.run.iterate(watcher, interrupt) {
+                Ok(report) => report,
+                Err(crate::run::Error::Rollout(crate::rollout::Error::Interrupted)) => {
+                    self.run.save(&self.folder)?;
+                    return Ok(false);
+                }
+                Err(error) => {
+                    // What was learned so far must not be lost with the run.
+                    let kept = self.run.save(&self.folder).map(|folder| folder.display().to_string());
+                    self.progress.finish_and_clear();
+                    match kept {
+                        Ok(folder) => log(&format!("a checkpoint was written to {folder}")),
+                        Err(problem) => log(&format!("and no checkpoint could be written: {problem}")),
+                    }
+                    return Err(error.into());
+                }
+            };
+            self.write(&report)?;
+            let done = report.step - first;
+            let left = clock()
+                .saturating_sub(started)
+                .div_f64(done as f64)
+                .mul_f64((self.run.config.steps - report.step) as f64);
+            self.show(&report, left);
+            let every = self.run.config.checkpoint_every;
+            if every > 0 && report.step.is_multiple_of(every) {
+                self.run.save(&self.folder)?;
+                saved = report.step;
+            }
+        }
+        if saved != self.run.step || !self.folder.join("checkpoints").exists() {
+            self.run.save(&self.folder)?;
+        }
+        Ok(true)
+    }
+
+    fn write(&mut self, report: &IterationReport) -> anyhow::Result<()> {
+        for (name, _) in &report.reloaded {
+            if let Some(game) = self.run.catalog.game(name) {
+                checkpoint::store_script(&self.folder, &game.source)?;
+            }
+        }
+        let mut record = Record::new(report.step);
+        for (name, &value) in &report.figures {
+            record.set(name.as_str(), value);
+        }
+        for (name, version) in &report.versions {
+            record.set(crate::metrics::names::scripts(name), version.0.as_str());
+        }
+        if let Some(bytes) = peak_memory() {
+            record.set(crate::metrics::names::MEMORY_PEAK_BYTES, bytes);
+        }
+        self.jsonl.write(&record)?;
+        self.tensorboard.write(&record)?;
+        let every = self.run.config.episodes_every;
+        if every > 0 && (report.step.is_multiple_of(every) || report.step == 1) {
+            write_episodes(&self.folder, report.step, &report.trajectories())?;
+        }
+        Ok(())
+    }
+
+    fn show(&self, report: &IterationReport, left: Duration) {
+        let figure = |name: &str| report.figures.get(name).copied();
+        for (name, version) in &report.reloaded {
+            let text = format!("{name}: version {} is active from iteration {}", version.short(), report.step);
+            self.progress.suspend(|| log(&text));
+        }
+        for problem in &report.problems {
+            self.progress.suspend(|| log(&problem.to_string()));
+        }
+        let games: Vec<String> = self
+            .run
+            .catalog
+            .names()
+            .iter()
+            .filter_map(|name| {
+                let reward = figure(&crate::metrics::names::reward(name))?;
+                let success = figure(&crate::metrics::names::success(name))?;
+                Some(format!("{name} {reward:.2} {:.0}%", success * 100.0))
+            })
+            .collect();
+        let speed = figure(crate::metrics::names::TOKENS_ROLLOUT_PER_S).unwrap_or(0.0);
+        let text = format!("{} | {speed:.0} tokens/s | {} left", games.join(" | "), duration(left));
+        if self.progress.is_hidden() {
+            log(&format!("iteration {}/{} | {text}", report.step, self.run.config.steps));
+        } else {
+            self.progress.set_position(report.step);
+            self.progress.set_message(text);
+        }
+    }
+
+    /// The success of every game, if the settings ask for it.
+    fn evaluate(&self, interrupt: &AtomicBool) -> anyhow::Result<Option<Vec<SuccessRate>>> {
+        let config = &self.run.config;
+        if config.evaluation.episodes == 0 {
+            return Ok(None);
+        }
+        let matches = Match {
+            games: self.run.catalog.games.clone(),
+            episodes: config.evaluation.episodes,
+            seat: (config.seat > 0).then_some(crate::game::Seat(config.seat)),
+            seed: Seed::new(config.seed).child("evaluation", 0),
+        };
+        let table = Table {
+            decoder: self.run.decoder.as_ref(),
+            tokenizer: &self.run.tokenizer,
+            opponents: &self.run.opponents,
+            nest: &self.run.catalog.nest,
+            reward: None,
+            interrupt,
+            clock,
+        };
+        match matches.play_policy(&table, &evaluation_settings(config, self.run.decoder.as_ref())) {
+            Ok(rates) => Ok(Some(rates)),
+            Err(crate::rollout::Error::Interrupted) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The settings of training with the temperature of evaluation.
+pub(crate) fn evaluation_settings(config: &RunConfig, decoder: &dyn crate::policy::Decoder) -> RolloutSettings {
+    let settings = rollout_settings(config, decoder);
+    let sampling = Sampling { temperature: config.evaluation.temperature, ..settings.sampling };
+    RolloutSettings { sampling, ..settings }
+}

@@ -1,0 +1,184 @@
+//! A frozen policy, or a scripted player, against fixed opponents: success rates with confidence intervals.
+
+mod interval; // Wilson's interval
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::diag::Diagnostic;
+use crate::game::{Action, Episode, GameDef, Seat, Status};
+use crate::opponent::Opponents;
+use crate::rollout::{GroupPlan, RolloutSettings, StagePlan, Table, play};
+use crate::seed::Seed;
+
+pub use interval::wilson;
+
+/// How often a player succeeded in one game.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct SuccessRate {
+    /// The game.
+    pub game: String,
+    /// Who played the other seats; `none` in games for one seat.
+    pub opponent: String,
+    /// Episodes that were played to an end.
+    pub episodes: usize,
+    /// Share of them that the player won, by the game's own `success`.
+    pub success: f64,
+    /// Wilson's 95 % interval of `success`.
+    pub interval: [f64; 2],
+    /// Mean score.
+    pub score: f64,
+    /// Share of the player's answers that the rules refused.
+    pub illegal: f64,
+    /// Share of the player's answers that were not in the answer format.
+    pub format_error: f64,
+    /// Share of the episodes that a limit ended.
+    pub truncated: f64,
+    /// Mean number of the player's turns.
+    pub turns: f64,
+    /// Episodes that a fault of a script ended; they are in no other figure.
+    pub voided: usize,
+}
+
+/// A match: games, seats and seeds that any player can be put through.
+#[derive(Clone, Debug)]
+pub struct Match {
+    /// The games.
+    pub games: Vec<Arc<GameDef>>,
+    /// Episodes of each game.
+    pub episodes: usize,
+    /// The player's seat; `None` draws one for each episode.
+    pub seat: Option<Seat>,
+    /// Seed of everything.
+    pub seed: Seed,
+}
+
+/// What one episode came to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    success: bool,
+    truncated: bool,
+    score: f64,
+    turns: usize,
+    illegal: usize,
+    format_error: usize,
+}
+
+impl Match {
+    fn stage(&self, game: &Arc<GameDef>, episode: usize) -> StagePlan {
+        let seed = self.seed.child(&game.name, episode as u64);
+        let drawn = || Seat(seed.child("seat", 0).stream().int(1, i64::from(game.seats)) as u32);
+        // A fixed seat that a smaller game lacks is drawn as well.
+        let seat = self.seat.filter(|seat| seat.0 <= game.seats).unwrap_or_else(drawn);
+        StagePlan { game: Arc::clone(game), seed: seed.child("episode", 0), seat }
+    }
+
+    /// Puts a policy through the match.
+    ///
+    /// # Errors
+    /// The rollout's.
+    pub fn play_policy(
+        &self,
+        table: &Table<'_>,
+        settings: &RolloutSettings,
+    ) -> Result<Vec<SuccessRate>, crate::rollout::Error> {
+        let mut rates = Vec::new();
+        for game in &self.games {
+            let plans: Vec<GroupPlan> = (0..self.episodes)
+                .map(|episode| GroupPlan {
+                    stages: vec![self.stage(game, episode)],
+                    seed: self.seed.child(&game.name, episode as u64).child("members", 0),
+                    members: 1,
+                    id: format!("eval-{episode}"),
+                })
+                .collect();
+            let (groups, _) = play(table, &plans, settings)?;
+            let voided = groups.iter().map(|group| group.voided.len()).sum();
+            let tallies: Vec<Tally> = groups
+                .iter()
+                .flat_map(|group| &group.trajectories)
+                .flat_map(|trajectory| trajectory.stages.iter().map(move |stage| (trajectory, stage)))
+                .map(|(trajectory, stage)| {
+                    let own = || stage.turns.iter().filter(|turn| turn.seat == stage.seat);
+                    Tally {
+                        success: stage.success,
+                        truncated: trajectory.truncated,
+                        score: stage.scores.get(stage.seat as usize - 1).copied().unwrap_or(0.0),
+                        turns: own().count(),
+                        illegal: own().filter(|turn| turn.well_formed && !turn.legal).count(),
+                        format_error: own().filter(|turn| !turn.well_formed).count(),
+                    }
+                })
+                .collect();
+            rates.push(summarize(game, table.opponents, &tallies, voided));
+        }
+        Ok(rates)
+    }
+
+    /// Puts a scripted player through the match, on the same seeds and seats as a policy.
+    pub fn play_scripted(&self, player: &Opponents, opponents: &Opponents) -> Vec<SuccessRate> {
+        let rate_of = |game: &Arc<GameDef>| {
+            let results: Vec<Result<Tally, Box<Diagnostic>>> = (0..self.episodes)
+                .into_par_iter()
+                .map(|episode| self.scripted_episode(game, episode, player, opponents))
+                .collect();
+            let voided = results.iter().filter(|result| result.is_err()).count();
+            let tallies: Vec<Tally> = results.into_iter().filter_map(Result::ok).collect();
+            summarize(game, opponents, &tallies, voided)
+        };
+        self.games.iter().map(rate_of).collect()
+    }
+
+    fn scripted_episode(
+        &self,
+        game: &Arc<GameDef>,
+        episode: usize,
+        player: &Opponents,
+        opponents: &Opponents,
+    ) -> Result<Tally, Box<Diagnostic>> {
+        let stage = self.stage(game, episode);
+        let members = self.seed.child(&game.name, episode as u64).child("members", 0);
+        let mut own_stream = members.child("player", 0).stream();
+        // The same stream as in a rollout, so that opponents draw alike.
+        let mut opponent_stream = members.child("opponent", 0).stream();
+        let mut play = Episode::start(game, stage.seed)?;
+        let mut tally = Tally::default();
+        while let Status::Turn(seat) = *play.status() {
+            let text = if seat == stage.seat {
+                player.act(game, play.state(), seat, &mut own_stream)?
+            } else {
+                opponents.act(game, play.state(), seat, &mut opponent_stream)?
+            };
+            play.act(seat, &Action { text, well_formed: true })?;
+            if seat == stage.seat {
+                tally.turns += 1;
+                tally.illegal += usize::from(play.turns().last().is_some_and(|turn| !turn.legal));
+            }
+        }
+        tally.truncated = *play.status() == Status::Truncated;
+        (tally.score, tally.success) = play.result(stage.seat);
+        Ok(tally)
+    }
+}
+
+fn summarize(game: &GameDef, opponents: &Opponents, tallies: &[Tally], voided: usize) -> SuccessRate {
+    let episodes = tallies.len();
+    let count = episodes.max(1) as f64;
+    let answers = tallies.iter().map(|tally| tally.turns).sum::<usize>().max(1) as f64;
+    let successes = tallies.iter().filter(|tally| tally.success).count();
+    let opponent = if game.seats < 2 { "none".to_owned() } else { opponents.spec(&game.name).to_string() };
+    SuccessRate {
+        game: game.name.clone(),
+        opponent,
+        episodes,
+        success: successes as f64 / count,
+        interval: wilson(successes, episodes),
+        score: tallies.iter().map(|tally| tally.score).sum::<f64>() / count,
+        illegal: tallies.iter().map(|tally| tally.illegal).sum::<usize>() as f64 / answers,
+        format_error: tallies.iter().map(|tally| tally.format_error).sum::<usize>() as f64 / answers,
+        truncated: tallies.iter().filter(|tally| tally.truncated).count() as f64 / count,
+        turns: tallies.iter().map(|tally| tally.turns).sum::<usize>() as f64 / count,
+        voided,
+    }
+}

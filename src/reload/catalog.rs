@@ -1,0 +1,165 @@
+//! The versions in service: games, nest and reward script of a run. Every fallible step of a change comes before the swap.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::diag::{Diagnostic, SourceSpan};
+use crate::game::{GameDef, Nest, RewardScript, ScriptHost, check_game};
+use crate::script::{Language, Source, Value, Version};
+use crate::seed::Seed;
+
+/// Episodes of random play that a version must get through before it is used.
+const CHECK_EPISODES: u64 = 5;
+
+/// A script file to load a game from.
+pub type GameFile = PathBuf;
+
+/// The scripts of a run. Cheap to clone; a rollout works on its own clone.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    /// The games, in the order given.
+    pub games: Vec<Arc<GameDef>>,
+    /// How they are put together.
+    pub nest: Arc<Nest>,
+    /// The reward script, if there is one.
+    pub reward: Option<Arc<RewardScript>>,
+    /// What `game.init` is given, by game.
+    pub options: BTreeMap<String, Value>,
+    /// Limits and library.
+    pub host: ScriptHost,
+}
+
+/// The source of a script file.
+///
+/// # Errors
+/// A [`Diagnostic`] if the file is missing, unreadable, empty or in no known language.
+pub fn read_source(path: &Path) -> Result<Source, Box<Diagnostic>> {
+    let language = Language::of(path).ok_or_else(|| {
+        Box::new(
+            Diagnostic::error("script::language", format!("`{}` is in no known script language", path.display()))
+                .expected("a file ending in `.lua`, `.luau` or `.rhai`")
+                .help("rename the file, or narrow the pattern of `--games`"),
+        )
+    })?;
+    let source = Source::read(path, language).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        Box::new(
+            Diagnostic::error("script::unreadable", format!("`{}` cannot be read", path.display()))
+                .at(SourceSpan::file(path))
+                .expected("a readable UTF-8 text file")
+                .found(cause)
+                .help("check the file's name and rights"),
+        )
+    })?;
+    if source.text.trim().is_empty() {
+        return Err(Box::new(
+            Diagnostic::error("script::empty", format!("`{}` is empty", path.display()))
+                .at(SourceSpan::file(path))
+                .expected("a script that returns a table")
+                .found("no text")
+                .help("see `games/tictactoe.lua` for a whole game"),
+        ));
+    }
+    Ok(source)
+}
+
+impl Catalog {
+    /// Compiles and checks the scripts of a run.
+    ///
+    /// # Errors
+    /// The first [`Diagnostic`].
+    pub fn load(
+        games: &[GameFile],
+        nest: Option<&Path>,
+        reward: Option<&Path>,
+        options: BTreeMap<String, Value>,
+        host: ScriptHost,
+    ) -> Result<Self, Box<Diagnostic>> {
+        let sources = games.iter().map(|path| read_source(path)).collect::<Result<Vec<_>, _>>()?;
+        let nest = nest.map(read_source).transpose()?;
+        let reward = reward.map(read_source).transpose()?;
+        Self::from_sources(sources, nest, reward, options, host)
+    }
+
+    /// Compiles and checks sources that are in memory already.
+    ///
+    /// # Errors
+    /// The first [`Diagnostic`].
+    pub fn from_sources(
+        games: Vec<Source>,
+        nest: Option<Source>,
+        reward: Option<Source>,
+        options: BTreeMap<String, Value>,
+        host: ScriptHost,
+    ) -> Result<Self, Box<Diagnostic>> {
+        let mut catalog =
+            Self { games: Vec::new(), nest: Arc::new(Nest::in_order(Vec::new(), &host)), reward: None, options, host };
+        for source in games {
+            let game = catalog.compile_game(&source)?;
+            if let Some(other) = catalog.games.iter().find(|other| other.name == game.name) {
+                return Err(Box::new(
+                    Diagnostic::error("game::same_name", format!("two games are called `{}`", game.name))
+                        .at(SourceSpan::file(&game.source.path))
+                        .expected("a different `name` for each game")
+                        .found(format!("`{}` has the same", other.source.path.display()))
+                        .help("change `name` in one of them, or leave one out of `--games`"),
+                ));
+            }
+            catalog.games.push(game);
+        }
+        catalog.nest = Arc::new(match nest {
+            Some(source) => Nest::compile(&source, &catalog.names(), &catalog.host)?,
+            None => Nest::in_order(catalog.names(), &catalog.host),
+        });
+        if let Some(source) = reward {
+            catalog.reward = Some(Arc::new(RewardScript::compile(source, &catalog.host)?));
+        }
+        Ok(catalog)
+    }
+
+    /// The names of the games, in order.
+    pub fn names(&self) -> Vec<String> {
+        self.games.iter().map(|game| game.name.clone()).collect()
+    }
+
+    /// The game of this name.
+    pub fn game(&self, name: &str) -> Option<&Arc<GameDef>> {
+        self.games.iter().find(|game| game.name == name)
+    }
+
+    /// Puts another version of a game in the place of the one with its name.
+    pub fn replace_game(&mut self, game: Arc<GameDef>) {
+        if let Some(place) = self.games.iter_mut().find(|place| place.name == game.name) {
+            *place = game;
+        }
+    }
+
+    /// Compiles a game and plays seeded random episodes with it.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] of the compiler or of the check.
+    pub(super) fn compile_game(&self, source: &Source) -> Result<Arc<GameDef>, Box<Diagnostic>> {
+        // The name that options go by is in the script, so a first compilation finds it.
+        let bare = GameDef::compile(source, Value::default(), &self.host)?;
+        let options = self.options.get(&bare.name).cloned().unwrap_or_else(|| Value::Map(BTreeMap::new()));
+        let game = Arc::new(GameDef::compile(source, options, &self.host)?);
+        match check_game(&game, CHECK_EPISODES, Seed::new(0)).into_iter().find(is_error) {
+            Some(problem) => Err(Box::new(problem)),
+            None => Ok(game),
+        }
+    }
+
+    /// Every script in service, by file.
+    pub fn versions(&self) -> BTreeMap<PathBuf, Version> {
+        let mut versions: BTreeMap<PathBuf, Version> =
+            self.games.iter().map(|game| (game.source.path.clone(), game.source.version.clone())).collect();
+        let others = self.nest.source.iter().chain(self.reward.as_ref().map(|reward| &reward.source));
+        versions.extend(others.map(|source| (source.path.clone(), source.version.clone())));
+        versions
+    }
+}
+
+fn is_error(problem: &Diagnostic) -> bool {
+    problem.severity == crate::diag::Severity::Error
+}

@@ -1,0 +1,111 @@
+//! Plays many episodes at once with one policy and returns trajectories as plain data. Sits between [`crate::game`] and
+//! [`crate::policy`], which it joins, and [`crate::advantage`] and [`crate::train`], which use what it returns.
+//!
+//! Episodes enter and leave the batch at any token: each pass of the loop lets every episode that waits for its rules go
+//! on (in parallel), then takes one step of the model for every episode that waits for a token. A prompt that several
+//! fresh trajectories share is computed once.
+
+mod play; // the loop: rules, model, rules, …
+mod slot; // one trajectory while it is played
+mod types; // what a rollout returns
+
+use crate::config::{AnswerFormat, Constrain, ObservationKind};
+use crate::game::{GameDef, Nest, RewardScript, Seat};
+use crate::policy::{Decoder, Sampling, Tokenizer};
+use crate::seed::Seed;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+pub use play::play;
+pub use types::{Group, StageRecord, Trajectory, TurnRecord, Voided};
+
+/// One game of a group's trajectories.
+#[derive(Clone, Debug)]
+pub struct StagePlan {
+    /// The version that every member plays.
+    pub game: Arc<GameDef>,
+    /// Seed of the episode, shared by the members.
+    pub seed: Seed,
+    /// The learner's seat.
+    pub seat: Seat,
+}
+
+/// What the members of a group play.
+#[derive(Clone, Debug)]
+pub struct GroupPlan {
+    /// The games in order.
+    pub stages: Vec<StagePlan>,
+    /// Seed of the members' own streams: sampling and opponents.
+    pub seed: Seed,
+    /// Number of members.
+    pub members: usize,
+    /// First part of the trajectories' ids.
+    pub id: String,
+}
+
+/// The policy and everything else that a rollout shares.
+#[derive(Clone, Copy)]
+pub struct Table<'a> {
+    /// The model.
+    pub decoder: &'a dyn Decoder,
+    /// Its tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// Who plays the other seats.
+    pub opponents: &'a crate::opponent::Opponents,
+    /// The joint reward of nested trajectories.
+    pub nest: &'a Nest,
+    /// The reward of an episode; without one, the learner's score plus the penalties.
+    pub reward: Option<&'a RewardScript>,
+    /// Set from outside to stop the rollout.
+    pub interrupt: &'a AtomicBool,
+    /// Time since some fixed moment; only reported, never used to decide.
+    pub clock: fn() -> Duration,
+}
+
+/// How to play.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RolloutSettings {
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// Whether answers are sampled among the legal ones.
+    pub constrain: Constrain,
+    /// Which text the policy sees.
+    pub observation: ObservationKind,
+    /// How an answer is read.
+    pub format: AnswerFormat,
+    /// Most sampled tokens a turn.
+    pub max_new_tokens: usize,
+    /// Most tokens a trajectory.
+    pub max_context: usize,
+    /// Most tokens that one forward pass takes.
+    pub max_batch_tokens: usize,
+    /// Added for an answer that is not in the answer format.
+    pub format_penalty: f64,
+    /// Added for an answer that the rules refuse.
+    pub illegal_penalty: f64,
+}
+
+/// What a rollout took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RolloutStats {
+    /// Tokens that went through the model: prompts once each, and answers.
+    pub model_tokens: usize,
+    /// Tokens that the policy sampled.
+    pub sampled_tokens: usize,
+    /// Time in rules and opponents that the model had to wait for.
+    pub env: Duration,
+    /// Time altogether.
+    pub total: Duration,
+}
+
+/// The room's failures.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The rollout was stopped from outside; nothing of it is kept.
+    #[error("the rollout was interrupted")]
+    Interrupted,
+    /// The policy failed.
+    #[error("the policy failed in a rollout")]
+    Policy(#[from] crate::policy::Error),
+}

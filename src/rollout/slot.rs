@@ -1,0 +1,341 @@
+//! One trajectory while it is played: its episode, its tokens, its place in the answer. It alternates between the rules
+//! (`advance`) and the model (`accept`); [`super::play`] decides when.
+
+use std::sync::Arc;
+
+use crate::config::{AnswerFormat, Constrain, ObservationKind};
+use crate::diag::Diagnostic;
+use crate::game::{Action, Episode, EpisodeSummary, Seat, StageResult, Status, parse_answer};
+use crate::policy::{AnswerTrie, KvCache, Target, sample};
+use crate::seed::Stream;
+
+use super::{GroupPlan, RolloutSettings, StageRecord, Table, Trajectory, TurnRecord, Voided};
+
+/// Refused actions of an opponent before a random legal one is taken instead.
+const OPPONENT_TRIES: usize = 3;
+
+/// What a trajectory waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiting {
+    /// The rules: an answer is complete, or nothing has begun.
+    Rules,
+    /// The model: tokens are pending, then one is sampled.
+    Model,
+    /// Nothing: it is over.
+    Nothing,
+}
+
+/// The answer that is being sampled.
+struct Answer {
+    /// Position of its first token.
+    start: usize,
+    trie: Option<(AnswerTrie, usize)>,
+}
+
+pub(super) struct Slot<'a> {
+    plan: &'a GroupPlan,
+    pub(super) group: usize,
+    member: usize,
+    pub(super) waiting: Waiting,
+    pub(super) cache: Option<KvCache>,
+    pub(super) tokens: Vec<u32>,
+    targets: Vec<Target>,
+    log_probs: Vec<f32>,
+    sampling: Stream,
+    opponent: Stream,
+    episode: Option<Episode>,
+    /// Observation and answer text of each turn of the running episode.
+    texts: Vec<(String, String)>,
+    answer: Option<Answer>,
+    prompt_count: usize,
+    sampled_before: usize,
+    is_cut: bool,
+    stages: Vec<StageRecord>,
+    pub(super) voided: Option<Voided>,
+    reward: f64,
+}
+
+impl<'a> Slot<'a> {
+    pub(super) fn new(plan: &'a GroupPlan, group: usize, member: usize) -> Self {
+        Self {
+            plan,
+            group,
+            member,
+            waiting: Waiting::Rules,
+            cache: None,
+            tokens: Vec::new(),
+            targets: Vec::new(),
+            log_probs: Vec::new(),
+            sampling: plan.seed.child("sampling", member as u64).stream(),
+            opponent: plan.seed.child("opponent", member as u64).stream(),
+            episode: None,
+            texts: Vec::new(),
+            answer: None,
+            prompt_count: 0,
+            sampled_before: 0,
+            is_cut: false,
+            stages: Vec::new(),
+            voided: None,
+            reward: 0.0,
+        }
+    }
+
+    /// Tokens that the cache does not hold yet.
+    pub(super) fn pending(&self) -> &[u32] {
+        &self.tokens[self.cache.as_ref().map_or(0, KvCache::len)..]
+    }
+
+    pub(super) fn sampled_count(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// Lets the rules and the opponents go on until the learner must answer or the trajectory is over. A fault voids it.
+    pub(super) fn advance(&mut self, table: &Table<'_>, settings: &RolloutSettings) {
+        if let Err(problem) = self.try_advance(table, settings) {
+            let stage = &self.plan.stages[self.stages.len().min(self.plan.stages.len() - 1)];
+            self.voided = Some(Voided {
+                game: stage.game.name.clone(),
+                version: stage.game.source.version.0.clone(),
+                problem: Arc::from(problem),
+            });
+            self.waiting = Waiting::Nothing;
+            self.cache = None;
+        }
+    }
+
+    fn try_advance(&mut self, table: &Table<'_>, settings: &RolloutSettings) -> Result<(), Box<Diagnostic>> {
+        if let Some(answer) = self.answer.take() {
+            self.take_answer(&answer, table, settings)?;
+        }
+        loop {
+            let Some(stage) = self.plan.stages.get(self.stages.len()) else {
+                return self.finish(table);
+            };
+            if self.episode.is_none() {
+                self.episode = Some(Episode::start(&stage.game, stage.seed)?);
+                self.sampled_before = self.targets.len();
+                self.prompt_count = 0;
+            }
+            let Some(episode) = &mut self.episode else { continue };
+            match *episode.status() {
+                Status::Turn(seat) if seat == stage.seat => {
+                    if self.ask(seat, table, settings)? {
+                        return Ok(());
+                    }
+                }
+                Status::Turn(seat) => {
+                    let action = opponent_action(episode, seat, table, &mut self.opponent)?;
+                    self.texts.push((String::new(), action));
+                }
+                _ => self.end_stage(table, settings)?,
+            }
+        }
+    }
+
+    /// Puts the observation before the model; false if the context is full and the episode was cut.
+    fn ask(&mut self, seat: Seat, table: &Table<'_>, settings: &RolloutSettings) -> Result<bool, Box<Diagnostic>> {
+        let Some(episode) = &mut self.episode else { return Ok(false) };
+        let observation = episode.observation(seat, settings.observation == ObservationKind::Brief)?;
+        let prompt = table.tokenizer.prompt(&observation);
+        if self.tokens.len() + prompt.len() + settings.max_new_tokens + 1 > settings.max_context {
+            episode.truncate();
+            self.is_cut = true;
+            return Ok(false);
+        }
+        let trie = match settings.constrain {
+            Constrain::Off => None,
+            Constrain::Legal => episode.game().actions(episode.state(), seat)?.map(|actions| {
+                let spellings = actions.iter().map(|action| table.tokenizer.encode(action));
+                (AnswerTrie::new(spellings, table.tokenizer.end()), AnswerTrie::ROOT)
+            }),
+        };
+        self.prompt_count += prompt.len();
+        self.tokens.extend(prompt);
+        self.texts.push((observation, String::new()));
+        self.answer = Some(Answer { start: self.tokens.len(), trie });
+        self.waiting = Waiting::Model;
+        self.take_forced(table, settings);
+        Ok(self.waiting == Waiting::Model || {
+            // Only one answer was legal, so the model is not asked.
+            let answer = self.answer.take();
+            if let Some(answer) = answer {
+                self.take_answer(&answer, table, settings)?;
+            }
+            false
+        })
+    }
+
+    /// Draws the next token from `logits` (`[vocab]`).
+    pub(super) fn accept(&mut self, logits: &[f32], table: &Table<'_>, settings: &RolloutSettings) {
+        let Some(answer) = &mut self.answer else { return };
+        let allowed = answer.trie.as_ref().map(|(trie, node)| Arc::clone(trie.allowed(*node)));
+        let drawn = sample(logits, allowed.as_deref(), &settings.sampling, &mut self.sampling);
+        if let Some((trie, node)) = &mut answer.trie {
+            *node = trie.next(*node, drawn.token).unwrap_or(AnswerTrie::ROOT);
+        }
+        self.targets.push(Target { position: self.tokens.len() as u32, allowed });
+        self.log_probs.push(drawn.log_prob);
+        self.tokens.push(drawn.token);
+        self.take_forced(table, settings);
+    }
+
+    /// Appends the tokens that the constraint leaves no choice about, and notices the end of the answer.
+    fn take_forced(&mut self, table: &Table<'_>, settings: &RolloutSettings) {
+        let end = table.tokenizer.end();
+        let Some(answer) = &mut self.answer else { return };
+        if let Some((trie, node)) = &mut answer.trie {
+            while let [only] = **trie.allowed(*node) {
+                self.tokens.push(only);
+                *node = trie.next(*node, only).unwrap_or(AnswerTrie::ROOT);
+            }
+        }
+        let written = self.tokens.len() - answer.start;
+        if written > 0 && self.tokens.last() == Some(&end) {
+            self.waiting = Waiting::Rules;
+        } else if written >= settings.max_new_tokens && answer.trie.is_none() {
+            // Cut: the end token is put in by the host, not sampled.
+            self.tokens.push(end);
+            self.is_cut = true;
+            self.waiting = Waiting::Rules;
+        }
+    }
+
+    fn take_answer(
+        &mut self,
+        answer: &Answer,
+        table: &Table<'_>,
+        settings: &RolloutSettings,
+    ) -> Result<(), Box<Diagnostic>> {
+        let end = self.tokens.len().saturating_sub(1).max(answer.start);
+        let text = table.tokenizer.decode(&self.tokens[answer.start..end]);
+        let action = parse_answer(&text, settings.format == AnswerFormat::Think);
+        if let Some(last) = self.texts.last_mut() {
+            last.1 = text;
+        }
+        let (Some(episode), Some(stage)) = (&mut self.episode, self.plan.stages.get(self.stages.len())) else {
+            return Ok(());
+        };
+        episode.act(stage.seat, &action)
+    }
+
+    /// Scores the finished episode and goes on to the next stage.
+    fn end_stage(&mut self, table: &Table<'_>, settings: &RolloutSettings) -> Result<(), Box<Diagnostic>> {
+        let (Some(episode), Some(stage)) = (self.episode.take(), self.plan.stages.get(self.stages.len())) else {
+            return Ok(());
+        };
+        let texts = std::mem::take(&mut self.texts);
+        let penalty_of = |turn: &crate::game::Turn| match (turn.seat == stage.seat, turn.well_formed, turn.legal) {
+            (true, false, _) => settings.format_penalty,
+            (true, true, false) => settings.illegal_penalty,
+            _ => 0.0,
+        };
+        let penalty: f64 = episode.turns().iter().map(penalty_of).sum();
+        let (score, success) = episode.result(stage.seat);
+        let truncated = *episode.status() == Status::Truncated;
+        let (scores, successes) = match episode.status() {
+            Status::Terminated(outcome) => (outcome.scores.clone(), outcome.success.clone()),
+            _ => (vec![0.0; stage.game.seats as usize], vec![false; stage.game.seats as usize]),
+        };
+        let sampled_count = self.targets.len() - self.sampled_before;
+        let reward = match table.reward {
+            None => score + penalty,
+            Some(script) => script.reward(&EpisodeSummary {
+                game: &stage.game.name,
+                seat: stage.seat.0,
+                scores: &scores,
+                success: &successes,
+                turns: episode.turns(),
+                texts: &texts,
+                prompt_tokens: self.prompt_count,
+                response_tokens: sampled_count,
+                penalty,
+                truncated,
+            })?,
+        };
+        let turns = episode.turns().iter().zip(texts).map(|(turn, (observation, answer))| TurnRecord {
+            seat: turn.seat.0,
+            observation,
+            answer,
+            action: turn.action.clone(),
+            legal: turn.legal,
+            well_formed: turn.well_formed,
+            reward: penalty_of(turn),
+        });
+        self.stages.push(StageRecord {
+            game: stage.game.name.clone(),
+            version: stage.game.source.version.0.clone(),
+            seed: stage.seed,
+            seat: stage.seat.0,
+            turns: turns.collect(),
+            scores,
+            reward,
+            success,
+            truncated,
+            sampled_count,
+        });
+        Ok(())
+    }
+
+    fn finish(&mut self, table: &Table<'_>) -> Result<(), Box<Diagnostic>> {
+        self.waiting = Waiting::Nothing;
+        self.cache = None;
+        let results: Vec<StageResult> = self
+            .stages
+            .iter()
+            .map(|stage| StageResult { game: stage.game.clone(), reward: stage.reward, success: stage.success })
+            .collect();
+        self.reward = table.nest.reward(&results)?;
+        Ok(())
+    }
+
+    /// The finished trajectory, or what voided it.
+    pub(super) fn into_result(self) -> Result<Trajectory, Voided> {
+        if let Some(voided) = self.voided {
+            return Err(voided);
+        }
+        Ok(Trajectory {
+            id: format!("{}-{}", self.plan.id, self.member),
+            group: self.group,
+            member: self.member,
+            success: self.stages.iter().all(|stage| stage.success),
+            truncated: self.is_cut || self.stages.iter().any(|stage| stage.truncated),
+            stages: self.stages,
+            tokens: self.tokens,
+            targets: self.targets,
+            log_probs: self.log_probs,
+            reward: self.reward,
+        })
+    }
+}
+
+/// Plays one action of an opponent. A refused one is tried again, then replaced by a random legal one.
+fn opponent_action(
+    episode: &mut Episode,
+    seat: Seat,
+    table: &Table<'_>,
+    stream: &mut Stream,
+) -> Result<String, Box<Diagnostic>> {
+    for _ in 0..OPPONENT_TRIES {
+        let text = table.opponents.act(episode.game(), episode.state(), seat, stream)?;
+        if episode.game().apply(episode.state(), seat, &text).is_ok() {
+            episode.act(seat, &Action { text: text.clone(), well_formed: true })?;
+            return Ok(text);
+        }
+    }
+    let game = Arc::clone(episode.game());
+    let refused = || {
+        Box::new(
+            Diagnostic::error("opponent::refused", format!("the opponent of `{}` found no legal action", game.name))
+                .at(crate::diag::SourceSpan::file(&game.source.path))
+                .expected("`bot` and `actions` give answers that `apply` takes")
+                .help("run `gift-host check` on the game"),
+        )
+    };
+    let actions = game.actions(episode.state(), seat)?.ok_or_else(refused)?;
+    let text = actions[stream.index(actions.len())].clone();
+    if game.apply(episode.state(), seat, &text).is_err() {
+        return Err(refused());
+    }
+    episode.act(seat, &Action { text: text.clone(), well_formed: true })?;
+    Ok(text)
+}

@@ -1,0 +1,342 @@
+//! One training run, read from top to bottom in [`TrainRun::iterate`]: reload, rollout, score, filter, update; checkpoint
+//! when asked. It returns its figures; [`crate::cli`] prints and writes them.
+
+mod episodes; // the episodes file of a step
+mod figures; // figures from groups and updates
+mod plan; // what an iteration plays
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::advantage::{AdvantageEstimator, EstimatorState, GroupFilter, build_estimator, build_filter};
+use crate::checkpoint::{self, RunState};
+use crate::config::RunConfig;
+use crate::diag::Diagnostic;
+use crate::game::{GameDef, GameStats};
+use crate::opponent::Opponents;
+use crate::policy::{Decoder, NamedTensor, Sampling, TensorKind, Tokenizer};
+use crate::reload::{Catalog, Watcher};
+use crate::rollout::{Group, RolloutSettings, Table, play};
+use crate::script::Version;
+use crate::seed::Seed;
+use crate::train::{Batch, Learner, UpdateContext};
+
+pub use episodes::{ScoredTrajectory, line as episode_line, write as write_episodes};
+pub use figures::Figures;
+
+/// How fast a game's running success rate follows (the statistics that adaptive nests are given).
+const STATS_WEIGHT: f64 = 0.2;
+/// Tokens that one training pass takes at most.
+const MAX_PASS_TOKENS: usize = 1 << 16;
+
+/// The room's failures.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A script is at fault and nothing can take its place.
+    #[error("{0}")]
+    Script(Box<Diagnostic>),
+    /// The rollout failed or was interrupted.
+    #[error(transparent)]
+    Rollout(#[from] crate::rollout::Error),
+    /// The advantages cannot be computed.
+    #[error(transparent)]
+    Advantage(#[from] crate::advantage::Error),
+    /// The update failed.
+    #[error(transparent)]
+    Train(#[from] crate::train::Error),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// The policy failed.
+    #[error(transparent)]
+    Policy(#[from] crate::policy::Error),
+}
+
+impl From<Box<Diagnostic>> for Error {
+    fn from(problem: Box<Diagnostic>) -> Self {
+        Self::Script(problem)
+    }
+}
+
+/// Everything that a run works with.
+pub struct TrainRun {
+    /// The settings.
+    pub config: RunConfig,
+    /// The scripts in service.
+    pub catalog: Catalog,
+    /// The model.
+    pub decoder: Box<dyn Decoder>,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Who plays the other seats.
+    pub opponents: Opponents,
+    /// Iterations done.
+    pub step: u64,
+    reference: Option<Box<dyn Decoder>>,
+    estimator: Box<dyn AdvantageEstimator + Send>,
+    filter: Box<dyn GroupFilter + Send>,
+    learner: Learner,
+    stats: BTreeMap<String, GameStats>,
+    /// The last version of each game that did not void too many episodes.
+    last_good: BTreeMap<String, Arc<GameDef>>,
+    clock: fn() -> Duration,
+}
+
+/// What an iteration came to.
+#[derive(Debug)]
+pub struct IterationReport {
+    /// The iteration, from 1.
+    pub step: u64,
+    /// Its figures.
+    pub figures: Figures,
+    /// The version of each script that was active.
+    pub versions: BTreeMap<String, Version>,
+    /// Names and versions that became active with this iteration.
+    pub reloaded: Vec<(String, Version)>,
+    /// What went wrong without stopping the run: lost episodes, a version that was taken out of service.
+    pub problems: Vec<Diagnostic>,
+    /// The groups with advantages and what was kept, for the episodes file.
+    pub groups: Vec<ScoredGroup>,
+}
+
+/// A group and what became of it.
+#[derive(Debug)]
+pub struct ScoredGroup {
+    /// The group.
+    pub group: Group,
+    /// One advantage a trajectory.
+    pub advantages: Vec<f32>,
+    /// Whether it was trained on.
+    pub kept: bool,
+}
+
+impl IterationReport {
+    /// Every trajectory with its advantage.
+    pub fn trajectories(&self) -> Vec<ScoredTrajectory<'_>> {
+        self.groups
+            .iter()
+            .flat_map(|scored| {
+                scored
+                    .group
+                    .trajectories
+                    .iter()
+                    .zip(&scored.advantages)
+                    .map(|(trajectory, &advantage)| ScoredTrajectory { trajectory, advantage, kept: scored.kept })
+            })
+            .collect()
+    }
+}
+
+/// The rollout settings of a configuration, for training.
+pub fn rollout_settings(config: &RunConfig, decoder: &dyn Decoder) -> RolloutSettings {
+    let (rollout, decode) = (&config.rollout, &config.decode);
+    let context = decoder.config().max_positions;
+    RolloutSettings {
+        sampling: Sampling {
+            temperature: decode.temperature,
+            top_k: decode.top_k,
+            top_p: decode.top_p,
+            min_p: decode.min_p,
+        },
+        constrain: decode.constrain,
+        observation: decode.observation,
+        format: decode.format,
+        max_new_tokens: rollout.max_new_tokens,
+        max_context: if rollout.max_context == 0 { context } else { rollout.max_context.min(context) },
+        max_batch_tokens: rollout.max_batch_tokens,
+        format_penalty: config.penalty.format,
+        illegal_penalty: config.penalty.illegal,
+    }
+}
+
+impl TrainRun {
+    /// A run at its start. `reference` is a frozen copy of the first policy, needed if `loss.kl_coefficient` is above 0.
+    pub fn new(
+        config: RunConfig,
+        catalog: Catalog,
+        decoder: Box<dyn Decoder>,
+        reference: Option<Box<dyn Decoder>>,
+        tokenizer: Tokenizer,
+        opponents: Opponents,
+        clock: fn() -> Duration,
+    ) -> Self {
+        let last_good = catalog.games.iter().map(|game| (game.name.clone(), Arc::clone(game))).collect();
+        Self {
+            estimator: build_estimator(&config.advantage),
+            filter: build_filter(&config.filter),
+            learner: Learner::new(&config.loss, &config.optimizer),
+            step: 0,
+            stats: BTreeMap::new(),
+            last_good,
+            config,
+            catalog,
+            decoder,
+            reference,
+            tokenizer,
+            opponents,
+            clock,
+        }
+    }
+
+    /// One iteration. If it fails, the counters are as before and a checkpoint taken now resumes at this iteration.
+    ///
+    /// # Errors
+    /// [`Error`]; [`crate::rollout::Error::Interrupted`] if the flag was set.
+    pub fn iterate(&mut self, watcher: Option<&Watcher>, interrupt: &AtomicBool) -> Result<IterationReport, Error> {
+        let step = self.step + 1;
+        let seed = Seed::new(self.config.seed).child("iteration", step);
+        let reloaded = watcher.map(|watcher| watcher.take(&mut self.catalog)).unwrap_or_default();
+        let size = plan::PlanSize {
+            groups: self.config.rollout.groups,
+            members: self.config.rollout.group_size,
+            seat: self.config.seat,
+        };
+        let rounds = plan::plan_rounds(&self.catalog, &self.stats, size, seed, step)?;
+        let settings = rollout_settings(&self.config, self.decoder.as_ref());
+        let versions = self.active_versions();
+        let mut tally = figures::Tally::default();
+        let mut scored: Vec<ScoredGroup> = Vec::new();
+        let never = AtomicBool::new(false);
+        for (round, plans) in rounds.into_iter().enumerate() {
+            // Sample. Once weights have changed, an interrupt waits for the end of the iteration: a checkpoint holds
+            // whole iterations only.
+            let flag = if round == 0 { interrupt } else { &never };
+            let (groups, stats) = play(&self.table(flag), &plans, &settings)?;
+            tally.add_rollout(&groups, stats);
+            // Score
+            let advantages =
+                groups.iter().map(|group| self.estimator.advantages(group)).collect::<Result<Vec<_>, _>>()?;
+            // Filter
+            let kept = self.filter.keep(&groups);
+            // Update
+            let started = (self.clock)();
+            let batch = Batch::from_groups(&groups, &kept, &advantages)?;
+            let context = UpdateContext {
+                iteration: step,
+                iterations: self.config.steps.max(step),
+                temperature: self.config.decode.temperature,
+                max_pass_tokens: MAX_PASS_TOKENS,
+                seed: seed.child("update", round as u64),
+            };
+            let update = if batch.target_count() == 0 {
+                None
+            } else {
+                Some(self.learner.update(self.decoder.as_mut(), self.reference.as_deref(), &batch, &context)?)
+            };
+            let time = (self.clock)().saturating_sub(started);
+            tally.add_update(kept.iter().filter(|kept| **kept).count(), update, time);
+            scored.extend(
+                groups.into_iter().zip(advantages).zip(kept).map(|((group, advantages), kept)| ScoredGroup {
+                    group,
+                    advantages,
+                    kept,
+                }),
+            );
+        }
+        self.step = step;
+        tally.update_stats(&mut self.stats, STATS_WEIGHT);
+        let problems = self.retire_failing_versions(&tally.voided_shares(), &scored)?;
+        Ok(IterationReport { step, figures: tally.figures(), versions, reloaded, problems, groups: scored })
+    }
+
+    fn table<'a>(&'a self, interrupt: &'a AtomicBool) -> Table<'a> {
+        Table {
+            decoder: self.decoder.as_ref(),
+            tokenizer: &self.tokenizer,
+            opponents: &self.opponents,
+            nest: &self.catalog.nest,
+            reward: self.catalog.reward.as_deref(),
+            interrupt,
+            clock: self.clock,
+        }
+    }
+
+    /// The version of every game, of the nest (`nest`) and of the reward script (`reward`).
+    pub fn active_versions(&self) -> BTreeMap<String, Version> {
+        let mut versions: BTreeMap<String, Version> =
+            self.catalog.games.iter().map(|game| (game.name.clone(), game.source.version.clone())).collect();
+        versions.extend(self.catalog.nest.source.iter().map(|source| ("nest".to_owned(), source.version.clone())));
+        let reward = self.catalog.reward.as_ref();
+        versions.extend(reward.map(|reward| ("reward".to_owned(), reward.source.version.clone())));
+        versions
+    }
+
+    /// Replaces versions that voided more episodes than the settings allow by the last good ones.
+    fn retire_failing_versions(
+        &mut self,
+        voided_shares: &BTreeMap<String, f64>,
+        groups: &[ScoredGroup],
+    ) -> Result<Vec<Diagnostic>, Error> {
+        let mut problems = Vec::new();
+        for (game, &share) in voided_shares {
+            let Some(active) = self.catalog.game(game).cloned() else { continue };
+            let lost = groups.iter().flat_map(|scored| &scored.group.voided).find(|voided| voided.game == *game);
+            if let Some(lost) = lost {
+                let note = format!("{:.0} % of the episodes of `{game}` were lost in this iteration", share * 100.0);
+                problems.push((*lost.problem).clone().note(note));
+            }
+            if share <= self.config.scripts.max_voided_share {
+                self.last_good.insert(game.clone(), active);
+                continue;
+            }
+            let good = self.last_good.get(game).filter(|good| good.source.version != active.source.version).cloned();
+            let problem = Diagnostic::error(
+                "run::failing_version",
+                format!("version {} of `{game}` fails too often", active.source.version.short()),
+            )
+            .expected(format!(
+                "at most {:.0} % lost episodes (`scripts.max_voided_share`)",
+                self.config.scripts.max_voided_share * 100.0
+            ))
+            .found(format!("{:.0} %", share * 100.0))
+            .help("mend the script and save it; the reason stands above");
+            let Some(good) = good else {
+                let cause = problems.pop().map_or_else(String::new, |cause| format!("{cause}\n"));
+                return Err(Error::Script(Box::new(
+                    problem.note(format!("{cause}there is no earlier version to go back to")),
+                )));
+            };
+            problems.push(problem.note(format!("`{game}` goes back to version {}", good.source.version.short())));
+            self.catalog.replace_game(good);
+        }
+        Ok(problems)
+    }
+
+    /// Writes a checkpoint below the run directory, with every script version that it needs, and returns its folder.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`].
+    pub fn save(&self, run: &Path) -> Result<PathBuf, Error> {
+        let games = self.catalog.games.iter().map(|game| checkpoint::store_script(run, &game.source));
+        let stored = |source| checkpoint::store_script(run, source);
+        let state = RunState {
+            format: checkpoint::FORMAT,
+            step: self.step,
+            learner: serde_json::to_value(self.learner.state()).unwrap_or_default(),
+            estimator: serde_json::to_value(self.estimator.state()).unwrap_or_default(),
+            stats: self.stats.clone(),
+            games: games.collect::<Result<_, _>>()?,
+            nest: self.catalog.nest.source.as_ref().map(stored).transpose()?,
+            reward: self.catalog.reward.as_ref().map(|reward| &reward.source).map(stored).transpose()?,
+        };
+        Ok(checkpoint::save(run, self.decoder.as_ref(), &self.tokenizer, &state)?)
+    }
+
+    /// Goes on from a checkpoint's counters and moments; the weights are already in the decoder.
+    ///
+    /// # Errors
+    /// [`Error::Policy`] if the moments do not fit the model.
+    pub fn restore(&mut self, state: &RunState, first: &[NamedTensor], second: &[NamedTensor]) -> Result<(), Error> {
+        self.decoder.set_tensors(TensorKind::FirstMoment, first)?;
+        self.decoder.set_tensors(TensorKind::SecondMoment, second)?;
+        self.step = state.step;
+        self.stats.clone_from(&state.stats);
+        self.learner.restore(serde_json::from_value(state.learner.clone()).unwrap_or_default());
+        let estimator: EstimatorState = serde_json::from_value(state.estimator.clone()).unwrap_or_default();
+        self.estimator.restore(estimator);
+        Ok(())
+    }
+}
