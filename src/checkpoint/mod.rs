@@ -105,11 +105,10 @@ pub fn load_model(folder: &Path) -> Result<(DecoderConfig, Vec<NamedTensor>), Bo
         ));
     }
     let unusable = |path: &Path, message: String| {
-        Box::new(
-            Diagnostic::error("model::unusable", message)
-                .at(SourceSpan::file(path))
-                .help("if it is a checkpoint, take another one of the run; this one may have been cut off"),
-        )
+        Box::new(Diagnostic::error("model::unusable", message).at(SourceSpan::file(path)).help(match earlier(folder) {
+            Some(earlier) => format!("it may have been cut off; an earlier checkpoint is `{}`", earlier.display()),
+            None => "if it is a checkpoint, take another one of the run; this one may have been cut off".to_owned(),
+        }))
     };
     let config = DecoderConfig::read(&path).map_err(|error| unusable(&path, describe(&error)))?;
     let path = folder.join(WEIGHTS);
@@ -127,7 +126,10 @@ pub fn load_trainer(folder: &Path) -> Result<(RunState, Vec<NamedTensor>, Vec<Na
             Diagnostic::error("checkpoint::damaged", format!("the checkpoint cannot be resumed: {message}"))
                 .at(SourceSpan::file(path))
                 .expected("a whole folder `step-…` as a run writes it")
-                .help("give an earlier one: `--resume RUN/checkpoints/step-…`"),
+                .help(match earlier(folder) {
+                    Some(earlier) => format!("give an earlier one: `--resume {}`", earlier.display()),
+                    None => "start a new run: there is no earlier checkpoint".to_owned(),
+                }),
         )
     };
     let path = folder.join(STATE);
@@ -173,8 +175,66 @@ pub fn find(folder: &Path) -> Option<PathBuf> {
         .max()
 }
 
+/// The newest whole checkpoint of the same run before this one.
+fn earlier(checkpoint: &Path) -> Option<PathBuf> {
+    let entries = files::list(checkpoint.parent()?).ok()?;
+    let is_checkpoint =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-"));
+    entries
+        .into_iter()
+        .filter(|path| is_checkpoint(path) && path.join(STATE).is_file())
+        .filter(|path| **path < *checkpoint)
+        .max()
+}
+
+/// Sets aside the checkpoints and episodes files of steps after `step`, which a run that goes on from there plays again:
+/// they get names that no one takes for the run's own. Returns how many there were.
+///
+/// # Errors
+/// [`Error`] with the path.
+pub fn set_later_aside(run: &Path, step: u64) -> Result<usize, Error> {
+    let mut count = 0;
+    for folder in ["checkpoints", "episodes"].map(|name| run.join(name)).into_iter().filter(|folder| folder.is_dir()) {
+        for path in files::list(&folder)? {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let digits: String =
+                name.strip_prefix("step-").unwrap_or_default().chars().take_while(char::is_ascii_digit).collect();
+            if digits.parse::<u64>().is_ok_and(|later| later > step) {
+                let aside = folder.join(format!("abandoned-{name}"));
+                if aside.is_dir() {
+                    remove_folder(&aside)?;
+                }
+                files::rename(&path, &aside)?;
+                count += 1;
+            }
+        }
+    }
+    Ok(count)
+}
+
 /// The run directory that a checkpoint belongs to.
 pub fn run_of(checkpoint: &Path) -> Option<PathBuf> {
     let checkpoint = checkpoint.canonicalize().ok()?;
     checkpoint.parent()?.parent().map(Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_steps_are_set_aside_and_the_newest_checkpoint_is_the_one_resumed_from() {
+        let folder = tempfile::tempdir().unwrap();
+        for step in ["000002", "000004", "000006"] {
+            let checkpoint = folder.path().join(format!("checkpoints/step-{step}"));
+            create_folder(&checkpoint).unwrap();
+            write_text(&checkpoint.join(STATE), "{}").unwrap();
+        }
+        create_folder(&folder.path().join("episodes")).unwrap();
+        write_text(&folder.path().join("episodes/step-000005.jsonl.zst"), "").unwrap();
+        assert_eq!(set_later_aside(folder.path(), 4).unwrap(), 2);
+        assert!(find(folder.path()).unwrap().ends_with("step-000004"));
+        assert!(folder.path().join("checkpoints/abandoned-step-000006").is_dir());
+        assert!(folder.path().join("episodes/abandoned-step-000005.jsonl.zst").is_file());
+    }
 }

@@ -37,7 +37,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitSt
     let catalog = setup::catalog(&config)?;
     let opponents = Opponents::parse(&config.opponent)?;
     for game in &catalog.games {
-        opponents.check(game)?;
+        opponents.check_unattended(game)?;
     }
     if args.episodes == 0 {
         return Err(Box::new(

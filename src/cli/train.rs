@@ -81,6 +81,9 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
     }
     if let Some(after) = session.evaluate(&interrupt)? {
         write!(out, "{}", rates_table(&after, before.as_deref()))?;
+    } else if interrupt.load(Ordering::Relaxed) {
+        log("interrupted while the trained model was measured; training itself was done");
+        return Ok(ExitStatus::Interrupted);
     }
     log(&format!("done; the run is in {}", session.folder.display()));
     Ok(ExitStatus::Done)
@@ -177,6 +180,9 @@ fn resume(args: &TrainArgs, folder: &Path) -> anyhow::Result<Session> {
     let mut run = TrainRun::new(config, catalog, decoder, reference, model.tokenizer, opponents, clock);
     run.restore(&state, &first, &second)?;
     log(&format!("going on after iteration {} of {}", run.step, run_folder.display()));
+    if checkpoint::set_later_aside(&run_folder, run.step)? > 0 {
+        log("what the run wrote after that iteration is kept under names that begin with `abandoned-`");
+    }
     let jsonl = JsonlSink::resume(&run_folder.join("metrics.jsonl"), run.step)?;
     let tensorboard = TensorBoardSink::create(&run_folder, Some(run.step), wall_clock())?;
     let progress = progress_bar(run.config.steps, run.step);
@@ -200,7 +206,7 @@ pub(crate) fn use_threads(threads: usize) {
 fn check_opponents(config: &RunConfig, catalog: &Catalog) -> Result<Opponents, Box<Diagnostic>> {
     let opponents = Opponents::parse(&config.opponent)?;
     for game in &catalog.games {
-        opponents.check(game)?;
+        opponents.check_unattended(game)?;
     }
     Ok(opponents)
 }
@@ -281,29 +287,29 @@ impl Session {
         let mut saved = self.run.step;
         while self.run.step < self.run.config.steps {
             let report = match self.run.iterate(watcher, interrupt) {
-                Ok(report) => report,
                 Err(crate::run::Error::Rollout(crate::rollout::Error::Interrupted)) => {
                     self.run.save(&self.folder)?;
                     return Ok(false);
                 }
-                Err(error) => {
-                    // What was learned so far must not be lost with the run.
-                    let kept = self.run.save(&self.folder).map(|folder| folder.display().to_string());
-                    self.progress.finish_and_clear();
-                    match kept {
-                        Ok(folder) => log(&format!("a checkpoint was written to {folder}")),
-                        Err(problem) => log(&format!("and no checkpoint could be written: {problem}")),
-                    }
-                    return Err(error.into());
-                }
+                result => result.map_err(anyhow::Error::from).and_then(|report| {
+                    self.write(&report)?;
+                    Ok(report)
+                }),
             };
-            self.write(&report)?;
+            let report = report.inspect_err(|_| {
+                // What was learned so far must not be lost with the run.
+                self.progress.finish_and_clear();
+                match self.run.save(&self.folder) {
+                    Ok(folder) => log(&format!("a checkpoint was written to {}", folder.display())),
+                    Err(problem) => log(&format!("no checkpoint could be written: {problem}")),
+                }
+            })?;
             let done = report.step - first;
             let left = clock()
                 .saturating_sub(started)
                 .div_f64(done as f64)
                 .mul_f64((self.run.config.steps - report.step) as f64);
-            self.show(&report, left);
+            self.show(&report, done == 1, left);
             let every = self.run.config.checkpoint_every;
             if every > 0 && report.step.is_multiple_of(every) {
                 self.run.save(&self.folder)?;
@@ -341,10 +347,16 @@ impl Session {
         Ok(())
     }
 
-    fn show(&self, report: &IterationReport, left: Duration) {
+    fn show(&self, report: &IterationReport, is_first: bool, left: Duration) {
         let figure = |name: &str| report.figures.get(name).copied();
         for (name, version) in &report.reloaded {
             let text = format!("{name}: version {} is active from iteration {}", version.short(), report.step);
+            self.progress.suspend(|| log(&text));
+        }
+        if let Some(deviation) = figure(crate::metrics::names::RATIO_DEVIATION).filter(|_| is_first) {
+            let text = format!(
+                "sampler and trainer agree: before the first update no ratio is further from 1 than {deviation:.1e}"
+            );
             self.progress.suspend(|| log(&text));
         }
         for problem in &report.problems {

@@ -114,6 +114,7 @@ pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test may read a file as it likes")]
 mod tests {
     use super::*;
 
@@ -122,6 +123,24 @@ mod tests {
         let config = RunConfig::default();
         let text = toml::to_string(&config).unwrap();
         assert_eq!(from_toml(Some((Path::new("c.toml"), &text)), &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn the_commented_configuration_says_what_the_defaults_are() {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tiny.toml"));
+        let text = std::fs::read_to_string(path).unwrap();
+        assert_eq!(from_toml(Some((path, &text)), &[]).unwrap(), RunConfig::default());
+        // Every key stands there, so that none is learned of by reading the source.
+        let (written, known) = (text.parse::<Table>().unwrap(), Table::try_from(RunConfig::default()).unwrap());
+        for (section, keys) in &known {
+            let Value::Table(keys) = keys else { continue };
+            for key in keys.keys() {
+                assert!(
+                    written[section].as_table().unwrap().contains_key(key),
+                    "`{section}.{key}` is not in tiny.toml"
+                );
+            }
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ section! {
     /// How many episodes are played, and how long they may be.
     Rollout {
         /// Groups an iteration.
-        groups: usize = 16,
+        groups: usize = 32,
         /// Trajectories a group (the paper: 16).
         group_size: usize = 16,
         /// Most sampled tokens a turn (the paper: 600).
@@ -187,7 +187,7 @@ section! {
     /// AdamW and its schedule.
     Optimizer {
         /// Highest learning rate.
-        learning_rate: f64 = 1e-3,
+        learning_rate: f64 = 5e-4,
         /// Decay of the first moment.
         beta1: f64 = 0.9,
         /// Decay of the second moment.

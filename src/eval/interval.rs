@@ -14,7 +14,10 @@ pub fn wilson(successes: usize, trials: usize) -> [f64; 2] {
     let centre = p + Z * Z / (2.0 * n);
     let spread = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
     let scale = 1.0 + Z * Z / n;
-    [((centre - spread) / scale).max(0.0), ((centre + spread) / scale).min(1.0)]
+    // The ends that are whole in the formula must not be 0.9999999999999999 after rounding.
+    let low = if successes == 0 { 0.0 } else { ((centre - spread) / scale).max(0.0) };
+    let high = if successes == trials { 1.0 } else { ((centre + spread) / scale).min(1.0) };
+    [low, high]
 }
 
 #[cfg(test)]
@@ -29,5 +32,6 @@ mod tests {
         let [low, high] = wilson(0, 10);
         assert!(low.abs() < 1e-12 && (high - 0.277_533).abs() < 1e-5, "{high}");
         assert_eq!(wilson(0, 0), [0.0, 1.0]);
+        assert!((1..200).all(|n| wilson(n, n)[1] >= 1.0 && wilson(0, n)[0] <= 0.0));
     }
 }

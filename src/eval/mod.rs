@@ -174,7 +174,8 @@ fn summarize(game: &GameDef, opponents: &Opponents, tallies: &[Tally], voided: u
         episodes,
         success: successes as f64 / count,
         interval: wilson(successes, episodes),
-        score: tallies.iter().map(|tally| tally.score).sum::<f64>() / count,
+        // An empty sum is -0, which would be printed with its sign.
+        score: tallies.iter().map(|tally| tally.score).sum::<f64>() / count + 0.0,
         illegal: tallies.iter().map(|tally| tally.illegal).sum::<usize>() as f64 / answers,
         format_error: tallies.iter().map(|tally| tally.format_error).sum::<usize>() as f64 / answers,
         truncated: tallies.iter().filter(|tally| tally.truncated).count() as f64 / count,

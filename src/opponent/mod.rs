@@ -77,6 +77,14 @@ impl Opponents {
         ))
     }
 
+    /// As [`Opponents::check`], for play without a person at the terminal.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] that says what the game lacks, or that a person was named.
+    pub fn check_unattended(&self, game: &GameDef) -> Result<(), Box<Diagnostic>> {
+        if game.seats > 1 && self.spec(&game.name) == Spec::Human { Err(no_person()) } else { self.check(game) }
+    }
+
     /// The action of the opponent in this seat.
     ///
     /// # Errors
@@ -92,10 +100,15 @@ impl Opponents {
             Spec::Random => random::act(game, state, seat, stream),
             Spec::Bot => game.bot(state, seat, stream),
             Spec::Search(nodes) => search::act(&self.solved, nodes, game, state, seat, stream),
-            Spec::Human => Err(Box::new(
-                Diagnostic::error("opponent::human", "a person cannot sit in a rollout")
-                    .help("play yourself with `gift-host play GAME`"),
-            )),
+            Spec::Human => Err(no_person()),
         }
     }
+}
+
+fn no_person() -> Box<Diagnostic> {
+    Box::new(
+        Diagnostic::error("opponent::human", "a person cannot sit in a rollout")
+            .expected("`random`, `bot` or `search`")
+            .help("play yourself with `gift-host play GAME`"),
+    )
 }

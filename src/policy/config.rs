@@ -328,7 +328,8 @@ mod tests {
         let expected = "`config.json` is not usable: architecture `Qwen2ForCausalLM` is not supported; \
                         this version has `LlamaForCausalLM`";
         assert_eq!(parse(qwen), Err(expected.to_owned()));
-        let tiny = DecoderConfig::tiny(99).to_hugging_face();
+        // Heads of its own, since the replacements below name them.
+        let tiny = DecoderConfig { head_count: 4, kv_head_count: 2, ..DecoderConfig::tiny(99) }.to_hugging_face();
         for (from, to, word) in [
             ("\"mlp_bias\": false", "\"mlp_bias\": true", "mlp_bias"),
             ("\"silu\"", "\"gelu\"", "gelu"),

@@ -137,18 +137,21 @@ impl<'a> Slot<'a> {
         let Some(episode) = &mut self.episode else { return Ok(false) };
         let observation = episode.observation(seat, settings.observation == ObservationKind::Brief)?;
         let prompt = table.tokenizer.prompt(&observation);
-        if self.tokens.len() + prompt.len() + settings.max_new_tokens + 1 > settings.max_context {
+        let spellings: Option<Vec<Vec<u32>>> = match settings.constrain {
+            Constrain::Off => None,
+            Constrain::Legal => episode
+                .game()
+                .actions(episode.state(), seat)?
+                .map(|actions| actions.iter().map(|action| table.tokenizer.encode(action)).collect()),
+        };
+        // A constrained answer ends by itself, but may be longer than a free one.
+        let longest = spellings.iter().flatten().map(Vec::len).max().unwrap_or(settings.max_new_tokens);
+        if self.tokens.len() + prompt.len() + longest + 1 > settings.max_context {
             episode.truncate();
             self.is_cut = true;
             return Ok(false);
         }
-        let trie = match settings.constrain {
-            Constrain::Off => None,
-            Constrain::Legal => episode.game().actions(episode.state(), seat)?.map(|actions| {
-                let spellings = actions.iter().map(|action| table.tokenizer.encode(action));
-                (AnswerTrie::new(spellings, table.tokenizer.end()), AnswerTrie::ROOT)
-            }),
-        };
+        let trie = spellings.map(|spellings| (AnswerTrie::new(spellings, table.tokenizer.end()), AnswerTrie::ROOT));
         self.prompt_count += prompt.len();
         self.tokens.extend(prompt);
         self.texts.push((observation, String::new()));

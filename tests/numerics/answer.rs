@@ -91,7 +91,7 @@ fn hostile_texts_are_answered_in_bounded_time() {
         nested("(x=", ")"),
         format!("{}x", repeat("3^{1000}*").trim_end_matches('*')),
         format!("(x+y+z)^{{999}}{}", "*(x+1/7)^99".repeat(60)),
-        format!("{}1", r"\frac{1}{97x+".repeat(30)) + &"}".repeat(30),
+        format!("{}1", r"\frac{1}{97x+".repeat(30)) + "}".repeat(30).as_str(),
         "10^{10^{10}}".to_owned(),
         "9^9^9^9^9".to_owned(),
         "1e999999999999999999999".to_owned(),

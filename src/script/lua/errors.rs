@@ -140,6 +140,12 @@ impl Sources {
         }
         let told = self.told(error);
         let mut diagnostic = Diagnostic::error(told.code, told.message);
+        if told.code == "script::syntax" {
+            // The parser's messages are sentences; ours start in lower case.
+            let mut letters = diagnostic.message.chars();
+            let first = letters.next().map(|first| first.to_lowercase().to_string()).unwrap_or_default();
+            diagnostic.message = first + letters.as_str();
+        }
         if told.code == "script::memory" {
             diagnostic.message = format!("the script needs more than {} bytes of memory", limits.memory_bytes);
             diagnostic = diagnostic.help("look for a list or a string that keeps growing");
@@ -147,6 +153,9 @@ impl Sources {
             let _ = lua.gc_collect();
         } else if let Some(help) = self.help(&diagnostic.message, &told.frames) {
             diagnostic = diagnostic.help(help);
+        } else if told.code == "script::syntax" {
+            diagnostic =
+                diagnostic.help("look for a missing bracket, comma, quote or `end` here or in the lines above");
         }
         Box::new(self.placed(diagnostic, &told.frames))
     }

@@ -14,6 +14,8 @@ const MAX_SOURCE_BYTES: usize = 1 << 20;
 
 /// Frames of the author's stack that a diagnostic shows.
 const MAX_FRAMES: usize = 8;
+/// What mends most texts that do not parse.
+const SYNTAX_HELP: &str = "look for a missing bracket, comma, semicolon or quote here or in the lines above";
 
 /// What `gift.illegal` throws. A script that catches it takes the refusal back.
 #[derive(Clone)]
@@ -86,7 +88,8 @@ impl Sources {
 
     /// A text that does not parse.
     pub(super) fn syntax(&self, error: &ParseError) -> Box<Diagnostic> {
-        Box::new(Diagnostic::error("script::syntax", error.0.to_string()).at(span(&self.name, error.1)))
+        let message = lower_first(&error.0.to_string());
+        Box::new(Diagnostic::error("script::syntax", message).at(span(&self.name, error.1)).help(SYNTAX_HELP))
     }
 
     /// A call whose time was over. Rhai forgets where it was.
@@ -118,7 +121,9 @@ impl Sources {
         let (inner, file) = unwrap(error, &self.name, &mut places);
         let place = span(file, inner.position());
         let (code, message, help) = match inner {
-            EvalAltResult::ErrorParsing(error, _) => ("script::syntax", error.to_string(), None),
+            EvalAltResult::ErrorParsing(error, _) => {
+                ("script::syntax", lower_first(&error.to_string()), Some(SYNTAX_HELP))
+            }
             EvalAltResult::ErrorTerminated(..) | EvalAltResult::ErrorTooManyOperations(_) => {
                 return self.timeout(function, limits);
             }
