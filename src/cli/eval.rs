@@ -72,6 +72,9 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitSt
         matches.play_policy(&table, &super::train::evaluation_settings(&config, decoder.as_ref()))?
     };
     print(&rates, args.json, out)?;
+    for problem in rates.iter().filter_map(|rate| rate.problem.as_ref()) {
+        super::output::log(&problem.to_string());
+    }
     // Rates over nothing would be taken for a measurement.
     let lost: Vec<&str> = rates.iter().filter(|rate| rate.episodes == 0).map(|rate| rate.game.as_str()).collect();
     if !lost.is_empty() {

@@ -39,6 +39,9 @@ pub struct SuccessRate {
     pub turns: f64,
     /// Episodes that a fault of a script ended; they are in no other figure.
     pub voided: usize,
+    /// The first of those faults.
+    #[serde(skip)]
+    pub problem: Option<Diagnostic>,
 }
 
 /// A match: games, seats and seeds that any player can be put through.
@@ -94,7 +97,8 @@ impl Match {
                 })
                 .collect();
             let (groups, _) = play(table, &plans, settings)?;
-            let voided = groups.iter().map(|group| group.voided.len()).sum();
+            let voided: Vec<&Diagnostic> =
+                groups.iter().flat_map(|group| &group.voided).map(|voided| voided.problem.as_ref()).collect();
             let tallies: Vec<Tally> = groups
                 .iter()
                 .flat_map(|group| &group.trajectories)
@@ -111,7 +115,7 @@ impl Match {
                     }
                 })
                 .collect();
-            rates.push(summarize(game, table.opponents, &tallies, voided));
+            rates.push(summarize(game, table.opponents, &tallies, &voided));
         }
         Ok(rates)
     }
@@ -123,9 +127,10 @@ impl Match {
                 .into_par_iter()
                 .map(|episode| self.scripted_episode(game, episode, player, opponents))
                 .collect();
-            let voided = results.iter().filter(|result| result.is_err()).count();
-            let tallies: Vec<Tally> = results.into_iter().filter_map(Result::ok).collect();
-            summarize(game, opponents, &tallies, voided)
+            let voided: Vec<&Diagnostic> =
+                results.iter().filter_map(|result| result.as_ref().err().map(AsRef::as_ref)).collect();
+            let tallies: Vec<Tally> = results.iter().filter_map(|result| result.as_ref().ok()).copied().collect();
+            summarize(game, opponents, &tallies, &voided)
         };
         self.games.iter().map(rate_of).collect()
     }
@@ -162,7 +167,7 @@ impl Match {
     }
 }
 
-fn summarize(game: &GameDef, opponents: &Opponents, tallies: &[Tally], voided: usize) -> SuccessRate {
+fn summarize(game: &GameDef, opponents: &Opponents, tallies: &[Tally], voided: &[&Diagnostic]) -> SuccessRate {
     let episodes = tallies.len();
     let count = episodes.max(1) as f64;
     let answers = tallies.iter().map(|tally| tally.turns).sum::<usize>().max(1) as f64;
@@ -180,6 +185,7 @@ fn summarize(game: &GameDef, opponents: &Opponents, tallies: &[Tally], voided: u
         format_error: tallies.iter().map(|tally| tally.format_error).sum::<usize>() as f64 / answers,
         truncated: tallies.iter().filter(|tally| tally.truncated).count() as f64 / count,
         turns: tallies.iter().map(|tally| tally.turns).sum::<usize>() as f64 / count,
-        voided,
+        voided: voided.len(),
+        problem: voided.first().map(|&problem| problem.clone()),
     }
 }

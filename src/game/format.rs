@@ -57,7 +57,7 @@ mod tests {
             ("<think>a</think><answer>4</answer><answer>5</answer>", "5"),
             ("</answer><answer><think></think>", ""),
         ] {
-            assert_eq!(read(text).1, false, "{text}");
+            assert!(!read(text).1, "{text}");
             if !content.is_empty() {
                 assert_eq!(read(text).0, content, "{text}");
             }

@@ -72,6 +72,7 @@ fn parse(path: &Path, index: usize, line: &[u8]) -> Result<Record, Error> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test may read a file as it likes")]
 mod tests {
     use super::*;
 

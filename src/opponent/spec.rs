@@ -31,8 +31,11 @@ impl fmt::Display for Spec {
     }
 }
 
+/// The `SPEC` of most games, if there is one, and those of the games that are named.
+type Specs = (Option<Spec>, BTreeMap<String, Spec>);
+
 /// Reads `SPEC`, `SPEC,game=SPEC,…` or `game=SPEC,…`; the first part of the result is the `SPEC` of all other games.
-pub(super) fn parse(text: &str) -> Result<(Option<Spec>, BTreeMap<String, Spec>), Box<Diagnostic>> {
+pub(super) fn parse(text: &str) -> Result<Specs, Box<Diagnostic>> {
     let mut default = None;
     let mut by_game = BTreeMap::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {

@@ -84,6 +84,8 @@ impl Watcher {
         let pending = Arc::new(Mutex::new(Pending::default()));
         let shared = Arc::clone(&pending);
         let mut state = Candidates { seen: catalog.versions(), catalog: catalog.clone(), report };
+        // What was saved since the versions in service were stored is ready for the first rollout.
+        state.look(&shared);
         let thread = std::thread::Builder::new()
             .name("reload".to_owned())
             .stack_size(crate::script::STACK_BYTES)

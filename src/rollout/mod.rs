@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub use play::play;
-pub use types::{Group, StageRecord, Trajectory, TurnRecord, Voided};
+pub use types::{Culprit, Group, StageRecord, Trajectory, TurnRecord, Voided};
 
 /// One game of a group's trajectories.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use crate::game::{Action, Episode, EpisodeSummary, Seat, StageResult, Status, pa
 use crate::policy::{AnswerTrie, KvCache, Target, sample};
 use crate::seed::Stream;
 
-use super::{GroupPlan, RolloutSettings, StageRecord, Table, Trajectory, TurnRecord, Voided};
+use super::{Culprit, GroupPlan, RolloutSettings, StageRecord, Table, Trajectory, TurnRecord, Voided};
 
 /// Refused actions of an opponent before a random legal one is taken instead.
 const OPPONENT_TRIES: usize = 3;
@@ -52,6 +52,8 @@ pub(super) struct Slot<'a> {
     is_cut: bool,
     stages: Vec<StageRecord>,
     pub(super) voided: Option<Voided>,
+    /// The script that scores the trajectory at the moment; a fault is then its own, not the game's.
+    scorer: Option<Culprit>,
     reward: f64,
 }
 
@@ -76,6 +78,7 @@ impl<'a> Slot<'a> {
             is_cut: false,
             stages: Vec::new(),
             voided: None,
+            scorer: None,
             reward: 0.0,
         }
     }
@@ -93,9 +96,10 @@ impl<'a> Slot<'a> {
     pub(super) fn advance(&mut self, table: &Table<'_>, settings: &RolloutSettings) {
         if let Err(problem) = self.try_advance(table, settings) {
             let stage = &self.plan.stages[self.stages.len().min(self.plan.stages.len() - 1)];
+            let game = stage.game.name.clone();
             self.voided = Some(Voided {
-                game: stage.game.name.clone(),
-                version: stage.game.source.version.0.clone(),
+                culprit: self.scorer.take().unwrap_or_else(|| Culprit::Game(game.clone())),
+                game,
                 problem: Arc::from(problem),
             });
             self.waiting = Waiting::Nothing;
@@ -240,6 +244,7 @@ impl<'a> Slot<'a> {
             _ => (vec![0.0; stage.game.seats as usize], vec![false; stage.game.seats as usize]),
         };
         let sampled_count = self.targets.len() - self.sampled_before;
+        self.scorer = table.reward.map(|_| Culprit::Reward);
         let reward = match table.reward {
             None => score + penalty,
             Some(script) => script.reward(&EpisodeSummary {
@@ -255,6 +260,7 @@ impl<'a> Slot<'a> {
                 truncated,
             })?,
         };
+        self.scorer = None;
         let turns = episode.turns().iter().zip(texts).map(|(turn, (observation, answer))| TurnRecord {
             seat: turn.seat.0,
             observation,
@@ -287,6 +293,7 @@ impl<'a> Slot<'a> {
             .iter()
             .map(|stage| StageResult { game: stage.game.clone(), reward: stage.reward, success: stage.success })
             .collect();
+        self.scorer = Some(Culprit::Nest);
         self.reward = table.nest.reward(&results)?;
         Ok(())
     }

@@ -89,13 +89,24 @@ impl Trajectory {
     }
 }
 
+/// The script that an episode was lost to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Culprit {
+    /// A game's script, or an opponent in it.
+    Game(String),
+    /// The nest's joint reward.
+    Nest,
+    /// The reward script.
+    Reward,
+}
+
 /// An episode that was lost to a fault of a script or an opponent: it leaves its group and is counted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Voided {
-    /// The game that failed.
+    /// The game that was played.
     pub game: String,
-    /// Version of its script.
-    pub version: String,
+    /// The script at fault.
+    pub culprit: Culprit,
     /// What happened.
     pub problem: Arc<crate::diag::Diagnostic>,
 }

@@ -71,12 +71,6 @@ impl Tally {
         self.updates.extend(stats);
     }
 
-    /// Shares of lost episodes, by game.
-    pub(super) fn voided_shares(&self) -> BTreeMap<String, f64> {
-        let share = |tally: &GameTally| tally.voided as f64 / (tally.voided + tally.episodes).max(1) as f64;
-        self.by_game.iter().map(|(game, tally)| (game.clone(), share(tally))).collect()
-    }
-
     /// Moves each played game's running rates towards this iteration's.
     pub(super) fn update_stats(&self, stats: &mut BTreeMap<String, GameStats>, weight: f64) {
         for (game, tally) in self.by_game.iter().filter(|(_, tally)| tally.episodes > 0) {

@@ -4,10 +4,10 @@
 mod episodes; // the episodes file of a step
 mod figures; // figures from groups and updates
 mod plan; // what an iteration plays
+mod retire; // versions that lose too many episodes
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::advantage::{AdvantageEstimator, EstimatorState, GroupFilter, build_es
 use crate::checkpoint::{self, RunState};
 use crate::config::RunConfig;
 use crate::diag::Diagnostic;
-use crate::game::{GameDef, GameStats};
+use crate::game::GameStats;
 use crate::opponent::Opponents;
 use crate::policy::{Decoder, NamedTensor, Sampling, TensorKind, Tokenizer};
 use crate::reload::{Catalog, Watcher};
@@ -26,6 +26,8 @@ use crate::train::{Batch, Learner, UpdateContext};
 
 pub use episodes::{ScoredTrajectory, line as episode_line, write as write_episodes};
 pub use figures::Figures;
+
+use retire::LastGood;
 
 /// How fast a game's running success rate follows (the statistics that adaptive nests are given).
 const STATS_WEIGHT: f64 = 0.2;
@@ -80,8 +82,7 @@ pub struct TrainRun {
     filter: Box<dyn GroupFilter + Send>,
     learner: Learner,
     stats: BTreeMap<String, GameStats>,
-    /// The last version of each game that did not void too many episodes.
-    last_good: BTreeMap<String, Arc<GameDef>>,
+    last_good: LastGood,
     clock: fn() -> Duration,
 }
 
@@ -163,14 +164,13 @@ impl TrainRun {
         opponents: Opponents,
         clock: fn() -> Duration,
     ) -> Self {
-        let last_good = catalog.games.iter().map(|game| (game.name.clone(), Arc::clone(game))).collect();
         Self {
             estimator: build_estimator(&config.advantage),
             filter: build_filter(&config.filter),
             learner: Learner::new(&config.loss, &config.optimizer),
             step: 0,
             stats: BTreeMap::new(),
-            last_good,
+            last_good: LastGood::new(&catalog),
             config,
             catalog,
             decoder,
@@ -181,7 +181,8 @@ impl TrainRun {
         }
     }
 
-    /// One iteration. If it fails, the counters are as before and a checkpoint taken now resumes at this iteration.
+    /// One iteration. If it fails, the counters are as before, and unless it had trained on an earlier stage already
+    /// (coordinated subtask training) a checkpoint taken now resumes at this iteration.
     ///
     /// # Errors
     /// [`Error`]; [`crate::rollout::Error::Interrupted`] if the flag was set.
@@ -194,7 +195,15 @@ impl TrainRun {
             members: self.config.rollout.group_size,
             seat: self.config.seat,
         };
-        let rounds = plan::plan_rounds(&self.catalog, &self.stats, size, seed, step)?;
+        let mut problems = Vec::new();
+        let plan = |catalog: &Catalog| plan::plan_rounds(catalog, &self.stats, size, seed, step);
+        let rounds = match plan(&self.catalog) {
+            Err(problem) if self.last_good.go_back_to_nest(&mut self.catalog) => {
+                problems.push((*problem).note("the nest goes back to its last good version"));
+                plan(&self.catalog)?
+            }
+            result => result?,
+        };
         let settings = rollout_settings(&self.config, self.decoder.as_ref());
         let versions = self.active_versions();
         let mut tally = figures::Tally::default();
@@ -205,6 +214,7 @@ impl TrainRun {
             // whole iterations only.
             let flag = if round == 0 { interrupt } else { &never };
             let (groups, stats) = play(&self.table(flag), &plans, &settings)?;
+            problems.extend(self.last_good.review(&mut self.catalog, &groups, self.config.scripts.max_voided_share)?);
             tally.add_rollout(&groups, stats);
             // Score
             let advantages =
@@ -238,7 +248,6 @@ impl TrainRun {
         }
         self.step = step;
         tally.update_stats(&mut self.stats, STATS_WEIGHT);
-        let problems = self.retire_failing_versions(&tally.voided_shares(), &scored)?;
         Ok(IterationReport { step, figures: tally.figures(), versions, reloaded, problems, groups: scored })
     }
 
@@ -262,47 +271,6 @@ impl TrainRun {
         let reward = self.catalog.reward.as_ref();
         versions.extend(reward.map(|reward| ("reward".to_owned(), reward.source.version.clone())));
         versions
-    }
-
-    /// Replaces versions that voided more episodes than the settings allow by the last good ones.
-    fn retire_failing_versions(
-        &mut self,
-        voided_shares: &BTreeMap<String, f64>,
-        groups: &[ScoredGroup],
-    ) -> Result<Vec<Diagnostic>, Error> {
-        let mut problems = Vec::new();
-        for (game, &share) in voided_shares {
-            let Some(active) = self.catalog.game(game).cloned() else { continue };
-            let lost = groups.iter().flat_map(|scored| &scored.group.voided).find(|voided| voided.game == *game);
-            if let Some(lost) = lost {
-                let note = format!("{:.0} % of the episodes of `{game}` were lost in this iteration", share * 100.0);
-                problems.push((*lost.problem).clone().note(note));
-            }
-            if share <= self.config.scripts.max_voided_share {
-                self.last_good.insert(game.clone(), active);
-                continue;
-            }
-            let good = self.last_good.get(game).filter(|good| good.source.version != active.source.version).cloned();
-            let problem = Diagnostic::error(
-                "run::failing_version",
-                format!("version {} of `{game}` fails too often", active.source.version.short()),
-            )
-            .expected(format!(
-                "at most {:.0} % lost episodes (`scripts.max_voided_share`)",
-                self.config.scripts.max_voided_share * 100.0
-            ))
-            .found(format!("{:.0} %", share * 100.0))
-            .help("mend the script and save it; the reason stands above");
-            let Some(good) = good else {
-                let cause = problems.pop().map_or_else(String::new, |cause| format!("{cause}\n"));
-                return Err(Error::Script(Box::new(
-                    problem.note(format!("{cause}there is no earlier version to go back to")),
-                )));
-            };
-            problems.push(problem.note(format!("`{game}` goes back to version {}", good.source.version.short())));
-            self.catalog.replace_game(good);
-        }
-        Ok(problems)
     }
 
     /// Writes a checkpoint below the run directory, with every script version that it needs, and returns its folder.

@@ -190,8 +190,8 @@ fn gradients_are_clipped_and_the_rate_warms_up() {
     let mut learner = Learner::new(&Loss::default(), &optimizer);
     let stats = learner.update(&mut decoder, None, &batch(&samples), &CONTEXT).unwrap();
     assert_eq!(decoder.steps.iter().map(|step| step.step).collect::<Vec<_>>(), [1, 2]);
-    assert_eq!(decoder.steps[0].learning_rate, 1e-3 / 4.0);
-    assert_eq!(stats.learning_rate, 1e-3 / 2.0);
+    assert_eq!(decoder.steps[0].learning_rate, optimizer.learning_rate / 4.0);
+    assert_eq!(stats.learning_rate, optimizer.learning_rate / 2.0);
     assert!(stats.grad_norm > 0.1 && decoder.steps.iter().all(|step| step.gradient_scale < 0.1), "{stats:?}");
 }
 

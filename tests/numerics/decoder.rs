@@ -36,11 +36,14 @@ fn untied() -> DecoderConfig {
 fn weights(config: &DecoderConfig, seed: u64) -> Vec<NamedTensor> {
     let mut weights = initial_weights(config, Seed::new(seed));
     for (index, tensor) in weights.iter_mut().enumerate() {
-        let mut stream = Seed::new(seed).child("norm", index as u64).stream();
-        let norm = tensor.shape.len() == 1;
-        tensor.data.iter_mut().for_each(|value| {
-            *value = if norm { 1.0 + 0.2 * stream.normal() as f32 } else { *value * 12.0 };
-        });
+        let mut stream = Seed::new(seed).child("test", index as u64).stream();
+        let ends_in_stream = tensor.name.ends_with("o_proj.weight") || tensor.name.ends_with("down_proj.weight");
+        let (mean, deviation) = match (tensor.shape.len(), ends_in_stream) {
+            (1, _) => (1.0, 0.2),
+            (_, true) => (0.0, 0.12),
+            (_, false) => (0.0, 0.24),
+        };
+        tensor.data.iter_mut().for_each(|value| *value = mean + deviation * stream.normal() as f32);
     }
     weights
 }

@@ -1,7 +1,9 @@
 //! Arithmetic against plain `f64` loops, stored values of other programs, finite differences and properties. The scripts
 //! that made the stored values stand beside them in `data/`.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod advantage;
 mod answer;
+mod decoder;
 mod loss;
 mod nash;

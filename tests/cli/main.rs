@@ -1,0 +1,12 @@
+//! The binary as people call it: in a temporary folder, with its whole output as inline snapshots. What differs from run
+//! to run (folders, times, speeds, hashes) is filtered; the exit status stands first.
+
+mod bad_results; // what scripts return and call wrongly
+mod bad_scripts; // scripts that are wrong, with place and fix
+mod bad_usage; // flags, settings and names that are wrong
+mod check; // the contract of games
+mod disks; // folders in use, full disks, checkpoints that were cut
+mod eval; // rates of a policy and of scripted players
+mod play_and_new; // one episode in the terminal, a game to start from
+mod support; // a folder, the binary, filters
+mod train; // a short run and its directory

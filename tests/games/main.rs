@@ -1,0 +1,12 @@
+//! Games and the scripts beside them: one contract in both languages, every game of `games/` through the random battery
+//! and a stored playthrough, and what single games promise. Plays without a language model.
+
+mod battery; // what every game must keep, by random play
+mod conformance; // Lua and Rhai behind one interface
+mod dataset; // math problems from a user's file
+mod matrix; // success is a place in an equilibrium
+mod nests; // every nest and reward script that is shipped
+mod perfect_play; // the search opponent against theory
+mod playthrough; // one stored episode a game
+mod support; // loading games, threads with a deep stack
+mod twins; // tic-tac-toe in Lua and in Rhai

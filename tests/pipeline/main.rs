@@ -1,0 +1,12 @@
+//! The whole way from scripts to new weights: borders between rooms, the same bytes for the same seed, resuming,
+//! reloading while playing, what an episodes file holds, faults of scripts, and a policy that learns.
+
+mod binary; // running the program itself
+mod borders; // which room may use which
+mod determinism; // the same seed gives the same bytes
+mod learning; // a tiny policy whose reward rises
+mod recompute; // an update from the episodes file alone
+mod reloading; // saving scripts while a run plays
+mod resume; // stopping and going on changes nothing
+mod support; // small runs inside the test
+mod voided; // episodes lost to a fault of a script

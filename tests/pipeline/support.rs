@@ -1,0 +1,151 @@
+//! Small training runs inside the test process: a decoder of some ten thousand parameters, games in a temporary folder,
+//! a clock that stands still.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use gift_host::config::{RunConfig, from_toml};
+use gift_host::game::{GameDef, Nest, ScriptHost};
+use gift_host::opponent::Opponents;
+use gift_host::policy::{CpuDecoder, Decoder, DecoderConfig, NamedTensor, TensorKind, Tokenizer, initial_weights};
+use gift_host::reload::{Catalog, read_source};
+use gift_host::run::{IterationReport, TrainRun};
+use gift_host::script::{Limits, STACK_BYTES, Value};
+use gift_host::seed::Seed;
+
+/// One turn: name the digit that is shown.
+pub(crate) const ECHO: &str = r#"local game = { name = "echo", seats = 1, max_turns = 1 }
+function game.init(rng, options) return { digit = rng:int(1, 4), done = false, right = false } end
+function game.to_act(state) if state.done then return nil end return 1 end
+function game.observe(state, seat) return "Name this digit: " .. state.digit end
+function game.brief(state, seat) return "e" .. state.digit end
+function game.actions(state, seat) return { "1", "2", "3", "4" } end
+function game.apply(state, seat, action)
+  if not table.find({ "1", "2", "3", "4" }, action) then gift.illegal("answer with a digit from 1 to 4") end
+  state.done, state.right = true, action == tostring(state.digit)
+  return state
+end
+function game.outcome(state) return { scores = { state.right and 1 or 0 }, success = { state.right } } end
+function game.bot(state, seat, rng) return tostring(state.digit) end
+return game
+"#;
+
+/// Settings that results of the tests depend on, whatever the defaults are.
+const SETTINGS: &[&str] = &[
+    "seed=5",
+    "steps=30",
+    "opponent=random",
+    "rollout.groups=4",
+    "rollout.group_size=4",
+    "rollout.max_new_tokens=8",
+    "decode.temperature=1.0",
+    "decode.constrain=legal",
+    "decode.observation=brief",
+    "decode.format=bare",
+    "advantage.estimator=mean_std",
+    "filter.kind=reward_std",
+    "filter.ratio=1.0",
+    "loss.aggregation=token_mean",
+    "loss.kl_coefficient=0.0",
+    "loss.entropy_coefficient=0.0",
+    "optimizer.learning_rate=0.003",
+    "optimizer.warmup_updates=0",
+    "optimizer.schedule=constant",
+    "optimizer.minibatch=0",
+    "optimizer.epochs=1",
+];
+
+/// A temporary folder with scripts.
+pub(crate) struct Lab {
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+}
+
+/// A pool of this many threads with the stacks that scripts need; everything of a run happens in it.
+pub(crate) fn pool(threads: usize) -> rayon::ThreadPool {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK_BYTES).build().expect("a pool")
+}
+
+/// Limits that a busy machine does not run into.
+pub(crate) fn host() -> ScriptHost {
+    ScriptHost::new(Limits { call: Duration::from_secs(20), ..Limits::default() }, Vec::new())
+}
+
+/// The settings of the tests, then `more`.
+pub(crate) fn config(more: &[&str]) -> RunConfig {
+    let pairs: Vec<String> = SETTINGS.iter().chain(more).map(|pair| (*pair).to_owned()).collect();
+    from_toml(None, &pairs).unwrap_or_else(|problem| panic!("{problem}"))
+}
+
+/// A version of a game that need not pass the check of a reload.
+pub(crate) fn game(path: &Path) -> Arc<GameDef> {
+    let source = read_source(path).unwrap_or_else(|problem| panic!("{problem}"));
+    let options = Value::Map(std::collections::BTreeMap::new());
+    Arc::new(GameDef::compile(&source, options, &host()).unwrap_or_else(|problem| panic!("{problem}")))
+}
+
+/// A catalog of games that are not checked.
+pub(crate) fn unchecked(games: Vec<Arc<GameDef>>) -> Catalog {
+    let names = games.iter().map(|game| game.name.clone()).collect();
+    let host = host();
+    let nest = Arc::new(Nest::in_order(names, &host));
+    Catalog { games, nest, reward: None, options: std::collections::BTreeMap::new(), host }
+}
+
+/// A checked catalog, as `train` loads it.
+pub(crate) fn catalog(games: &[PathBuf], nest: Option<&Path>, reward: Option<&Path>) -> Catalog {
+    Catalog::load(games, nest, reward, std::collections::BTreeMap::new(), host())
+        .unwrap_or_else(|problem| panic!("{problem}"))
+}
+
+/// The model of the tests, with the same first weights every time.
+pub(crate) fn decoder() -> Box<dyn Decoder> {
+    let config = DecoderConfig {
+        vocab_size: Tokenizer::Bytes.vocabulary_size(),
+        hidden_size: 32,
+        intermediate_size: 64,
+        layer_count: 2,
+        head_count: 2,
+        kv_head_count: 1,
+        head_dim: 16,
+        rope_theta: 10_000.0,
+        rms_norm_eps: 1e-5,
+        tied_embeddings: true,
+        max_positions: 1024,
+    };
+    let weights = initial_weights(&config, Seed::new(1));
+    Box::new(CpuDecoder::new(config, &weights).expect("a decoder"))
+}
+
+/// A run at its start.
+pub(crate) fn start(config: RunConfig, catalog: Catalog) -> TrainRun {
+    let opponents = Opponents::parse(&config.opponent).unwrap_or_else(|problem| panic!("{problem}"));
+    TrainRun::new(config, catalog, decoder(), None, Tokenizer::Bytes, opponents, || Duration::ZERO)
+}
+
+/// One iteration that must succeed.
+pub(crate) fn iterate(run: &mut TrainRun) -> IterationReport {
+    run.iterate(None, &AtomicBool::new(false)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+pub(crate) fn weights(run: &TrainRun) -> Vec<NamedTensor> {
+    run.decoder.tensors(TensorKind::Weight).expect("weights")
+}
