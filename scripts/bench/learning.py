@@ -88,7 +88,7 @@ def train(name, seed, episodes):
         return {
             "experiment": name,
             "seed": seed,
-            "command": "gift-host " + " ".join(arguments[:-2]).replace(str(out), "RUN"),
+            "command": "gift-host " + " ".join(arguments).replace(str(out), "RUN"),
             "seconds": round(seconds),
             "before": evaluate(experiment["games"], episodes, ["--model", "tiny"]),
             "after": evaluate(experiment["games"], episodes, ["--model", str(out)]),
