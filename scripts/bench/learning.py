@@ -10,7 +10,8 @@ Experiments:
   matrix      the nine matrix games; success is an action of an equilibrium
   f_i2_*      math at level 1 and tic-tac-toe, nested, mixed and CST, with the same number of episodes each
 
-Set GIFT_HOST to measure another binary. Every job is one thread, so that results of several jobs at once compare; results do not depend on the number of threads.
+Set GIFT_HOST to measure another binary. Every job is one thread, so that the times of several jobs at once compare;
+results do not depend on the number of threads.
 Needs only Python's own library.
 """
 
@@ -79,8 +80,8 @@ def train(name, seed, episodes):
                      "--seed", str(seed), "--out", str(out)]
         if "nest" in experiment:
             arguments += ["--nest", f"scripts/nests/{experiment['nest']}.lua"]
-        for pair in [f"rollout.groups={experiment['groups']}", "optimizer.learning_rate=5e-4", "threads=1",
-                     "evaluation.episodes=0", "checkpoint_every=0", "episodes_every=0"]:
+        for pair in [f"rollout.groups={experiment['groups']}", "optimizer.learning_rate=5e-4", "optimizer.schedule=cosine",
+                     "threads=1", "evaluation.episodes=0", "checkpoint_every=0", "episodes_every=0"]:
             arguments += ["--set", pair]
         started = time.monotonic()
         call(arguments)

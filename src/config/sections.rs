@@ -200,8 +200,9 @@ section! {
         max_gradient_norm: f64 = 1.0,
         /// Updates over which the learning rate rises from 0.
         warmup_updates: u64 = 10,
-        /// What the learning rate does afterwards.
-        schedule: Schedule = Schedule::Cosine,
+        /// What the learning rate does afterwards. A constant rate needs no end: a run may stop at any iteration and go on
+        /// further, and equals the one that was never stopped.
+        schedule: Schedule = Schedule::Constant,
         /// `cosine`: the share of the highest learning rate that is left in the last iteration.
         final_share: f64 = 0.1,
         /// Trajectories a minibatch (one update each); 0 takes all that are kept.

@@ -32,7 +32,13 @@ mod tests {
 
     #[test]
     fn warms_up_over_updates_and_falls_over_iterations() {
-        let settings = Optimizer { learning_rate: 1.0, warmup_updates: 4, final_share: 0.1, ..Optimizer::default() };
+        let settings = Optimizer {
+            learning_rate: 1.0,
+            warmup_updates: 4,
+            final_share: 0.1,
+            schedule: Schedule::Cosine,
+            ..Optimizer::default()
+        };
         let rate = |update, iteration| learning_rate(&settings, update, iteration, 101);
         assert_eq!(rate(1, 1), 0.25);
         assert_eq!(rate(4, 1), 1.0);
@@ -47,7 +53,7 @@ mod tests {
     fn constant_stays_and_short_runs_are_finite() {
         let constant = Optimizer { schedule: Schedule::Constant, warmup_updates: 0, ..Optimizer::default() };
         assert_eq!(learning_rate(&constant, 1, 77, 100), constant.learning_rate);
-        let cosine = Optimizer { warmup_updates: 0, ..Optimizer::default() };
+        let cosine = Optimizer { warmup_updates: 0, schedule: Schedule::Cosine, ..Optimizer::default() };
         assert_eq!(learning_rate(&cosine, 1, 1, 1), cosine.learning_rate);
         assert_eq!(learning_rate(&cosine, 1, 0, 0), cosine.learning_rate);
     }
