@@ -140,7 +140,7 @@ impl Default for RunConfig {
             dtype: "auto".to_owned(),
             opponent: DEFAULT_OPPONENT.to_owned(),
             seat: 0,
-            steps: 200,
+            steps: 120,
             seed: 0,
             out: None,
             checkpoint_every: 50,
