@@ -7,14 +7,15 @@ use crate::diag::Diagnostic;
 use crate::game::{GameDef, Nest, RewardScript};
 use crate::reload::Catalog;
 use crate::rollout::{Culprit, Group};
-use crate::script::{Source, Version};
+use crate::script::Version;
 
-/// The versions that were last seen to work.
+/// The versions that were seen to work, the newest last. A version that works in most episodes and fails in some may be
+/// among them, so the earlier ones are kept too.
 #[derive(Debug)]
 pub(super) struct LastGood {
-    games: BTreeMap<String, Arc<GameDef>>,
-    nest: Arc<Nest>,
-    reward: Option<Arc<RewardScript>>,
+    games: BTreeMap<String, Vec<Arc<GameDef>>>,
+    nests: Vec<Arc<Nest>>,
+    rewards: Vec<Arc<RewardScript>>,
 }
 
 /// Episodes that a script took part in, and those that it lost.
@@ -35,9 +36,9 @@ impl LastGood {
     /// The versions that a run starts with.
     pub(super) fn new(catalog: &Catalog) -> Self {
         Self {
-            games: catalog.games.iter().map(|game| (game.name.clone(), Arc::clone(game))).collect(),
-            nest: Arc::clone(&catalog.nest),
-            reward: catalog.reward.clone(),
+            games: catalog.games.iter().map(|game| (game.name.clone(), vec![Arc::clone(game)])).collect(),
+            nests: vec![Arc::clone(&catalog.nest)],
+            rewards: catalog.reward.iter().cloned().collect(),
         }
     }
 
@@ -83,8 +84,8 @@ impl LastGood {
         Ok(problems)
     }
 
-    /// Puts the last good nest in service; false if it is there already.
-    pub(super) fn go_back_to_nest(&self, catalog: &mut Catalog) -> bool {
+    /// Puts the last good nest in service; false if there is no other.
+    pub(super) fn go_back_to_nest(&mut self, catalog: &mut Catalog) -> bool {
         self.go_back(&Culprit::Nest, catalog).is_some()
     }
 
@@ -92,38 +93,56 @@ impl LastGood {
         match culprit {
             Culprit::Game(name) => {
                 if let Some(game) = catalog.game(name) {
-                    self.games.insert(name.clone(), Arc::clone(game));
+                    remember(self.games.entry(name.clone()).or_default(), game, |game| Some(&game.source.version));
                 }
             }
-            Culprit::Nest => self.nest = Arc::clone(&catalog.nest),
-            Culprit::Reward => self.reward.clone_from(&catalog.reward),
+            Culprit::Nest => remember(&mut self.nests, &catalog.nest, nest_version),
+            Culprit::Reward => {
+                if let Some(reward) = &catalog.reward {
+                    remember(&mut self.rewards, reward, |reward| Some(&reward.source.version));
+                }
+            }
         }
     }
 
-    /// Puts the last good version in service and returns it, if it is another one than the active.
-    fn go_back(&self, culprit: &Culprit, catalog: &mut Catalog) -> Option<Version> {
+    /// Forgets the active version, puts the last good one before it in service and returns that one's version.
+    fn go_back(&mut self, culprit: &Culprit, catalog: &mut Catalog) -> Option<Version> {
         let (_, active) = active_version(culprit, catalog)?;
-        let other = |source: &Source| (source.version != active).then(|| source.version.clone());
         match culprit {
             Culprit::Game(name) => {
-                let good = self.games.get(name)?;
-                let version = other(&good.source)?;
+                let known = self.games.get_mut(name)?;
+                known.retain(|game| game.source.version != active);
+                let good = known.last()?;
                 catalog.replace_game(Arc::clone(good));
-                Some(version)
+                Some(good.source.version.clone())
             }
             Culprit::Nest => {
-                let version = other(self.nest.source.as_ref()?)?;
-                catalog.nest = Arc::clone(&self.nest);
-                Some(version)
+                self.nests.retain(|nest| nest_version(nest) != Some(&active));
+                let good = self.nests.last()?;
+                catalog.nest = Arc::clone(good);
+                nest_version(good).cloned()
             }
             Culprit::Reward => {
-                let good = self.reward.as_ref()?;
-                let version = other(&good.source)?;
+                self.rewards.retain(|reward| reward.source.version != active);
+                let good = self.rewards.last()?;
                 catalog.reward = Some(Arc::clone(good));
-                Some(version)
+                Some(good.source.version.clone())
             }
         }
     }
+}
+
+fn nest_version(nest: &Nest) -> Option<&Version> {
+    nest.source.as_ref().map(|source| &source.version)
+}
+
+/// Makes a version the newest of those that worked.
+fn remember<T>(known: &mut Vec<Arc<T>>, item: &Arc<T>, version: impl Fn(&T) -> Option<&Version>) {
+    if known.last().is_some_and(|last| version(last) == version(item)) {
+        return;
+    }
+    known.retain(|other| version(other) != version(item));
+    known.push(Arc::clone(item));
 }
 
 /// Name and version of the script in service.
@@ -154,4 +173,76 @@ fn losses(groups: &[Group]) -> BTreeMap<Culprit, Losses> {
         }
     }
     losses
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::game::ScriptHost;
+    use crate::rollout::{StageRecord, Trajectory, Voided};
+    use crate::script::{Language, Source};
+    use crate::seed::Seed;
+
+    const GAME: &str = "return { name = 'g', seats = 1, max_turns = 1, init = function() return {} end, \
+        to_act = function(s) if s.done then return nil end return 1 end, observe = function() return 'o' end, \
+        apply = function(s) s.done = true return s end, \
+        outcome = function() return { scores = { 1 }, success = { true } } end }";
+
+    fn catalog(comment: &str) -> Catalog {
+        let text = format!("-- {comment}\n{GAME}");
+        let source = Source::new(Path::new("g.lua"), Language::Lua, &text, BTreeMap::new());
+        Catalog::from_sources(vec![source], None, None, BTreeMap::new(), ScriptHost::default()).unwrap()
+    }
+
+    fn played() -> Group {
+        let stage = StageRecord {
+            game: "g".to_owned(),
+            version: String::new(),
+            seed: Seed::new(0),
+            seat: 1,
+            turns: Vec::new(),
+            scores: vec![1.0],
+            reward: 1.0,
+            success: true,
+            truncated: false,
+            sampled_count: 0,
+        };
+        let trajectory = Trajectory {
+            id: String::new(),
+            group: 0,
+            member: 0,
+            stages: vec![stage],
+            tokens: Vec::new(),
+            targets: Vec::new(),
+            log_probs: Vec::new(),
+            reward: 1.0,
+            success: true,
+            truncated: false,
+        };
+        Group { trajectories: vec![trajectory], ..Group::default() }
+    }
+
+    fn lost() -> Group {
+        let problem = Arc::new(Diagnostic::error("script::runtime", "boom"));
+        let voided = Voided { game: "g".to_owned(), culprit: Culprit::Game("g".to_owned()), problem };
+        Group { voided: vec![voided], ..Group::default() }
+    }
+
+    /// Found by a user: a script that fails on few seeds works for an iteration and fails in a later one.
+    #[test]
+    fn a_version_that_worked_for_a_while_gives_way_to_the_one_before_it() {
+        let (mut catalog, flaky) = (catalog("good"), catalog("flaky"));
+        let good = catalog.games[0].source.version.clone();
+        let mut last_good = LastGood::new(&catalog);
+        assert!(last_good.review(&mut catalog, &[played()], 0.25).unwrap().is_empty());
+        catalog.replace_game(Arc::clone(&flaky.games[0]));
+        assert!(last_good.review(&mut catalog, &[played()], 0.25).unwrap().is_empty());
+        let problems = last_good.review(&mut catalog, &[played(), lost()], 0.25).unwrap();
+        assert!(problems.iter().any(|problem| problem.to_string().contains("goes back to version")), "{problems:?}");
+        assert_eq!(catalog.games[0].source.version, good);
+        // Nothing is left to go back to, so the next failure stops the run.
+        assert!(last_good.review(&mut catalog, &[lost()], 0.25).is_err());
+    }
 }
