@@ -49,11 +49,6 @@ impl Opponents {
         self.by_game.get(game).copied().unwrap_or(self.default)
     }
 
-    /// The games that were named by `game=SPEC`.
-    pub fn named_games(&self) -> impl Iterator<Item = &str> {
-        self.by_game.keys().map(String::as_str)
-    }
-
     /// Whether this opponent can play the game at all; games for one seat need none.
     ///
     /// # Errors
