@@ -5,8 +5,7 @@
 --
 -- Options (`games.spy.<key>`):
 --   describe  "free" (default): a description is any text of 1 to 200 characters;
---             "attributes": a description is one word of a short list, named by its letter, for models that have no
---             language.
+--             "attributes": a description is one word of a numbered list, for models that have no language.
 --   decoys    attribute mode: how many words of each list do not fit the player's own word (0 to 4, default 2).
 
 ---@type gift.Game
@@ -16,9 +15,7 @@ local SEATS = 4
 local ROUNDS = 2
 local MAX_CHARACTERS = 200
 local FORM = "<think>...</think><answer>...</answer>"
-local LETTERS = { "a", "b", "c", "d", "e", "f", "g", "h" } -- the words of a hand, in its order
--- Marks of the seats in a brief, by suspicion: the number itself stands for the most suspicious.
-local SUSPECTS = { "abcd", "efgh", "ABCD", "1234" }
+local SEAT_LETTERS = "abcd" -- seats in a brief that are not the most suspicious
 local BROAD_WEIGHT = 4 -- how much a bot prefers broad attributes, see `bot_description`
 
 local words = require("words")
@@ -83,25 +80,19 @@ local function descriptions_of(state, seat)
   return list
 end
 
--- The letters a seat may still choose from in attribute mode, in order.
+-- The numbers of the words that a seat may still choose from in attribute mode.
 local function choices_of(state, seat)
   local used, choices = descriptions_of(state, seat), {}
-  for index, attribute in ipairs(state.hands[seat]) do
-    if not words.contains(used, attribute) then choices[#choices + 1] = LETTERS[index] end
+  for number, attribute in ipairs(state.hands[seat]) do
+    if not words.contains(used, attribute) then choices[#choices + 1] = tostring(number) end
   end
   return choices
 end
 
--- The letter of a word in the seat's hand, or nil.
-local function letter_of(state, seat, attribute)
-  local index = table.find(state.hands[seat], attribute)
-  return index and LETTERS[index]
-end
-
--- The word of a hand's letter, or nil.
-local function word_at(state, seat, letter)
-  local index = table.find(LETTERS, letter)
-  return index and state.hands[seat][index]
+-- The number of a word in the seat's hand as text, or nil.
+local function number_of(state, seat, attribute)
+  local number = table.find(state.hands[seat], attribute)
+  return number and tostring(number)
 end
 
 -- The attributes of the own word that the seat has not named yet and may name, sorted.
@@ -264,11 +255,11 @@ function game.observe(state, seat)
     end
     if state.describe == "attributes" then
       local choices = {}
-      for _, letter in ipairs(choices_of(state, seat)) do
-        choices[#choices + 1] = letter .. ") " .. word_at(state, seat, letter)
+      for _, number in ipairs(choices_of(state, seat)) do
+        choices[#choices + 1] = number .. ") " .. state.hands[seat][tonumber(number)]
       end
       ask = ask .. " Your description is one of these words (not all of them fit your word): "
-        .. table.concat(choices, ", ") .. ". Give only its letter as answer, in the form " .. FORM
+        .. table.concat(choices, ", ") .. ". Give only its number as answer, in the form " .. FORM
     else
       ask = ask .. " Give only the description as answer, at most " .. MAX_CHARACTERS .. " characters, in the form " .. FORM
     end
@@ -302,40 +293,51 @@ local function suspicion(state, seat, other)
   return unknown > 1 and 1 or 0
 end
 
--- The other seats, each by the mark of its number for how suspicious it is.
+-- The other seats that are the most suspicious, as texts; all of them if none is.
 local function suspects(state, seat)
-  local parts = {}
+  local worst, list = -1, {}
   for other = 1, SEATS do
-    if other ~= seat then parts[#parts + 1] = SUSPECTS[suspicion(state, seat, other) + 1]:sub(other, other) end
+    if other ~= seat then
+      local level = suspicion(state, seat, other)
+      if level > worst then
+        worst, list = level, {}
+      end
+      if level == worst then list[#list + 1] = tostring(other) end
+    end
   end
-  return table.concat(parts)
+  return list
 end
 
--- Every byte says by itself what it stands for, which is what a small model can learn. Vote: `V|ab3`, a mark for each
--- other seat (see SUSPECTS). Description in attribute mode: `D2|aCe`, the letters of the own words that fit, in upper
--- case where somebody else has named the word; decoys are absent, as leaving them out is to know the word. Description
--- in free text: `D2|said/rest`, the fitting words themselves, those that somebody else has named before the slash.
+-- What a small model can learn: digits are the answers that make sense. Vote: `V|a3d`, the other seats, those by number
+-- whose descriptions fit the own word least. Description in attribute mode: `D2|3/16`, the numbers of the words that fit
+-- the own word, those that somebody else has named before the slash; decoys are absent, as leaving them out is to know
+-- the word. Description in free text: `D2|said/rest`, the fitting words themselves.
 function game.brief(state, seat)
-  if is_vote(state) then return "V|" .. suspects(state, seat) end
+  if is_vote(state) then
+    local worst, parts = suspects(state, seat), {}
+    for other = 1, SEATS do
+      if table.find(worst, tostring(other)) then
+        parts[#parts + 1] = tostring(other)
+      elseif other ~= seat then
+        parts[#parts + 1] = SEAT_LETTERS:sub(other, other)
+      end
+    end
+    return "V|" .. table.concat(parts)
+  end
   local others = {}
   for _, entry in ipairs(state.said) do
     if entry.seat ~= seat then
       for _, token in ipairs(words.split(entry.text)) do others[#others + 1] = token end
     end
   end
-  local named, rest, letters = {}, {}, {}
+  local in_attributes = state.describe == "attributes"
+  local named, rest = {}, {}
   for _, attribute in ipairs(unused_attributes(state, seat)) do
-    local is_named = words.contains(others, attribute)
-    local list = is_named and named or rest
-    list[#list + 1] = attribute
-    if state.describe == "attributes" then
-      local letter = letter_of(state, seat, attribute)
-      letters[#letters + 1] = is_named and letter:upper() or letter
-    end
+    local list = words.contains(others, attribute) and named or rest
+    list[#list + 1] = in_attributes and number_of(state, seat, attribute) or attribute
   end
-  local text = state.describe == "attributes" and table.concat(letters)
-    or table.concat(named, " ") .. "/" .. table.concat(rest, " ")
-  return "D" .. round_of(state) .. "|" .. text
+  local gap = in_attributes and "" or " "
+  return "D" .. round_of(state) .. "|" .. table.concat(named, gap) .. "/" .. table.concat(rest, gap)
 end
 
 local function apply_vote(state, seat, action)
@@ -353,13 +355,13 @@ end
 local function apply_description(state, seat, action)
   local text = action:gsub("%s+", " "):gsub("^ ", ""):gsub(" $", "")
   if state.describe == "attributes" then
-    -- The word itself is as good as its letter.
-    local letter = letter_of(state, seat, words.fingerprint(text)) or text:lower()
+    -- The word itself is as good as its number.
+    local number = number_of(state, seat, words.fingerprint(text)) or text
     local choices = choices_of(state, seat)
-    if not table.find(choices, letter) then
-      gift.illegal("the description must be one of the letters " .. table.concat(choices, ", "))
+    if not table.find(choices, number) then
+      gift.illegal("the description must be one of the numbers " .. table.concat(choices, ", "))
     end
-    text = word_at(state, seat, letter)
+    text = state.hands[seat][tonumber(number)]
   else
     if text == "" then gift.illegal("the description is empty") end
     if words.length(text) > MAX_CHARACTERS then
@@ -429,22 +431,10 @@ end
 function game.bot(state, seat, rng)
   if not is_vote(state) then
     local attribute = bot_description(state, seat, rng)
-    if state.describe == "attributes" then return letter_of(state, seat, attribute) end
+    if state.describe == "attributes" then return number_of(state, seat, attribute) end
     return gift.template(rng:pick(PHRASES), { attribute = attribute })
   end
-  -- The vote falls on the player whose descriptions fit the own word least.
-  local worst, candidates = -1, {}
-  for other = 1, SEATS do
-    if other ~= seat then
-      local level = suspicion(state, seat, other)
-      if level > worst then
-        worst, candidates = level, { tostring(other) }
-      elseif level == worst then
-        candidates[#candidates + 1] = tostring(other)
-      end
-    end
-  end
-  return rng:pick(candidates)
+  return rng:pick(suspects(state, seat)) -- the vote falls on a player whose descriptions fit the own word least
 end
 
 return game
