@@ -17,7 +17,7 @@ mod weights; // random initialization, safetensors in and out
 use std::path::PathBuf;
 
 pub use candle_decoder::CandleDecoder;
-pub use config::DecoderConfig;
+pub use config::{DecoderConfig, Family, RopeScaling};
 pub use constraint::AnswerTrie;
 pub use cpu::CpuDecoder;
 pub use decoder::{

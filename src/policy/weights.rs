@@ -16,7 +16,8 @@ use crate::seed::Seed;
 const EMBEDDING_DEVIATION: f64 = 0.05;
 
 /// Fresh weights: matrices normal with deviation `1 / sqrt(hidden)`, which keeps the size of a normalized input (`LeCun` et
-/// al. 1998, section 4.6), norms one. GPT-2's fixed 0.02 suits widths above a thousand; at the tiny model's width it leaves
+/// al. 1998, section 4.6), norms one, biases
+/// zero. GPT-2's fixed 0.02 suits widths above a thousand; at the tiny model's width it leaves
 /// attention flat and slows learning by play. Projections that end in the residual stream are scaled by
 /// `1 / sqrt(2 layers)`, so that the stream does not grow with depth (Radford et al. 2019, GPT-2, section 2.3). The same
 /// seed gives the same weights on every platform.
@@ -26,7 +27,8 @@ pub fn initial_weights(config: &DecoderConfig, seed: Seed) -> Vec<NamedTensor> {
     let tensor = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
         let count = shape.iter().product();
         if shape.len() == 1 {
-            return NamedTensor { name, shape, data: vec![1.0; count] };
+            let value = if name.ends_with(".bias") { 0.0 } else { 1.0 };
+            return NamedTensor { name, shape, data: vec![value; count] };
         }
         let mut deviation = if name.contains("embed_tokens") { EMBEDDING_DEVIATION } else { matrix_deviation };
         if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") {

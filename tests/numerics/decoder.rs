@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use gift_host::policy::{
-    AdamWStep, CandleDecoder, Chunk, CpuDecoder, Decoder, DecoderConfig, Error, NamedTensor, Sequence, SequenceLoss,
-    Target, TensorKind, TokenGradient, TokenScore, initial_weights, read_safetensors,
+    AdamWStep, CandleDecoder, Chunk, CpuDecoder, Decoder, DecoderConfig, Error, Family, NamedTensor, RopeScaling,
+    Sequence, SequenceLoss, Target, TensorKind, TokenGradient, TokenScore, initial_weights, read_safetensors,
 };
 use gift_host::seed::Seed;
 use serde_json::Value;
@@ -32,6 +32,22 @@ fn untied() -> DecoderConfig {
     DecoderConfig { head_count: 2, kv_head_count: 2, head_dim: 20, tied_embeddings: false, ..small() }
 }
 
+/// Biases on queries, keys and values.
+fn qwen2() -> DecoderConfig {
+    DecoderConfig { family: Family::Qwen2, ..small() }
+}
+
+/// Normalized heads, and rotary frequencies of which some are stretched.
+fn qwen3() -> DecoderConfig {
+    let rope_scaling = RopeScaling::Llama3 {
+        factor: 4.0,
+        low_frequency_factor: 1.0,
+        high_frequency_factor: 3.0,
+        original_positions: 24.0,
+    };
+    DecoderConfig { family: Family::Qwen3, rope_scaling, ..untied() }
+}
+
 /// Weights far enough from zero that attention, gates and entropies are far from uniform.
 fn weights(config: &DecoderConfig, seed: u64) -> Vec<NamedTensor> {
     let mut weights = initial_weights(config, Seed::new(seed));
@@ -39,6 +55,7 @@ fn weights(config: &DecoderConfig, seed: u64) -> Vec<NamedTensor> {
         let mut stream = Seed::new(seed).child("test", index as u64).stream();
         let ends_in_stream = tensor.name.ends_with("o_proj.weight") || tensor.name.ends_with("down_proj.weight");
         let (mean, deviation) = match (tensor.shape.len(), ends_in_stream) {
+            (1, _) if tensor.name.ends_with(".bias") => (0.0, 0.3),
             (1, _) => (1.0, 0.2),
             (_, true) => (0.0, 0.12),
             (_, false) => (0.0, 0.24),
@@ -205,7 +222,7 @@ fn logits_in_pieces(decoder: &dyn Decoder, tokens: &[Vec<u32>], piece: usize) ->
 /// exactly the one that scoring gives it later.
 #[test]
 fn cached_logits_are_those_of_the_whole_sequence() {
-    for config in [small(), untied()] {
+    for config in [small(), untied(), qwen2(), qwen3()] {
         let data = Data::new(&config, &[1, 90, 5, 17, 33, 64]);
         for (index, decoder) in every_decoder(&config, &weights(&config, 1)).iter().enumerate() {
             let whole = logits_in_pieces(&**decoder, &data.tokens, 100);
@@ -287,7 +304,7 @@ fn results_are_the_same_bytes_for_any_number_of_threads() {
 /// 1e-5, so a difference over 2 * 0.004 is good to about 2e-3.
 #[test]
 fn gradients_match_finite_differences() {
-    for config in [small(), untied()] {
+    for config in [small(), untied(), qwen2(), qwen3()] {
         let data = Data::new(&config, &[30, 9, 22]);
         let mut decoder = cpu(&config);
         let start = decoder.tensors(TensorKind::Weight).expect("weights");
@@ -315,7 +332,7 @@ fn gradients_match_finite_differences() {
 /// A product or a norm without backward would leave layers untrained, and nothing else would show it.
 #[test]
 fn every_parameter_gets_a_gradient() {
-    for config in [small(), untied()] {
+    for config in [small(), untied(), qwen2(), qwen3()] {
         let data = Data::new(&config, &[30]);
         for mut decoder in every_decoder(&config, &weights(&config, 1)) {
             decoder.accumulate(&data.sequences(), 1.0, &Linear).expect("accumulated");
@@ -335,7 +352,7 @@ fn every_parameter_gets_a_gradient() {
 
 #[test]
 fn the_two_decoders_agree_on_scores_gradients_and_steps() {
-    for config in [small(), untied()] {
+    for config in [small(), untied(), qwen2(), qwen3()] {
         let data = Data::new(&config, &[50, 1, 9, 22]);
         let mut decoders = every_decoder(&config, &weights(&config, 1));
         let mut results = decoders.iter_mut().map(|decoder| {
@@ -491,11 +508,17 @@ impl SequenceLoss for Reference {
 /// Tolerances: logits and scores 1e-5 of their size, gradients and the step 2e-5 of each tensor's norm, all in `f32` on both
 /// sides.
 #[test]
-fn everything_matches_pytorch() {
+fn everything_matches_pytorch_in_every_family() {
+    for name in ["llama", "llama3", "mistral", "qwen2", "qwen3"] {
+        assert_matches_pytorch(name);
+    }
+}
+
+fn assert_matches_pytorch(name: &str) {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/numerics/data");
-    let text = std::fs::read(folder.join("decoder_reference.json")).expect("the settings");
+    let text = std::fs::read(folder.join(format!("decoder_{name}.json"))).expect("the settings");
     let settings: Value = serde_json::from_slice(&text).expect("JSON");
-    let stored = read_safetensors(&folder.join("decoder_reference.safetensors")).expect("the tensors");
+    let stored = read_safetensors(&folder.join(format!("decoder_{name}.safetensors"))).expect("the tensors");
     let part = |prefix: &str| -> Vec<NamedTensor> {
         let strip = |tensor: &NamedTensor| {
             Some(NamedTensor { name: tensor.name.strip_prefix(prefix)?.to_owned(), ..tensor.clone() })
@@ -503,7 +526,7 @@ fn everything_matches_pytorch() {
         stored.iter().filter_map(strip).collect()
     };
     let values = |prefix: &str| -> Vec<Vec<f32>> { part(prefix).into_iter().map(|tensor| tensor.data).collect() };
-    let config = DecoderConfig::from_hugging_face(&settings["config"].to_string(), &folder).expect("a Llama");
+    let config = DecoderConfig::from_hugging_face(&settings["config"].to_string(), &folder).expect("a supported model");
 
     let ids = |list: &Value| -> Vec<u32> {
         list.as_array().expect("a list").iter().map(|id| id.as_u64().expect("an id") as u32).collect()

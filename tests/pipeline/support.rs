@@ -119,17 +119,14 @@ pub(crate) fn catalog(games: &[PathBuf], nest: Option<&Path>, reward: Option<&Pa
 /// The model of the tests, with the same first weights every time.
 pub(crate) fn decoder() -> Box<dyn Decoder> {
     let config = DecoderConfig {
-        vocab_size: Tokenizer::Bytes.vocabulary_size(),
         hidden_size: 32,
         intermediate_size: 64,
         layer_count: 2,
         head_count: 2,
         kv_head_count: 1,
         head_dim: 16,
-        rope_theta: 10_000.0,
-        rms_norm_eps: 1e-5,
-        tied_embeddings: true,
         max_positions: 1024,
+        ..DecoderConfig::tiny(Tokenizer::Bytes.vocabulary_size())
     };
     let weights = initial_weights(&config, Seed::new(1));
     Box::new(CpuDecoder::new(config, &weights).expect("a decoder"))

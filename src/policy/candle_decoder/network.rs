@@ -51,10 +51,9 @@ pub(super) struct Rotary {
 impl Rotary {
     pub(super) fn new(config: &DecoderConfig, device: &Device) -> Result<Self> {
         let half = config.head_dim / 2;
-        // Rounded to `f32` at the same places as in PyTorch.
-        let frequency = |i: usize| (1.0 / config.rope_theta.powf(2.0 * i as f64 / config.head_dim as f64)) as f32;
+        let frequencies = config.rotary_frequencies();
         let angles: Vec<f64> = (0..config.max_positions)
-            .flat_map(|position| (0..half).map(move |i| f64::from(position as f32 * frequency(i))))
+            .flat_map(|position| frequencies.iter().map(move |&frequency| f64::from(position as f32 * frequency)))
             .collect();
         let table = |function: fn(f64) -> f64| {
             let values: Vec<f32> = angles.iter().map(|&angle| function(angle) as f32).collect();
@@ -129,11 +128,20 @@ impl Network<'_> {
     fn attention(&self, layer: usize, x: &Tensor, spans: &mut [Span<'_>]) -> Result<Tensor> {
         let config = self.config;
         let project = |part: &str, heads: usize| {
-            let projected = self.linear(x, &format!("model.layers.{layer}.self_attn.{part}.weight"))?;
+            let mut projected = self.linear(x, &format!("model.layers.{layer}.self_attn.{part}.weight"))?;
+            if config.has_qkv_bias() {
+                let bias = self.weight(&format!("model.layers.{layer}.self_attn.{part}.bias"))?;
+                projected = projected.broadcast_add(bias)?;
+            }
             projected.reshape((x.dim(0)?, heads, config.head_dim)) // [rows, heads, head_dim]
         };
-        let queries = project("q_proj", config.head_count)?;
-        let keys = project("k_proj", config.kv_head_count)?;
+        let mut queries = project("q_proj", config.head_count)?;
+        let mut keys = project("k_proj", config.kv_head_count)?;
+        if config.has_qk_norm() {
+            let norm =
+                |x: &Tensor, part: &str| self.rms_norm(x, &format!("model.layers.{layer}.self_attn.{part}.weight"));
+            (queries, keys) = (norm(&queries, "q_norm")?, norm(&keys, "k_norm")?);
+        }
         let values = project("v_proj", config.kv_head_count)?;
         let mut parts = Vec::with_capacity(spans.len());
         let mut row = 0;

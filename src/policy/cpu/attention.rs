@@ -2,7 +2,7 @@
 //! block of query rows at a time, never for all.
 
 use super::cache::{LayerCache, VALUE_BLOCK};
-use super::kernels::{Rotary, dot, exponentials, maximum};
+use super::kernels::{HeadWidths, Rotary, dot, exponentials, maximum};
 use super::matmul::{LANES, Operand, Packing, Product, SmallProduct, multiply, sized};
 use crate::policy::DecoderConfig;
 
@@ -35,6 +35,11 @@ impl Heads {
     /// Width of a row of queries, keys and values.
     pub(super) fn row_width(self) -> usize {
         self.query_width() + 2 * self.kv_width()
+    }
+
+    /// Where queries and keys lie in a row.
+    pub(super) fn norm_widths(self) -> HeadWidths {
+        HeadWidths { queries: self.query_width(), keys: self.kv_width(), stride: self.row_width() }
     }
 
     /// Query heads that share a key head.

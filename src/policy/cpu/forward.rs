@@ -4,7 +4,7 @@
 
 use super::attention::{AttentionScratch, attend};
 use super::cache::CpuCache;
-use super::kernels::{rms_norm, swiglu};
+use super::kernels::{add_scaled, norm_heads, rms_norm, swiglu};
 use super::matmul::{Packing, Rows, sized};
 use super::model::Model;
 
@@ -21,6 +21,8 @@ pub(super) struct LayerActivations {
     pub(super) input: Vec<f32>,
     /// `input` normalized.
     pub(super) attention_input: Vec<f32>,
+    /// Queries and keys as projected, before their heads are normalized; kept only where they are.
+    pub(super) projected: Vec<f32>,
     /// Queries, keys and values; queries and keys turned to their positions.
     pub(super) qkv: Vec<f32>,
     /// What the heads attended to.
@@ -71,6 +73,20 @@ pub(super) fn forward(model: &Model, spans: &mut [Span<'_>], keep: bool, workspa
         rms_norm(hidden, model.at(&places.attention_norm), model.eps, normalized);
         let qkv = sized(&mut layer.qkv, rows * width);
         panels.qkv.multiply(product(hidden_size, false), normalized, qkv);
+        if !places.qkv_bias.is_empty() {
+            let bias = model.at(&places.qkv_bias);
+            qkv.chunks_exact_mut(width).for_each(|row| add_scaled(row, 1.0, bias));
+        }
+        if !places.query_norm.is_empty() {
+            let widths = heads.norm_widths();
+            let count = widths.queries + widths.keys;
+            let projected = sized(&mut layer.projected, rows * count);
+            for (row, projected) in qkv.chunks_exact(width).zip(projected.chunks_exact_mut(count)) {
+                projected.copy_from_slice(&row[..count]);
+            }
+            let norms = (model.at(&places.query_norm), model.at(&places.key_norm));
+            norm_heads(projected, norms, model.eps, widths, qkv);
+        }
         let attended = sized(&mut layer.attended, rows * heads.query_width());
         let mut row = 0;
         for span in spans.iter_mut() {

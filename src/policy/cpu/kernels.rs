@@ -145,6 +145,58 @@ pub(super) fn rms_norm_backward(
     }
 }
 
+/// [`rms_norm`] of the heads of queries and keys in rows of queries, keys and values.
+///
+/// # Shapes
+/// - `input`: `[rows, queries + keys]`; `output`: `[rows, stride]`, of which the first `queries + keys` are written
+pub(super) fn norm_heads(
+    input: &[f32],
+    (queries, keys): (&[f32], &[f32]),
+    eps: f32,
+    widths: HeadWidths,
+    output: &mut [f32],
+) {
+    let rows = input.chunks_exact(widths.queries + widths.keys).zip(output.chunks_exact_mut(widths.stride));
+    for (input, output) in rows {
+        let (query_input, key_input) = input.split_at(widths.queries);
+        let (query_output, rest) = output.split_at_mut(widths.queries);
+        rms_norm(query_input, queries, eps, query_output);
+        rms_norm(key_input, keys, eps, &mut rest[..widths.keys]);
+    }
+}
+
+/// Where queries and keys lie in a row.
+#[derive(Clone, Copy)]
+pub(super) struct HeadWidths {
+    pub(super) queries: usize,
+    pub(super) keys: usize,
+    pub(super) stride: usize,
+}
+
+/// Backward of [`norm_heads`]: replaces the gradients of queries and keys in `gradient`, `[rows, stride]`, by those of
+/// their inputs, and adds to the gradients of both weights.
+pub(super) fn norm_heads_backward(
+    (input, (queries, keys), eps): (&[f32], (&[f32], &[f32]), f32),
+    widths: HeadWidths,
+    gradient: &mut [f32],
+    (query_gradient, key_gradient): (&mut [f32], &mut [f32]),
+) {
+    let mut outer = vec![0.0; widths.queries.max(widths.keys)];
+    let rows = input.chunks_exact(widths.queries + widths.keys).zip(gradient.chunks_exact_mut(widths.stride));
+    for (input, gradient) in rows {
+        let (query_input, key_input) = input.split_at(widths.queries);
+        let (query_part, rest) = gradient.split_at_mut(widths.queries);
+        let mut back = |input: &[f32], weight: &[f32], part: &mut [f32], weight_gradient: &mut [f32]| {
+            let outer = &mut outer[..part.len()];
+            outer.copy_from_slice(part);
+            part.fill(0.0);
+            rms_norm_backward((input, weight, eps), outer, part, weight_gradient);
+        };
+        back(query_input, queries, query_part, query_gradient);
+        back(key_input, keys, &mut rest[..widths.keys], key_gradient);
+    }
+}
+
 /// `out = silu(gate) * up` (`SwiGLU`, arXiv:2002.05202).
 ///
 /// # Shapes
@@ -183,16 +235,13 @@ pub(super) struct Rotary {
 }
 
 impl Rotary {
-    /// Tables for positions below `max_positions`.
-    pub(super) fn new(head_dim: usize, theta: f64, max_positions: usize) -> Self {
-        let half = head_dim / 2;
-        // Frequencies and angles are rounded to `f32`, as in PyTorch: at position 4000 the difference would show.
-        let frequency = |i: usize| (1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32;
-        let frequencies: Vec<f32> = (0..half).map(frequency).collect();
+    /// Tables for positions below `max_positions`; `frequencies` are radians a position.
+    pub(super) fn new(frequencies: &[f32], max_positions: usize) -> Self {
+        // Angles are rounded to `f32`, as in PyTorch.
         let angles = (0..max_positions)
             .flat_map(|position| frequencies.iter().map(move |&frequency| f64::from(position as f32 * frequency)));
         let (sines, cosines) = angles.map(|angle| (angle.sin() as f32, angle.cos() as f32)).unzip();
-        Self { cosines, sines, half }
+        Self { cosines, sines, half: frequencies.len() }
     }
 
     /// Turns the first `heads` heads of a row by its position; backwards for gradients.
@@ -296,7 +345,7 @@ mod tests {
 
     #[test]
     fn turning_back_undoes_turning_and_keeps_other_heads() {
-        let rotary = Rotary::new(8, 10_000.0, 100);
+        let rotary = Rotary::new(&[1.0, 0.1, 0.01, 0.001], 100);
         let start = random(8, 24);
         let mut row = start.clone();
         rotary.turn(&mut row, 2, 57, false);

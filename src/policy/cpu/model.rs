@@ -22,6 +22,11 @@ pub(super) struct LayerPlaces {
     pub(super) attention_norm: Range<usize>,
     /// Queries, keys and values.
     pub(super) qkv: Range<usize>,
+    /// Their biases; empty in families without.
+    pub(super) qkv_bias: Range<usize>,
+    /// The norms of the heads of queries and of keys; empty in families without.
+    pub(super) query_norm: Range<usize>,
+    pub(super) key_norm: Range<usize>,
     pub(super) attention_out: Range<usize>,
     pub(super) mlp_norm: Range<usize>,
     pub(super) gate_up: Range<usize>,
@@ -49,22 +54,29 @@ impl Layout {
             Place { name, shape, range: start..total }
         };
         let places: Vec<Place> = config.parameters().into_iter().map(place).collect();
-        // The order is embedding, nine parameters a layer, final norm, and the head if it is not tied.
+        // The order is embedding, the parameters of each layer, final norm, and the head if it is not tied.
         let embedding = places[0].range.clone();
+        let (bias, norm) = (config.has_qkv_bias(), config.has_qk_norm());
+        let a_layer = 9 + if bias { 3 } else { 0 } + if norm { 2 } else { 0 };
         let layer = |places: &[Place]| {
             let span = |first: usize, last: usize| places[first].range.start..places[last].range.end;
+            let norms = if bias { 7 } else { 4 };
+            let rest = a_layer - 5;
             LayerPlaces {
                 attention_norm: span(0, 0),
                 qkv: span(1, 3),
-                attention_out: span(4, 4),
-                mlp_norm: span(5, 5),
-                gate_up: span(6, 7),
-                down: span(8, 8),
+                qkv_bias: if bias { span(4, 6) } else { 0..0 },
+                query_norm: if norm { span(norms, norms) } else { 0..0 },
+                key_norm: if norm { span(norms + 1, norms + 1) } else { 0..0 },
+                attention_out: span(rest, rest),
+                mlp_norm: span(rest + 1, rest + 1),
+                gate_up: span(rest + 2, rest + 3),
+                down: span(rest + 4, rest + 4),
             }
         };
-        let layers = places[1..=9 * config.layer_count].chunks_exact(9).map(layer).collect();
-        let final_norm = places[9 * config.layer_count + 1].range.clone();
-        let head = places.get(9 * config.layer_count + 2).map_or(&embedding, |place| &place.range).clone();
+        let layers = places[1..=a_layer * config.layer_count].chunks_exact(a_layer).map(layer).collect();
+        let final_norm = places[a_layer * config.layer_count + 1].range.clone();
+        let head = places.get(a_layer * config.layer_count + 2).map_or(&embedding, |place| &place.range).clone();
         Self { places, embedding, layers, final_norm, head, total }
     }
 
@@ -128,7 +140,7 @@ impl Model {
         let mut model = Self {
             panels: (0..config.layer_count).map(|_| LayerPanels::default()).collect(),
             head: Panels::default(),
-            rotary: Rotary::new(config.head_dim, config.rope_theta, config.max_positions),
+            rotary: Rotary::new(&config.rotary_frequencies(), config.max_positions),
             heads: Heads::of(&config),
             eps: config.rms_norm_eps as f32,
             config,

@@ -7,7 +7,7 @@ use super::attention::{Attended, attend_backward};
 use super::cache::CpuCache;
 use super::forward::{LayerActivations, Span, Workspace, forward};
 use super::head::{HeadScratch, Targets, head_backward, head_scores};
-use super::kernels::{rms_norm_backward, swiglu_backward};
+use super::kernels::{add_scaled, norm_heads_backward, rms_norm_backward, swiglu_backward};
 use super::matmul::{Operand, Packing, Product, multiply, sized};
 use super::model::Model;
 use crate::policy::{Sequence, SequenceLoss, TokenGradient, TokenScore};
@@ -180,6 +180,19 @@ fn layer_backward(
     let qkv = sized(&mut buffers.qkv, rows * heads.row_width());
     let forward = Attended { rows: &layer.qkv, out: &layer.attended, cache: &cache.layers[index], count: rows };
     attend_backward(heads, &model.rotary, forward, attended, qkv, (attention, packing));
+    if !places.query_norm.is_empty() {
+        // Both norms lie beside each other, the queries' first.
+        let (query_gradient, key_gradient) =
+            gradient[places.query_norm.start..places.key_norm.end].split_at_mut(places.query_norm.len());
+        let norms = (model.at(&places.query_norm), model.at(&places.key_norm));
+        let widths = heads.norm_widths();
+        let known = (&layer.projected[..], norms, model.eps);
+        norm_heads_backward(known, widths, qkv, (query_gradient, key_gradient));
+    }
+    if !places.qkv_bias.is_empty() {
+        let bias = &mut gradient[places.qkv_bias.clone()];
+        qkv.chunks_exact(heads.row_width()).for_each(|row| add_scaled(bias, 1.0, row));
+    }
     let known = (&layer.attention_input[..], model.at(&places.qkv), &*qkv);
     linear_backward(rows, known, (normalized, &mut gradient[places.qkv.clone()]), packing);
     let norm = (&layer.input[..rows * hidden_size], model.at(&places.attention_norm), model.eps);

@@ -1,10 +1,10 @@
-"""Makes the values that `tests/numerics/decoder.rs` compares with: a small random Llama of Hugging Face transformers on
-the CPU in f32, its logits, scores, the gradients of a GRPO loss and one AdamW step.
+"""Makes the values that `tests/numerics/decoder.rs` compares with: small random models of Hugging Face transformers on
+the CPU in f32, one of each family, with their logits, scores, the gradients of a GRPO loss and one AdamW step.
 
     pip install torch==2.* transformers==5.* safetensors
     python tests/numerics/data/decoder_reference.py
 
-writes `decoder_reference.safetensors` (tensors) and `decoder_reference.json` (settings) beside this file. Everything is
+writes `decoder_NAME.safetensors` (tensors) and `decoder_NAME.json` (settings) beside this file. Everything is
 derived from the seed; the versions that made the stored files are in the JSON.
 """
 
@@ -25,27 +25,45 @@ FEW = [3, 17, 40, 41, 63]
 MANY = list(range(0, 64, 2))
 
 
-def make_model() -> transformers.LlamaForCausalLM:
-    config = transformers.LlamaConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        rope_theta=10000.0,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=False,
-        max_position_embeddings=128,
-        attn_implementation="eager",
-    )
-    model = transformers.LlamaForCausalLM(config).float()
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 128,
+    "attn_implementation": "eager",
+}
+# The longest sequence has 70 tokens: past the original context of the scaled one.
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+MODELS = {
+    "llama": (transformers.LlamaConfig, {"tie_word_embeddings": False}),
+    "llama3": (transformers.LlamaConfig, {"tie_word_embeddings": True, "rope_parameters": LLAMA3}),
+    "mistral": (transformers.MistralConfig, {"tie_word_embeddings": False, "sliding_window": None}),
+    "qwen2": (transformers.Qwen2Config, {"tie_word_embeddings": True}),
+    "qwen3": (transformers.Qwen3Config, {"tie_word_embeddings": False, "head_dim": 12}),
+}
+
+
+def make_model(name: str) -> transformers.PreTrainedModel:
+    kind, more = MODELS[name]
+    model = transformers.AutoModelForCausalLM.from_config(kind(**(SIZES | more))).float()
     # Larger weights than a fresh model's, so that attention and entropies are far from uniform.
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn_like(parameter)
-            parameter.copy_(1 + 0.2 * noise if parameter.dim() == 1 else 0.25 * noise)
+            is_norm = parameter.dim() == 1 and name.endswith("weight")
+            parameter.copy_(1 + 0.2 * noise if is_norm else 0.25 * noise)
     return model
 
 
@@ -63,10 +81,10 @@ def scores(logits: torch.Tensor, tokens: torch.Tensor, targets: list[dict]) -> t
     return torch.stack(log_probs), torch.stack(entropies)
 
 
-def main() -> None:
+def make(name: str) -> None:
     torch.manual_seed(20260105)
-    model = make_model()
-    tensors = {f"weight/{name}": parameter.detach().clone() for name, parameter in model.named_parameters()}
+    model = make_model(name)
+    tensors = {f"weight/{key}": parameter.detach().clone() for key, parameter in model.named_parameters()}
 
     generator = torch.Generator().manual_seed(7)
     sequences = []
@@ -96,7 +114,7 @@ def main() -> None:
         tensors[f"behaviour/{index}"] = behaviour
     loss.backward()
     named = list(model.named_parameters())
-    tensors |= {f"gradient/{name}": parameter.grad.clone() for name, parameter in named}
+    tensors |= {f"gradient/{key}": parameter.grad.clone() for key, parameter in named}
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for _, p in named if p.dim() == 2], "weight_decay": OPTIMIZER["weight_decay"]},
@@ -107,8 +125,8 @@ def main() -> None:
         eps=OPTIMIZER["epsilon"],
     )
     optimizer.step()
-    tensors |= {f"stepped/{name}": parameter.detach() for name, parameter in named}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, HERE / "decoder_reference.safetensors")
+    tensors |= {f"stepped/{key}": parameter.detach() for key, parameter in named}
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, HERE / f"decoder_{name}.safetensors")
 
     for sequence in sequences:
         sequence["tokens"] = sequence["tokens"].tolist()
@@ -123,8 +141,9 @@ def main() -> None:
         "loss": loss.item(),
         "sequences": sequences,
     }
-    (HERE / "decoder_reference.json").write_text(json.dumps(settings) + "\n")
+    (HERE / f"decoder_{name}.json").write_text(json.dumps(settings) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    for each in MODELS:
+        make(each)
