@@ -7,6 +7,7 @@ mod model; // tiny or a folder, on a device
 mod new; // a small game to start from
 mod output; // writers, tables, times
 mod play; // one episode in the terminal
+mod replay; // a stored episode, played again and compared
 mod setup; // flags and files to a configuration and a catalog
 mod train; // a training run
 
@@ -37,6 +38,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Write a small game to start from
     New(new::NewArgs),
+    /// Play a stored episode of a run again and compare
+    Replay(replay::ReplayArgs),
 }
 
 /// How a command ended.
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Play(args) => play::run(args, &mut std::io::stdin().lock(), &mut out),
         Command::Check(args) => check::run(args, &mut out),
         Command::New(args) => new::run(args, &mut out),
+        Command::Replay(args) => replay::run(args, &mut out),
     };
     let flushed = out.flush();
     let status = result.unwrap_or_else(|error| {

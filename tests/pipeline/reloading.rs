@@ -30,7 +30,16 @@ impl Session {
     }
 
     fn next_event(&self) -> Event {
-        self.events.recv_timeout(Duration::from_secs(20)).expect("an event within the time that a slow machine takes")
+        loop {
+            let event = self
+                .events
+                .recv_timeout(Duration::from_secs(20))
+                .expect("an event within the time that a slow machine takes");
+            // A file that is being replaced may be missed for a moment.
+            if !matches!(event, Event::Warned { .. }) {
+                return event;
+            }
+        }
     }
 
     /// Waits for a version that is ready; what it is called.
@@ -38,13 +47,14 @@ impl Session {
         match self.next_event() {
             Event::Ready { name, .. } => name,
             Event::Rejected { problem } => panic!("{problem}"),
+            other => panic!("{other:?}"),
         }
     }
 
     fn rejected(&self) -> Diagnostic {
         match self.next_event() {
             Event::Rejected { problem } => problem,
-            Event::Ready { name, .. } => panic!("a broken `{name}` was taken"),
+            other => panic!("something broken was taken: {other:?}"),
         }
     }
 
