@@ -1,4 +1,5 @@
-//! `gift-host bench`: how fast the parts of a run are on this machine. `env` plays random episodes without a model.
+//! `gift-host bench`: how fast the parts of a run are on this machine. `env` plays random episodes without a model, `reload` saves
+//! scripts.
 
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -15,8 +16,8 @@ use crate::game::{Episode, GameDef, Status, parse_answer};
 use crate::script::STACK_BYTES;
 use crate::seed::{Seed, Stream};
 
-use super::ExitStatus;
 use super::setup::{self, SharedArgs};
+use super::{ExitStatus, bench_reload};
 
 /// Flags of `gift-host bench`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +31,8 @@ pub(crate) struct BenchArgs {
 enum Part {
     /// Steps a second of games: random play with whole prompts and every limit, without a model
     Env(EnvArgs),
+    /// Milliseconds from a save to the new version at an idle rollout boundary
+    Reload(bench_reload::ReloadArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -68,6 +71,7 @@ struct EnvArgs {
 pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
     match &args.part {
         Part::Env(args) => env(args, out),
+        Part::Reload(args) => bench_reload::run(args, out),
     }
 }
 
@@ -163,9 +167,9 @@ fn measure(game: &Arc<GameDef>, seed: Seed, threads: usize, time: Duration) -> a
         let seed = seed.child("thread", thread as u64);
         let mut play = Play::default();
         // The script is compiled and its functions have run before the clock starts.
-        let warmed = play.episode(game, seed.child("warm-up", 0)).and_then(|()| {
-            (0..200).try_for_each(|number| play.episode(game, seed.child("warm-up", number)))
-        });
+        let warmed = play
+            .episode(game, seed.child("warm-up", 0))
+            .and_then(|()| (0..200).try_for_each(|number| play.episode(game, seed.child("warm-up", number))));
         ready.fetch_add(1, Ordering::SeqCst);
         warmed?;
         while !go.load(Ordering::Acquire) {

@@ -91,7 +91,12 @@ fn check_episode(
 }
 
 /// A random legal action; for free text the scripted player's, or a word.
-fn choose(game: &GameDef, episode: &Episode, seat: Seat, stream: &mut Stream) -> Result<String, Box<Diagnostic>> {
+pub(super) fn choose(
+    game: &GameDef,
+    episode: &Episode,
+    seat: Seat,
+    stream: &mut Stream,
+) -> Result<String, Box<Diagnostic>> {
     let bot = || game.bot(episode.state(), seat, &mut stream.clone());
     Ok(match game.actions(episode.state(), seat)? {
         Some(actions) => {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::diag::{Diagnostic, SourceSpan};
-use crate::game::{GameDef, Nest, RewardScript, ScriptHost, check_game};
+use crate::game::{GameDef, Nest, RewardScript, ScriptHost, check_game, try_nest, try_reward};
 use crate::script::{Language, Source, Value};
 use crate::seed::Seed;
 
@@ -186,22 +186,26 @@ impl Catalog {
         }
     }
 
-    /// Compiles a nest of the games that are played or offered.
+    /// Compiles a nest of the games that are played or offered, and tries it.
     ///
     /// # Errors
-    /// A [`Diagnostic`] of the compiler or of the nest's fields.
+    /// A [`Diagnostic`] of the compiler or of the trial.
     pub(super) fn compile_nest(&self, source: &Source) -> Result<Nest, Box<Diagnostic>> {
         let mut nest = Nest::compile(source, &self.known_names(), &self.host)?;
+        try_nest(&nest, &self.known_names(), Seed::new(0))
+            .map_err(|problem| Box::new((*problem).note("found when the nest was tried on examples")))?;
         nest.source = nest.source.map(Source::with_opened_data);
         Ok(nest)
     }
 
-    /// Compiles a reward script.
+    /// Compiles a reward script and rewards seeded random episodes of every game with it.
     ///
     /// # Errors
-    /// A [`Diagnostic`] of the compiler, or if it returns no function.
+    /// A [`Diagnostic`] of the compiler or of the trial.
     pub(super) fn compile_reward(&self, source: Source) -> Result<RewardScript, Box<Diagnostic>> {
         let mut reward = RewardScript::compile(source, &self.host)?;
+        try_reward(&reward, &self.games, Seed::new(0))
+            .map_err(|problem| Box::new((*problem).note("found when the script was tried on random episodes")))?;
         reward.source = reward.source.with_opened_data();
         Ok(reward)
     }
