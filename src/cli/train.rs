@@ -318,17 +318,13 @@ fn start_watcher(args: &TrainArgs, session: &Session) -> anyhow::Result<Option<W
 /// stand above the first and are part of the second.
 fn settings_file(args: &TrainArgs, session: &Session) -> SettingsFile {
     let config = session.run.config.clone();
-    match args.shared.config.clone() {
-        Some(path) => {
-            let args = args.clone();
-            SettingsFile { path, config, read: Box::new(move || settings(&args)) }
-        }
-        None => {
-            let path = session.folder.join("config.toml");
-            let shared = SharedArgs { config: Some(path.clone()), ..SharedArgs::default() };
-            SettingsFile { path, config, read: Box::new(move || setup::configuration(&shared, None)) }
-        }
+    if let Some(path) = args.shared.config.clone() {
+        let args = args.clone();
+        return SettingsFile { path, config, read: Box::new(move || settings(&args)) };
     }
+    let path = session.folder.join("config.toml");
+    let shared = SharedArgs { config: Some(path.clone()), ..SharedArgs::default() };
+    SettingsFile { path, config, read: Box::new(move || setup::configuration(&shared, None)) }
 }
 
 /// Stores every script in service, so that the run directory holds each version that was used.

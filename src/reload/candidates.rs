@@ -8,22 +8,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::config::{RunConfig, SettingChange, review};
+use crate::config::SettingChange;
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::game::{GameDef, Nest};
 use crate::script::{Language, Source, Version, data_hash};
 
 use super::catalog::{Catalog, read_source, same_name};
 use super::places::Watches;
+use super::settings::{Settings, SettingsFile};
 use super::watcher::{Pending, lock};
 
 /// How long a file must stay as it is before its fault is told.
 const BROKEN: Duration = Duration::from_millis(200);
 /// How long a file must be gone before that is told.
-const GONE: Duration = Duration::from_secs(1);
-/// How long settings must stay as they are before they are used: half a file of settings is often valid.
-const SETTLED: Duration = Duration::from_millis(100);
-
+pub(super) const GONE: Duration = Duration::from_secs(1);
 /// What came of a saved file.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -65,16 +63,6 @@ pub struct Also {
     pub open_folders: Vec<PathBuf>,
     /// The file of settings.
     pub settings: Option<SettingsFile>,
-}
-
-/// A file of settings that may change while a run goes on.
-pub struct SettingsFile {
-    /// The file.
-    pub path: PathBuf,
-    /// The settings in service.
-    pub config: RunConfig,
-    /// Reads all settings anew, with what the command line puts over the file.
-    pub read: Box<dyn Fn() -> Result<RunConfig, Box<Diagnostic>> + Send>,
 }
 
 /// What a script looks like from outside.
@@ -121,14 +109,6 @@ pub(super) struct Candidates {
     report: Box<dyn Fn(&Event) + Send>,
 }
 
-struct Settings {
-    file: SettingsFile,
-    tried: Option<String>,
-    waiting: Option<(Option<String>, Instant)>,
-    /// Values that were refused, so that each is told once.
-    refused: BTreeSet<(String, String)>,
-}
-
 impl Candidates {
     pub(super) fn new(catalog: &Catalog, also: Also, watches: Watches, report: Box<dyn Fn(&Event) + Send>) -> Self {
         let in_service = |source: &Source| {
@@ -138,14 +118,12 @@ impl Candidates {
             let watched = Watched::new(State::Found(source.code_version(), data), false);
             (source.path.clone(), Watched { data: paths, ..watched })
         };
-        let settings =
-            also.settings.map(|file| Settings { file, tried: None, waiting: None, refused: BTreeSet::new() });
         let mut candidates = Self {
             catalog: catalog.clone(),
             scripts: catalog.sources().map(in_service).collect(),
             open_folders: also.open_folders,
             joining: BTreeSet::new(),
-            settings,
+            settings: also.settings.map(Settings::new),
             watches,
             has_complained: false,
             report,
@@ -163,7 +141,9 @@ impl Candidates {
         let mut paths: Vec<PathBuf> = self.scripts.keys().cloned().collect();
         paths.sort_by_key(|path| self.is_nest(path));
         let waits: Vec<Duration> = paths.iter().filter_map(|path| self.look_at(path, pending, patience)).collect();
-        let settings = self.look_at_settings(pending, patience);
+        let settings = self.settings.as_mut().and_then(|settings| settings.look(pending, patience, &*self.report));
+        // What was tried may have opened further files.
+        self.update_watches();
         waits.into_iter().chain(settings).min()
     }
 
@@ -171,8 +151,8 @@ impl Candidates {
         let mut files: BTreeSet<PathBuf> = self.scripts.keys().cloned().collect();
         files.extend(self.scripts.values().flat_map(|watched| watched.data.iter().cloned()));
         files.extend(self.catalog.sources().flat_map(Source::module_files));
-        files.extend(self.settings.iter().map(|settings| settings.file.path.clone()));
-        let libraries = self.catalog.sources().flat_map(|source| {
+        files.extend(self.settings.iter().map(|settings| settings.path().to_owned()));
+        let libraries = self.catalog.sources().filter_map(|source| {
             let folder = folder_of(&source.path);
             let start = folder.canonicalize().unwrap_or(folder);
             let all = start.ancestors().map(|above| above.join("scripts").join("lib")).collect::<Vec<_>>();
@@ -411,65 +391,6 @@ impl Candidates {
         let is_named = self.catalog.nest.stage_names().is_some_and(|stages| stages.contains(&name));
         if joins || is_named { Event::Ready { name, version } } else { Event::Offered { name, version } }
     }
-
-    fn look_at_settings(&mut self, pending: &Mutex<Pending>, patience: bool) -> Option<Duration> {
-        let settings = self.settings.as_mut()?;
-        let path = settings.file.path.clone();
-        #[expect(clippy::disallowed_methods, reason = "why it cannot be read is said by `read`")]
-        let text = std::fs::read_to_string(&path).ok();
-        if text == settings.tried {
-            settings.waiting = None;
-            return None;
-        }
-        let since = match &settings.waiting {
-            Some((before, since)) if *before == text => *since,
-            _ => Instant::now(),
-        };
-        let left = if text.is_none() { GONE } else { SETTLED }.saturating_sub(since.elapsed());
-        if patience && !left.is_zero() {
-            settings.waiting = Some((text, since));
-            return Some(left);
-        }
-        (settings.tried, settings.waiting) = (text, None);
-        match (settings.file.read)() {
-            Ok(wanted) => self.take_settings(&wanted, pending),
-            Err(problem) => {
-                let problem = problem.note("the settings stay as they are");
-                lock(pending).rejected.push(problem.clone());
-                (self.report)(&Event::Rejected { problem });
-            }
-        }
-        None
-    }
-
-    fn take_settings(&mut self, wanted: &RunConfig, pending: &Mutex<Pending>) {
-        let Some(settings) = &mut self.settings else { return };
-        let review = review(&settings.file.config, wanted);
-        if !review.changes.is_empty() {
-            settings.file.config = review.config.clone();
-            lock(pending).settings = Some(review.config);
-            (self.report)(&Event::Settings { changes: review.changes });
-        }
-        let refused = |change: &SettingChange| (change.key.clone(), change.new.clone());
-        for (change, reason) in &review.refused {
-            if !settings.refused.contains(&refused(change)) {
-                let problem = fixed_setting(&settings.file.path, change, reason);
-                lock(pending).rejected.push(problem.clone());
-                (self.report)(&Event::Rejected { problem });
-            }
-        }
-        settings.refused = review.refused.iter().map(|(change, _)| refused(change)).collect();
-    }
-}
-
-fn fixed_setting(path: &Path, change: &SettingChange, reason: &str) -> Diagnostic {
-    let SettingChange { key, old, new } = change;
-    Diagnostic::error("reload::setting", format!("`{key}` cannot change while a run goes on"))
-        .at(SourceSpan::file(path))
-        .expected(format!("{old}, as in service"))
-        .found(new)
-        .help("stop the run and resume it with this setting, where `--resume` takes it, or start a new run")
-        .note(format!("why: {reason}"))
 }
 
 fn check_identity(old: &GameDef, new: &GameDef) -> Result<(), Box<Diagnostic>> {

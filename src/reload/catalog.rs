@@ -176,14 +176,12 @@ impl Catalog {
         let bare = GameDef::compile(source, Value::default(), &self.host)?;
         let options = self.options.get(&bare.name).cloned().unwrap_or_else(|| Value::Map(BTreeMap::new()));
         let game = Arc::new(GameDef::compile(source, options, &self.host)?);
-        match check_game(&game, CHECK_EPISODES, Seed::new(0)).into_iter().find(is_error) {
-            Some(problem) => Err(Box::new(problem)),
-            None => {
-                let mut game = Arc::unwrap_or_clone(game);
-                game.source = game.source.with_opened_data();
-                Ok(Arc::new(game))
-            }
+        if let Some(problem) = check_game(&game, CHECK_EPISODES, Seed::new(0)).into_iter().find(is_error) {
+            return Err(Box::new(problem));
         }
+        let mut game = Arc::unwrap_or_clone(game);
+        game.source = game.source.with_opened_data();
+        Ok(Arc::new(game))
     }
 
     /// Compiles a nest of the games that are played or offered, and tries it.

@@ -50,7 +50,9 @@ impl Stamp {
 }
 
 /// The newest rows of every file that was opened, by its canonical path.
-static OPENED: LazyLock<Mutex<BTreeMap<PathBuf, (Stamp, Arc<Dataset>)>>> = LazyLock::new(Mutex::default);
+static OPENED: LazyLock<Mutex<Newest>> = LazyLock::new(Mutex::default);
+
+type Newest = BTreeMap<PathBuf, (Stamp, Arc<Dataset>)>;
 
 impl Dataset {
     /// The rows of a file as it is now, told by its extension. A file that did not change is not parsed again.
