@@ -258,22 +258,26 @@ mod tests {
 
     #[test]
     fn a_game_that_joined_and_always_fails_leaves_with_the_nest_that_names_it() {
+        let host = ScriptHost::default();
         let mut catalog = catalog("good");
+        let nest = |catalog: &Catalog, stages: &str| {
+            let text = format!("return {{ stages = {{ {stages} }} }}");
+            let source = Source::new(Path::new("nest.lua"), Language::Lua, &text, BTreeMap::new());
+            Arc::new(Nest::compile(&source, &catalog.known_names(), &ScriptHost::default()).unwrap())
+        };
+        catalog.nest = nest(&catalog, "'g'");
         let mut last_good = LastGood::new(&catalog);
         let text = GAME.replace("name = 'g'", "name = 'late'");
         let source = Source::new(Path::new("late.lua"), Language::Lua, &text, BTreeMap::new());
-        let host = ScriptHost::default();
         catalog.offer(Arc::new(GameDef::compile(&source, crate::script::Value::default(), &host).unwrap()));
-        let nest = "return { stages = { 'g', 'late' } }";
-        let nest = Source::new(Path::new("nest.lua"), Language::Lua, nest, BTreeMap::new());
-        catalog.nest = Arc::new(Nest::compile(&nest, &catalog.known_names(), &host).unwrap());
+        catalog.nest = nest(&catalog, "'g', 'late'");
         assert!(catalog.join("late"));
         let mut bad = lost();
         bad.voided[0].culprit = Culprit::Game("late".to_owned());
         let problems = last_good.review(&mut catalog, &[bad], 0.25).unwrap();
         assert!(problems.iter().any(|problem| problem.to_string().contains("`late` leaves the run")), "{problems:?}");
         assert_eq!(catalog.names(), ["g"]);
-        assert!(catalog.nest.source.is_none(), "the default nest plays on");
+        assert_eq!(catalog.nest.stage_names(), Some(&["g".to_owned()][..]));
     }
 
     /// Found by a user: a script that fails on few seeds works for an iteration and fails in a later one.

@@ -64,13 +64,15 @@ fn free_answers_and_mixed_stages_replay_too() {
     }
 }
 
+type Change = fn(&mut serde_json::Value);
+
 #[test]
 fn the_first_difference_is_named() {
     let place = Place::new();
     train(&place, &["--games", "games/tictactoe.lua"]);
     let first = lines(&place).swap_remove(0);
     let id = first["id"].as_str().expect("an id").to_owned();
-    let changes: [(&str, fn(&mut serde_json::Value), &str); 4] = [
+    let changes: [(&str, Change, &str); 4] = [
         ("reward", |line| line["stage_rewards"][0] = 0.25.into(), "the reward of stage 1"),
         ("observation", |line| line["seed"] = 7.into(), " of stage 1"),
         ("turns", |line| _ = line["turns"].as_array_mut().expect("turns").pop(), "goes on after its last stored turn"),
