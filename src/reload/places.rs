@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use notify::{RecursiveMode, Watcher as _};
 
@@ -137,21 +138,22 @@ fn add_trail(path: &Path, names: &mut BTreeSet<PathBuf>, links: usize) {
     }
 }
 
-/// Tells a folder from another that later has its name.
+/// Tells a folder from another that later has its name: device, number, and when it was made, since numbers are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Identity(u64, u64);
+struct Identity(u64, u64, Option<SystemTime>);
 
 impl Identity {
     #[cfg(unix)]
     fn of(folder: &Path) -> Option<Self> {
         use std::os::unix::fs::MetadataExt;
         let metadata = std::fs::metadata(folder).ok().filter(std::fs::Metadata::is_dir)?;
-        Some(Self(metadata.dev(), metadata.ino()))
+        Some(Self(metadata.dev(), metadata.ino(), metadata.created().ok()))
     }
 
     #[cfg(not(unix))]
     fn of(folder: &Path) -> Option<Self> {
-        folder.is_dir().then_some(Self(0, 0))
+        let metadata = std::fs::metadata(folder).ok().filter(std::fs::Metadata::is_dir)?;
+        Some(Self(0, 0, metadata.created().ok()))
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::RunConfig;
 use crate::diag::Diagnostic;
@@ -20,8 +20,8 @@ use super::places::Watches;
 
 /// Quiet time after an event before files are read: a save is often several events.
 const DEBOUNCE: Duration = Duration::from_millis(30);
-/// Debounces before files are read although it is not quiet.
-const MAX_DEBOUNCES: usize = 20;
+/// Time after which files are read although it is not quiet.
+const MAX_DEBOUNCE: Duration = Duration::from_millis(600);
 /// Time between two looks without an event.
 const POLL: Duration = Duration::from_secs(2);
 
@@ -157,7 +157,8 @@ fn watch(receiver: &Receiver<Wake>, pending: &Mutex<Pending>, candidates: &mut C
         match receiver.recv_timeout(wait) {
             Ok(Wake::Look) => {
                 // Wait until it has been quiet for a while, but not for ever.
-                for _ in 0..MAX_DEBOUNCES {
+                let first = Instant::now();
+                while first.elapsed() < MAX_DEBOUNCE {
                     match receiver.recv_timeout(DEBOUNCE) {
                         Ok(Wake::Look) => {}
                         Err(RecvTimeoutError::Timeout) => break,
