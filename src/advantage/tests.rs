@@ -15,6 +15,7 @@ fn trajectory(member: usize, reward: f64, stages: &[(&str, &str, u32)]) -> Traje
         reward,
         success: false,
         truncated: false,
+        prompt_count: 0,
         sampled_count: 0,
     };
     Trajectory {

@@ -40,8 +40,23 @@ pub fn read_text(path: &Path) -> Result<String, Error> {
 /// # Errors
 /// [`Error::Io`].
 pub fn write_text(path: &Path, text: &str) -> Result<(), Error> {
+    write_bytes(path, text.as_bytes())
+}
+
+pub(super) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let mut file = std::fs::File::create(path).map_err(io("write", path))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io("write", path))
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io("write", path))
+}
+
+/// Writes a file beside, then renames it over the old one: whoever reads sees the old text or the new one.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn replace_text(path: &Path, text: &str) -> Result<(), Error> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let beside = path.with_file_name(format!(".{name}.partial"));
+    write_text(&beside, text)?;
+    rename(&beside, path)
 }
 
 /// Makes a folder and those above it.

@@ -1,12 +1,15 @@
 //! The command line: one file a subcommand. The only room that wires the others together, prints, reads the clock or
 //! exits. Results go to standard output, progress and logs to standard error.
 
+mod bench; // how fast the parts of a run are
+mod bench_reload; // from a save to the new version
 mod check; // the contract of games
 mod eval; // a frozen policy against fixed opponents
 mod model; // tiny or a folder, on a device
 mod new; // a small game to start from
 mod output; // writers, tables, times
 mod play; // one episode in the terminal
+mod replay; // a stored episode, played again and compared
 mod setup; // flags and files to a configuration and a catalog
 mod train; // a training run
 
@@ -37,6 +40,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Write a small game to start from
     New(new::NewArgs),
+    /// Measure how fast the parts of a run are
+    Bench(bench::BenchArgs),
+    /// Play a stored episode of a run again and compare
+    Replay(replay::ReplayArgs),
 }
 
 /// How a command ended.
@@ -80,6 +87,8 @@ pub fn main() -> ExitCode {
         Command::Play(args) => play::run(args, &mut std::io::stdin().lock(), &mut out),
         Command::Check(args) => check::run(args, &mut out),
         Command::New(args) => new::run(args, &mut out),
+        Command::Bench(args) => bench::run(args, &mut out),
+        Command::Replay(args) => replay::run(args, &mut out),
     };
     let flushed = out.flush();
     let status = result.unwrap_or_else(|error| {

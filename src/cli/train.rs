@@ -17,7 +17,7 @@ use crate::game::NestMode;
 use crate::metrics::{JsonlSink, MetricSink, Record, TensorBoardSink};
 use crate::opponent::Opponents;
 use crate::policy::Sampling;
-use crate::reload::{Catalog, Event, Watcher};
+use crate::reload::{Also, Catalog, Event, SettingsFile, Watcher};
 use crate::rollout::{RolloutSettings, Table};
 use crate::run::{IterationReport, TrainRun, rollout_settings, write_episodes};
 use crate::seed::Seed;
@@ -27,7 +27,7 @@ use super::output::{clock, duration, log, peak_memory, rates_table};
 use super::setup::{self, SharedArgs};
 
 /// Flags of `gift-host train`; each is also a key of the configuration.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct TrainArgs {
     #[command(flatten)]
     shared: SharedArgs,
@@ -55,6 +55,10 @@ struct Session {
     jsonl: JsonlSink,
     tensorboard: TensorBoardSink,
     progress: ProgressBar,
+    /// The settings that `config.toml` holds.
+    stored: RunConfig,
+    /// Whether settings are reloaded from another file than `config.toml`.
+    settings_are_elsewhere: bool,
 }
 
 /// Trains, and prints each game's success before and after.
@@ -65,7 +69,7 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
         Some(folder) => resume(args, folder)?,
         None => start(args)?,
     };
-    let watcher = start_watcher(&session)?;
+    let watcher = start_watcher(args, &session)?;
     let before = session.evaluate(&interrupt)?;
     if let Some(rates) = &before {
         let how = if session.is_nested() { " (nested, as in training)" } else { "" };
@@ -105,11 +109,7 @@ fn catch_interrupts(interrupt: &Arc<AtomicBool>) -> anyhow::Result<()> {
 }
 
 fn start(args: &TrainArgs) -> anyhow::Result<Session> {
-    let mut config = setup::configuration(&args.shared, None)?;
-    config.nest = args.nest.clone().or(config.nest);
-    config.reward = args.reward.clone().or(config.reward);
-    config.steps = args.steps.unwrap_or(config.steps);
-    config.out = args.out.clone().or(config.out);
+    let mut config = settings(args)?;
     use_threads(config.threads);
     let catalog = setup::catalog(&config)?;
     let opponents = check_opponents(&config, &catalog)?;
@@ -129,13 +129,30 @@ fn start(args: &TrainArgs) -> anyhow::Result<Session> {
         checkpoint::save_model(&reference_folder, decoder.as_ref(), &model.tokenizer)?;
     }
     let run = TrainRun::new(config, catalog, decoder, reference, model.tokenizer, opponents, clock);
-    for game in &run.catalog.games {
-        checkpoint::store_script(&folder, &game.source)?;
-    }
+    store_scripts(&folder, &run.catalog)?;
     let jsonl = JsonlSink::create(&folder.join("metrics.jsonl"))?;
     let tensorboard = TensorBoardSink::create(&folder, None, wall_clock())?;
     let progress = progress_bar(run.config.steps, 0);
-    Ok(Session { run, folder, jsonl, tensorboard, progress })
+    let stored = run.config.clone();
+    Ok(Session {
+        run,
+        folder,
+        jsonl,
+        tensorboard,
+        progress,
+        stored,
+        settings_are_elsewhere: args.shared.config.is_some(),
+    })
+}
+
+/// The settings of a new run: defaults < file < `--set` < flags.
+fn settings(args: &TrainArgs) -> Result<RunConfig, Box<Diagnostic>> {
+    let mut config = setup::configuration(&args.shared, None)?;
+    config.nest = args.nest.clone().or(config.nest);
+    config.reward = args.reward.clone().or(config.reward);
+    config.steps = args.steps.unwrap_or(config.steps);
+    config.out = args.out.clone().or(config.out);
+    Ok(config)
 }
 
 fn resume(args: &TrainArgs, folder: &Path) -> anyhow::Result<Session> {
@@ -159,7 +176,13 @@ fn resume(args: &TrainArgs, folder: &Path) -> anyhow::Result<Session> {
     config.out = Some(run_folder.clone());
     use_threads(config.threads);
     let (state, first, second) = checkpoint::load_trainer(&checkpoint_folder)?;
-    let load = |script| checkpoint::load_script(&run_folder, script);
+    let load = |script| {
+        let loaded = checkpoint::load_script(&run_folder, script)?;
+        for file in &loaded.changed_data {
+            log(&format!("warning: `{}` has changed since and was too large to be stored", file.display()));
+        }
+        Ok::<_, Box<Diagnostic>>(loaded.source)
+    };
     let (options, host) = setup::script_settings(&config);
     let catalog = Catalog::from_sources(
         state.games.iter().map(load).collect::<Result<_, _>>()?,
@@ -178,7 +201,7 @@ fn resume(args: &TrainArgs, folder: &Path) -> anyhow::Result<Session> {
     } else {
         None
     };
-    checkpoint::write_text(&run_folder.join("config.toml"), &toml::to_string(&config)?)?;
+    checkpoint::replace_text(&run_folder.join("config.toml"), &toml::to_string(&config)?)?;
     let mut run = TrainRun::new(config, catalog, decoder, reference, model.tokenizer, opponents, clock);
     run.restore(&state, &first, &second)?;
     log(&format!("going on after iteration {} of {}", run.step, run_folder.display()));
@@ -188,7 +211,16 @@ fn resume(args: &TrainArgs, folder: &Path) -> anyhow::Result<Session> {
     let jsonl = JsonlSink::resume(&run_folder.join("metrics.jsonl"), run.step)?;
     let tensorboard = TensorBoardSink::create(&run_folder, Some(run.step), wall_clock())?;
     let progress = progress_bar(run.config.steps, run.step);
-    Ok(Session { run, folder: run_folder, jsonl, tensorboard, progress })
+    let stored = run.config.clone();
+    Ok(Session {
+        run,
+        folder: run_folder,
+        jsonl,
+        tensorboard,
+        progress,
+        stored,
+        settings_are_elsewhere: args.shared.config.is_some(),
+    })
 }
 
 /// Seconds since 1970, which TensorBoard's files hold.
@@ -254,8 +286,9 @@ fn announce(config: &RunConfig, model: &super::model::Model, catalog: &Catalog) 
     log(&format!("games: {}; opponent: {}", catalog.names().join(", "), config.opponent));
 }
 
-fn start_watcher(session: &Session) -> anyhow::Result<Option<Watcher>> {
-    if !session.run.config.scripts.reload {
+fn start_watcher(args: &TrainArgs, session: &Session) -> anyhow::Result<Option<Watcher>> {
+    let config = &session.run.config;
+    if !config.scripts.reload {
         return Ok(None);
     }
     let progress = session.progress.clone();
@@ -264,11 +297,42 @@ fn start_watcher(session: &Session) -> anyhow::Result<Option<Watcher>> {
             Event::Ready { name, version } => {
                 format!("{name}: version {} is ready for the next rollout", version.short())
             }
-            Event::Rejected { problem } => problem.to_string(),
+            Event::Offered { name, version } => {
+                format!("{name}: version {} is checked; the game joins when a nest names it", version.short())
+            }
+            Event::Settings { changes } => {
+                let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+                format!("settings for the next rollout: {}", changes.join(", "))
+            }
+            Event::Rejected { problem } | Event::Warned { problem } => problem.to_string(),
         };
         progress.suspend(|| log(&text));
     };
-    Ok(Some(Watcher::start(&session.run.catalog, Box::new(report))?))
+    // A folder that was named as a whole may get further games; a pattern names those that are there.
+    let open_folders = config.games.files.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect();
+    let also = Also { open_folders, settings: Some(settings_file(args, session)) };
+    Ok(Some(Watcher::start_with(&session.run.catalog, also, Box::new(report))?))
+}
+
+/// The file of settings that is watched: the one that `--config` named, else the run's own `config.toml`. Flags and `--set`
+/// stand above the first and are part of the second.
+fn settings_file(args: &TrainArgs, session: &Session) -> SettingsFile {
+    let config = session.run.config.clone();
+    if let Some(path) = args.shared.config.clone() {
+        let args = args.clone();
+        return SettingsFile { path, config, read: Box::new(move || settings(&args)) };
+    }
+    let path = session.folder.join("config.toml");
+    let shared = SharedArgs { config: Some(path.clone()), ..SharedArgs::default() };
+    SettingsFile { path, config, read: Box::new(move || setup::configuration(&shared, None)) }
+}
+
+/// Stores every script in service, so that the run directory holds each version that was used.
+fn store_scripts(folder: &Path, catalog: &Catalog) -> anyhow::Result<()> {
+    for source in catalog.sources_in_service() {
+        checkpoint::store_script(folder, source)?;
+    }
+    Ok(())
 }
 
 fn progress_bar(steps: u64, done: u64) -> ProgressBar {
@@ -290,7 +354,7 @@ impl Session {
         while self.run.step < self.run.config.steps {
             let report = match self.run.iterate(watcher, interrupt) {
                 Err(crate::run::Error::Rollout(crate::rollout::Error::Interrupted)) => {
-                    self.run.save(&self.folder)?;
+                    self.save()?;
                     return Ok(false);
                 }
                 result => result.map_err(anyhow::Error::from).and_then(|report| {
@@ -301,7 +365,7 @@ impl Session {
             let report = report.inspect_err(|_| {
                 // What was learned so far must not be lost with the run.
                 self.progress.finish_and_clear();
-                match self.run.save(&self.folder) {
+                match self.save() {
                     Ok(folder) => log(&format!("a checkpoint was written to {}", folder.display())),
                     Err(problem) => log(&format!("no checkpoint could be written: {problem}")),
                 }
@@ -314,22 +378,38 @@ impl Session {
             self.show(&report, done == 1, left);
             let every = self.run.config.checkpoint_every;
             if every > 0 && report.step.is_multiple_of(every) {
-                self.run.save(&self.folder)?;
+                self.save()?;
                 saved = report.step;
             }
         }
         if saved != self.run.step || !self.folder.join("checkpoints").exists() {
-            self.run.save(&self.folder)?;
+            self.save()?;
         }
         Ok(true)
     }
 
-    fn write(&mut self, report: &IterationReport) -> anyhow::Result<()> {
-        for (name, _) in &report.reloaded {
-            if let Some(game) = self.run.catalog.game(name) {
-                checkpoint::store_script(&self.folder, &game.source)?;
+    /// A checkpoint, and the settings that it goes on with.
+    fn save(&mut self) -> anyhow::Result<PathBuf> {
+        self.store_settings()?;
+        Ok(self.run.save(&self.folder)?)
+    }
+
+    /// Brings `config.toml` up to the settings in service. If it is itself where they came from, it has them.
+    fn store_settings(&mut self) -> anyhow::Result<()> {
+        if self.run.config != self.stored {
+            self.stored = self.run.config.clone();
+            if self.settings_are_elsewhere {
+                checkpoint::replace_text(&self.folder.join("config.toml"), &toml::to_string(&self.stored)?)?;
             }
         }
+        Ok(())
+    }
+
+    fn write(&mut self, report: &IterationReport) -> anyhow::Result<()> {
+        if !report.reloaded.is_empty() {
+            store_scripts(&self.folder, &self.run.catalog)?;
+        }
+        self.store_settings()?;
         let mut record = Record::new(report.step);
         for (name, &value) in &report.figures {
             record.set(name.as_str(), value);
@@ -337,6 +417,7 @@ impl Session {
         for (name, version) in &report.versions {
             record.set(crate::metrics::names::scripts(name), version.0.as_str());
         }
+        set_events(&mut record, report);
         if let Some(bytes) = peak_memory() {
             record.set(crate::metrics::names::MEMORY_PEAK_BYTES, bytes);
         }
@@ -351,6 +432,10 @@ impl Session {
 
     fn show(&self, report: &IterationReport, is_first: bool, left: Duration) {
         let figure = |name: &str| report.figures.get(name).copied();
+        for change in &report.settings {
+            let text = format!("{change}, from iteration {}", report.step);
+            self.progress.suspend(|| log(&text));
+        }
         for (name, version) in &report.reloaded {
             let text = format!("{name}: version {} is active from iteration {}", version.short(), report.step);
             self.progress.suspend(|| log(&text));
@@ -380,6 +465,7 @@ impl Session {
         if self.progress.is_hidden() {
             log(&format!("iteration {}/{} | {text}", report.step, self.run.config.steps));
         } else {
+            self.progress.set_length(self.run.config.steps);
             self.progress.set_position(report.step);
             self.progress.set_message(text);
         }
@@ -425,6 +511,26 @@ impl Session {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// What reloading did, in numbers and in words; nothing where nothing happened.
+fn set_events(record: &mut Record, report: &IterationReport) {
+    use crate::metrics::names;
+    let retired: Vec<&Diagnostic> =
+        report.problems.iter().filter(|problem| problem.code == crate::run::FAILING_VERSION).collect();
+    let in_short = |problem: &Diagnostic| format!("{}: {}", problem.code, problem.message);
+    let activated =
+        report.reloaded.iter().map(|(name, version)| format!("{name}: version {} is active", version.short()));
+    let mut events: Vec<String> = activated.collect();
+    events.extend(report.settings.iter().map(ToString::to_string));
+    events.extend(report.rejected.iter().map(|problem| format!("not taken: {}", in_short(problem))));
+    events.extend(retired.iter().map(|problem| in_short(problem)));
+    if events.is_empty() {
+        return;
+    }
+    record.set(names::RELOAD_ACTIVATED, report.reloaded.len()).set(names::RELOAD_SETTINGS, report.settings.len());
+    record.set(names::RELOAD_REJECTED, report.rejected.len()).set(names::RELOAD_RETIRED, retired.len());
+    record.set(names::RELOAD_EVENTS, events.join("; "));
 }
 
 /// The settings of training with the temperature of evaluation.

@@ -3,6 +3,7 @@
 //!
 //! The defaults train the built-in tiny model. `configs/` holds the paper's settings for real models.
 
+mod changes; // what may change while a run goes on
 mod load; // file, --set and flags to a checked RunConfig
 mod sections; // the settings by room
 mod validate; // the ranges of all settings
@@ -10,6 +11,7 @@ mod validate; // the ranges of all settings
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use changes::{CHANGEABLE, Review, SettingChange, review};
 pub use load::{closest, from_toml, set_key};
 pub use sections::{
     Advantage, AnswerFormat, Constrain, Decode, EstimatorKind, Evaluation, Filter, FilterKind, Loss, LossAggregation,

@@ -75,15 +75,23 @@ impl Nest {
     /// # Errors
     /// A [`Diagnostic`] that names the field, what it must be and what it is.
     pub fn compile(source: &Source, games: &[String], host: &ScriptHost) -> Result<Self, Box<Diagnostic>> {
-        let path = source.path.clone();
-        let nest = with_script(source, &host.limits, &host.library, |script| {
-            read_fields(script, source.clone(), host)
-                .map_err(|problem| Box::new((*problem).at(SourceSpan::file(&path))))
-        })??;
+        let nest = Self::compile_unchecked(source, host)?;
         if let Some(stages) = &nest.stages {
             nest.check_names(stages, games)?;
         }
         Ok(nest)
+    }
+
+    /// Compiles a nesting script and checks its fields, whatever games there are.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] that names the field, what it must be and what it is.
+    pub fn compile_unchecked(source: &Source, host: &ScriptHost) -> Result<Self, Box<Diagnostic>> {
+        let path = source.path.clone();
+        with_script(source, &host.limits, &host.library, |script| {
+            read_fields(script, source.clone(), host)
+                .map_err(|problem| Box::new((*problem).at(SourceSpan::file(&path))))
+        })?
     }
 
     fn check_names(&self, stages: &[String], games: &[String]) -> Result<(), Box<Diagnostic>> {
@@ -97,6 +105,11 @@ impl Nest {
             problem = problem.at(SourceSpan::file(&source.path));
         }
         Err(Box::new(problem))
+    }
+
+    /// The names of the stages; `None` if a function of the script decides.
+    pub fn stage_names(&self) -> Option<&[String]> {
+        self.stages.as_deref()
     }
 
     /// The stages for one group. A script's function may draw from `stream` and look at `stats`.

@@ -67,6 +67,11 @@ metrics! {
         TIME_ROLLOUT_S = "time/rollout_s", "s", "time of the rollout, time/env_s included";
         TIME_ENV_S = "time/env_s", "s", "time in scripts and opponents";
         TIME_UPDATE_S = "time/update_s", "s", "time of the updates";
+        RELOAD_ACTIVATED = "reload/activated", "versions", "script versions that came into service with the iteration";
+        RELOAD_SETTINGS = "reload/settings", "settings", "settings that changed with the iteration";
+        RELOAD_REJECTED = "reload/rejected", "saves", "saves that were refused since the iteration before";
+        RELOAD_RETIRED = "reload/retired", "versions", "versions that were taken out of service for failing too often";
+        RELOAD_EVENTS = "reload/events", "text", "what these four counted, in words";
         MEMORY_PEAK_BYTES = "memory/peak_bytes", "bytes", "most memory that the process has held so far";
     }
     game {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::game::{GameDef, Nest, RewardScript, ScriptHost, check_game, try_nest, try_reward};
-use crate::script::{Language, Source, Value, Version};
+use crate::script::{Language, Source, Value};
 use crate::seed::Seed;
 
 /// Episodes of random play that a version must get through before it is used.
@@ -18,8 +18,10 @@ pub type GameFile = PathBuf;
 /// The scripts of a run. Cheap to clone; a rollout works on its own clone.
 #[derive(Clone, Debug)]
 pub struct Catalog {
-    /// The games, in the order given.
+    /// The games, in the order given; those that joined later come last.
     pub games: Vec<Arc<GameDef>>,
+    /// Games that were checked and are not played: one joins when the nest names it.
+    pub offered: Vec<Arc<GameDef>>,
     /// How they are put together.
     pub nest: Arc<Nest>,
     /// The reward script, if there is one.
@@ -93,18 +95,13 @@ impl Catalog {
         options: BTreeMap<String, Value>,
         host: ScriptHost,
     ) -> Result<Self, Box<Diagnostic>> {
+        let nest_in_order = Arc::new(Nest::in_order(Vec::new(), &host));
         let mut catalog =
-            Self { games: Vec::new(), nest: Arc::new(Nest::in_order(Vec::new(), &host)), reward: None, options, host };
+            Self { games: Vec::new(), offered: Vec::new(), nest: nest_in_order, reward: None, options, host };
         for source in games {
             let game = catalog.compile_game(&source)?;
-            if let Some(other) = catalog.games.iter().find(|other| other.name == game.name) {
-                return Err(Box::new(
-                    Diagnostic::error("game::same_name", format!("two games are called `{}`", game.name))
-                        .at(SourceSpan::file(&game.source.path))
-                        .expected("a different `name` for each game")
-                        .found(format!("`{}` has the same", other.source.path.display()))
-                        .help("change `name` in one of them, or leave one out of `--games`"),
-                ));
+            if let Some(other) = catalog.game(&game.name) {
+                return Err(same_name(&game, other));
             }
             catalog.games.push(game);
         }
@@ -123,15 +120,50 @@ impl Catalog {
         self.games.iter().map(|game| game.name.clone()).collect()
     }
 
-    /// The game of this name.
+    /// The names of the games and of those that may join.
+    pub fn known_names(&self) -> Vec<String> {
+        self.games.iter().chain(&self.offered).map(|game| game.name.clone()).collect()
+    }
+
+    /// The game of this name, played or offered.
     pub fn game(&self, name: &str) -> Option<&Arc<GameDef>> {
-        self.games.iter().find(|game| game.name == name)
+        self.games.iter().chain(&self.offered).find(|game| game.name == name)
     }
 
     /// Puts another version of a game in the place of the one with its name.
     pub fn replace_game(&mut self, game: Arc<GameDef>) {
-        if let Some(place) = self.games.iter_mut().find(|place| place.name == game.name) {
+        if let Some(place) = self.games.iter_mut().chain(&mut self.offered).find(|place| place.name == game.name) {
             *place = game;
+        }
+    }
+
+    /// Adds a game that may join, or another version of it.
+    pub fn offer(&mut self, game: Arc<GameDef>) {
+        if self.game(&game.name).is_some() {
+            self.replace_game(game);
+        } else {
+            self.offered.push(game);
+        }
+    }
+
+    /// Makes an offered game one of the run's; the default nest plays it as its last stage. False if none has the name.
+    pub fn join(&mut self, name: &str) -> bool {
+        let Some(at) = self.offered.iter().position(|game| game.name == name) else { return false };
+        self.games.push(self.offered.remove(at));
+        self.order_default_nest();
+        true
+    }
+
+    /// Takes a game that joined out of the run.
+    pub fn withdraw(&mut self, name: &str) {
+        self.games.retain(|game| game.name != name);
+        self.offered.retain(|game| game.name != name);
+        self.order_default_nest();
+    }
+
+    fn order_default_nest(&mut self) {
+        if self.nest.source.is_none() {
+            self.nest = Arc::new(Nest::in_order(self.names(), &self.host));
         }
     }
 
@@ -144,20 +176,23 @@ impl Catalog {
         let bare = GameDef::compile(source, Value::default(), &self.host)?;
         let options = self.options.get(&bare.name).cloned().unwrap_or_else(|| Value::Map(BTreeMap::new()));
         let game = Arc::new(GameDef::compile(source, options, &self.host)?);
-        match check_game(&game, CHECK_EPISODES, Seed::new(0)).into_iter().find(is_error) {
-            Some(problem) => Err(Box::new(problem)),
-            None => Ok(game),
+        if let Some(problem) = check_game(&game, CHECK_EPISODES, Seed::new(0)).into_iter().find(is_error) {
+            return Err(Box::new(problem));
         }
+        let mut game = Arc::unwrap_or_clone(game);
+        game.source = game.source.with_opened_data();
+        Ok(Arc::new(game))
     }
 
-    /// Compiles a nest and tries it.
+    /// Compiles a nest of the games that are played or offered, and tries it.
     ///
     /// # Errors
     /// A [`Diagnostic`] of the compiler or of the trial.
     pub(super) fn compile_nest(&self, source: &Source) -> Result<Nest, Box<Diagnostic>> {
-        let nest = Nest::compile(source, &self.names(), &self.host)?;
-        try_nest(&nest, &self.names(), Seed::new(0))
+        let mut nest = Nest::compile(source, &self.known_names(), &self.host)?;
+        try_nest(&nest, &self.known_names(), Seed::new(0))
             .map_err(|problem| Box::new((*problem).note("found when the nest was tried on examples")))?;
+        nest.source = nest.source.map(Source::with_opened_data);
         Ok(nest)
     }
 
@@ -166,20 +201,39 @@ impl Catalog {
     /// # Errors
     /// A [`Diagnostic`] of the compiler or of the trial.
     pub(super) fn compile_reward(&self, source: Source) -> Result<RewardScript, Box<Diagnostic>> {
-        let reward = RewardScript::compile(source, &self.host)?;
+        let mut reward = RewardScript::compile(source, &self.host)?;
         try_reward(&reward, &self.games, Seed::new(0))
             .map_err(|problem| Box::new((*problem).note("found when the script was tried on random episodes")))?;
+        reward.source = reward.source.with_opened_data();
         Ok(reward)
     }
 
-    /// Every script in service, by file.
-    pub fn versions(&self) -> BTreeMap<PathBuf, Version> {
-        let mut versions: BTreeMap<PathBuf, Version> =
-            self.games.iter().map(|game| (game.source.path.clone(), game.source.version.clone())).collect();
-        let others = self.nest.source.iter().chain(self.reward.as_ref().map(|reward| &reward.source));
-        versions.extend(others.map(|source| (source.path.clone(), source.version.clone())));
-        versions
+    /// Every script: played, offered, nest and reward.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        let games = self.games.iter().chain(&self.offered).map(|game| &game.source);
+        games.chain(self.nest.source.as_ref()).chain(self.reward.as_ref().map(|reward| &reward.source))
     }
+
+    /// Every script that is played with: games, nest and reward.
+    pub fn sources_in_service(&self) -> impl Iterator<Item = &Source> {
+        let games = self.games.iter().map(|game| &game.source);
+        games.chain(self.nest.source.as_ref()).chain(self.reward.as_ref().map(|reward| &reward.source))
+    }
+
+    /// The script that came from this file.
+    pub fn source_of(&self, path: &Path) -> Option<&Source> {
+        self.sources().find(|source| source.path == path)
+    }
+}
+
+pub(super) fn same_name(game: &GameDef, other: &GameDef) -> Box<Diagnostic> {
+    Box::new(
+        Diagnostic::error("game::same_name", format!("two games are called `{}`", game.name))
+            .at(SourceSpan::file(&game.source.path))
+            .expected("a different `name` for each game")
+            .found(format!("`{}` has the same", other.source.path.display()))
+            .help("change `name` in one of them, or leave one out of `--games`"),
+    )
 }
 
 fn is_error(problem: &Diagnostic) -> bool {

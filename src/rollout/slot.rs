@@ -280,6 +280,7 @@ impl<'a> Slot<'a> {
             reward,
             success,
             truncated,
+            prompt_count: self.prompt_count,
             sampled_count,
         });
         Ok(())

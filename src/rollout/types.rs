@@ -45,6 +45,8 @@ pub struct StageRecord {
     pub success: bool,
     /// Whether a limit ended it.
     pub truncated: bool,
+    /// Tokens of the learner's observations.
+    pub prompt_count: usize,
     /// Tokens that the policy sampled.
     pub sampled_count: usize,
 }

@@ -5,7 +5,61 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::config::{AnswerFormat, ObservationKind, RunConfig};
+use crate::reload::Catalog;
 use crate::rollout::Trajectory;
+use crate::script::Version;
+
+/// What an episode was played and rewarded with beside its games' versions: all that playing it again needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conditions {
+    /// Version of the nest; `None` for the default one.
+    pub nest: Option<Version>,
+    /// Version of the reward script, if there was one.
+    pub reward: Option<Version>,
+    /// Which text the learner saw.
+    pub observation: ObservationKind,
+    /// How its answers were read.
+    pub format: AnswerFormat,
+    /// Added for an answer that is not in the answer format.
+    pub format_penalty: f64,
+    /// Added for an answer that the rules refuse.
+    pub illegal_penalty: f64,
+    /// Options by game.
+    pub options: std::collections::BTreeMap<String, Value>,
+}
+
+impl Conditions {
+    pub(super) fn new(config: &RunConfig, catalog: &Catalog) -> Self {
+        Self {
+            nest: catalog.nest.source.as_ref().map(|source| source.version.clone()),
+            reward: catalog.reward.as_ref().map(|reward| reward.source.version.clone()),
+            observation: config.decode.observation,
+            format: config.decode.format,
+            format_penalty: config.penalty.format,
+            illegal_penalty: config.penalty.illegal,
+            options: catalog.options.iter().map(|(game, options)| (game.clone(), options.to_json())).collect(),
+        }
+    }
+
+    fn json(&self, games: &[&str]) -> Value {
+        let options: serde_json::Map<String, Value> = self
+            .options
+            .iter()
+            .filter(|(game, _)| games.contains(&game.as_str()))
+            .map(|(game, options)| (game.clone(), options.clone()))
+            .collect();
+        json!({
+            "nest": self.nest,
+            "reward": self.reward,
+            "observation": self.observation,
+            "format": self.format,
+            "format_penalty": self.format_penalty,
+            "illegal_penalty": self.illegal_penalty,
+            "options": options,
+        })
+    }
+}
 
 /// A trajectory and what became of it.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +70,8 @@ pub struct ScoredTrajectory<'a> {
     pub advantage: f32,
     /// Whether its group was trained on.
     pub kept: bool,
+    /// What else it was played and rewarded with.
+    pub conditions: &'a Conditions,
 }
 
 /// One line of the file.
@@ -43,6 +99,7 @@ pub fn line(step: u64, scored: &ScoredTrajectory<'_>) -> Value {
         .iter()
         .map(|target| target.allowed.as_ref().map_or(Value::Null, |ids| json!(**ids)))
         .collect();
+    let games: Vec<&str> = stages.iter().map(|stage| stage.game.as_str()).collect();
     json!({
         "id": trajectory.id,
         "step": step,
@@ -52,6 +109,7 @@ pub fn line(step: u64, scored: &ScoredTrajectory<'_>) -> Value {
         "seed": first(|stage| stage.seed.value().into()),
         "seat": first(|stage| stage.seat.into()),
         "scripts": stages.iter().map(|stage| stage.version.clone()).collect::<Vec<_>>(),
+        "conditions": scored.conditions.json(&games),
         "tokens": trajectory.tokens,
         "policy_mask": trajectory.policy_mask(),
         "logprobs": trajectory.log_probs,
@@ -59,6 +117,8 @@ pub fn line(step: u64, scored: &ScoredTrajectory<'_>) -> Value {
         "reward": trajectory.reward,
         "stage_rewards": stages.iter().map(|stage| stage.reward).collect::<Vec<_>>(),
         "stage_success": stages.iter().map(|stage| stage.success).collect::<Vec<_>>(),
+        "stage_scores": stages.iter().map(|stage| stage.scores.clone()).collect::<Vec<_>>(),
+        "stage_tokens": stages.iter().map(|stage| [stage.prompt_count, stage.sampled_count]).collect::<Vec<_>>(),
         "advantage": scored.advantage,
         "kept": scored.kept,
         "success": trajectory.success,

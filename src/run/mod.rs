@@ -4,16 +4,18 @@
 mod episodes; // the episodes file of a step
 mod figures; // figures from groups and updates
 mod plan; // what an iteration plays
+mod replay; // a stored episode, played again and compared
 mod retire; // versions that lose too many episodes
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::advantage::{AdvantageEstimator, EstimatorState, GroupFilter, build_estimator, build_filter};
 use crate::checkpoint::{self, RunState};
-use crate::config::RunConfig;
+use crate::config::{RunConfig, SettingChange, review};
 use crate::diag::Diagnostic;
 use crate::game::GameStats;
 use crate::opponent::Opponents;
@@ -24,8 +26,10 @@ use crate::script::Version;
 use crate::seed::Seed;
 use crate::train::{Batch, Learner, UpdateContext};
 
-pub use episodes::{ScoredTrajectory, line as episode_line, write as write_episodes};
+pub use episodes::{Conditions, ScoredTrajectory, line as episode_line, write as write_episodes};
 pub use figures::Figures;
+pub use replay::{Replay, replay};
+pub use retire::FAILING_VERSION;
 
 use retire::LastGood;
 
@@ -83,6 +87,8 @@ pub struct TrainRun {
     learner: Learner,
     stats: BTreeMap<String, GameStats>,
     last_good: LastGood,
+    /// Games that the opponents can play.
+    admitted: BTreeSet<String>,
     clock: fn() -> Duration,
 }
 
@@ -97,6 +103,10 @@ pub struct IterationReport {
     pub versions: BTreeMap<String, Version>,
     /// Names and versions that became active with this iteration.
     pub reloaded: Vec<(String, Version)>,
+    /// Settings that changed with this iteration.
+    pub settings: Vec<SettingChange>,
+    /// What was saved since the last iteration and not taken.
+    pub rejected: Vec<Diagnostic>,
     /// What went wrong without stopping the run: lost episodes, a version that was taken out of service.
     pub problems: Vec<Diagnostic>,
     /// The groups with advantages and what was kept, for the episodes file.
@@ -112,6 +122,8 @@ pub struct ScoredGroup {
     pub advantages: Vec<f32>,
     /// Whether it was trained on.
     pub kept: bool,
+    /// What else its members were played and rewarded with.
+    pub conditions: Arc<Conditions>,
 }
 
 impl IterationReport {
@@ -120,12 +132,9 @@ impl IterationReport {
         self.groups
             .iter()
             .flat_map(|scored| {
-                scored
-                    .group
-                    .trajectories
-                    .iter()
-                    .zip(&scored.advantages)
-                    .map(|(trajectory, &advantage)| ScoredTrajectory { trajectory, advantage, kept: scored.kept })
+                scored.group.trajectories.iter().zip(&scored.advantages).map(|(trajectory, &advantage)| {
+                    ScoredTrajectory { trajectory, advantage, kept: scored.kept, conditions: &scored.conditions }
+                })
             })
             .collect()
     }
@@ -171,6 +180,7 @@ impl TrainRun {
             step: 0,
             stats: BTreeMap::new(),
             last_good: LastGood::new(&catalog),
+            admitted: catalog.names().into_iter().collect(),
             config,
             catalog,
             decoder,
@@ -189,13 +199,17 @@ impl TrainRun {
     pub fn iterate(&mut self, watcher: Option<&Watcher>, interrupt: &AtomicBool) -> Result<IterationReport, Error> {
         let step = self.step + 1;
         let seed = Seed::new(self.config.seed).child("iteration", step);
-        let reloaded = watcher.map(|watcher| watcher.take(&mut self.catalog)).unwrap_or_default();
+        let taken = watcher.map(|watcher| watcher.take(&mut self.catalog)).unwrap_or_default();
+        let mut reloaded = taken.versions;
+        let changes = taken.settings.map(|config| self.change_settings(&config)).unwrap_or_default();
         let size = plan::PlanSize {
             groups: self.config.rollout.groups,
             members: self.config.rollout.group_size,
             seat: self.config.seat,
         };
-        let mut problems = Vec::new();
+        let mut problems = self.admit();
+        reloaded.retain(|(name, _)| !problems.iter().any(|(refused, _)| refused == name));
+        let mut problems: Vec<Diagnostic> = problems.drain(..).map(|(_, problem)| problem).collect();
         let plan = |catalog: &Catalog| plan::plan_rounds(catalog, &self.stats, size, seed, step);
         let rounds = match plan(&self.catalog) {
             Err(problem) if self.last_good.go_back_to_nest(&mut self.catalog) => {
@@ -204,6 +218,13 @@ impl TrainRun {
             }
             result => result?,
         };
+        // A game that the nest names for the first time belongs to the run from now on.
+        let stages = rounds.iter().flatten().flat_map(|group| &group.stages);
+        for game in stages.map(|stage| Arc::clone(&stage.game)).collect::<Vec<_>>() {
+            if self.catalog.join(&game.name) {
+                reloaded.push((game.name.clone(), game.source.version.clone()));
+            }
+        }
         let settings = rollout_settings(&self.config, self.decoder.as_ref());
         let versions = self.active_versions();
         let mut tally = figures::Tally::default();
@@ -213,6 +234,7 @@ impl TrainRun {
             // Sample. Once weights have changed, an interrupt waits for the end of the iteration: a checkpoint holds
             // whole iterations only.
             let flag = if round == 0 { interrupt } else { &never };
+            let conditions = Arc::new(Conditions::new(&self.config, &self.catalog));
             let (groups, stats) = play(&self.table(flag), &plans, &settings)?;
             problems.extend(self.last_good.review(&mut self.catalog, &groups, self.config.scripts.max_voided_share)?);
             tally.add_rollout(&groups, stats);
@@ -238,17 +260,37 @@ impl TrainRun {
             };
             let time = (self.clock)().saturating_sub(started);
             tally.add_update(kept.iter().filter(|kept| **kept).count(), update, time);
-            scored.extend(
-                groups.into_iter().zip(advantages).zip(kept).map(|((group, advantages), kept)| ScoredGroup {
-                    group,
-                    advantages,
-                    kept,
-                }),
-            );
+            scored.extend(groups.into_iter().zip(advantages).zip(kept).map(|((group, advantages), kept)| {
+                ScoredGroup { group, advantages, kept, conditions: Arc::clone(&conditions) }
+            }));
         }
         self.step = step;
         tally.update_stats(&mut self.stats, STATS_WEIGHT);
-        Ok(IterationReport { step, figures: tally.figures(), versions, reloaded, problems, groups: scored })
+        let (figures, rejected) = (tally.figures(), taken.rejected);
+        Ok(IterationReport { step, figures, versions, reloaded, settings: changes, rejected, problems, groups: scored })
+    }
+
+    /// Goes on with other settings, as far as they may change; returns what did.
+    fn change_settings(&mut self, config: &RunConfig) -> Vec<SettingChange> {
+        let review = review(&self.config, config);
+        self.config = review.config;
+        self.learner.change_settings(&self.config.loss, &self.config.optimizer);
+        review.changes
+    }
+
+    /// Turns away new games that the opponents cannot play; returns their names and why.
+    fn admit(&mut self) -> Vec<(String, Diagnostic)> {
+        let mut refused = Vec::new();
+        for name in self.catalog.known_names() {
+            let Some(game) = self.catalog.game(&name).filter(|_| !self.admitted.contains(&name)) else { continue };
+            if let Err(problem) = self.opponents.check_unattended(game) {
+                refused.push((name.clone(), problem.note(format!("`{name}` does not join the run"))));
+                self.catalog.withdraw(&name);
+            } else {
+                self.admitted.insert(name);
+            }
+        }
+        refused
     }
 
     fn table<'a>(&'a self, interrupt: &'a AtomicBool) -> Table<'a> {

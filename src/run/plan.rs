@@ -31,7 +31,7 @@ pub(super) fn plan_rounds(
     seed: Seed,
     step: u64,
 ) -> Result<Vec<Vec<GroupPlan>>, Box<Diagnostic>> {
-    let names = catalog.names();
+    let names = catalog.known_names();
     let order = |group: usize| {
         let mut stream = seed.child("nest", group as u64).stream();
         catalog.nest.stages(&names, stats, &mut stream)

@@ -9,11 +9,16 @@ use crate::reload::Catalog;
 use crate::rollout::{Culprit, Group};
 use crate::script::Version;
 
+/// The code of the diagnostic for a version that is taken out of service.
+pub const FAILING_VERSION: &str = "run::failing_version";
+
 /// The versions that were seen to work, the newest last. A version that works in most episodes and fails in some may be
 /// among them, so the earlier ones are kept too.
 #[derive(Debug)]
 pub(super) struct LastGood {
     games: BTreeMap<String, Vec<Arc<GameDef>>>,
+    /// The games that the run began with; others can leave it.
+    first: Vec<String>,
     nests: Vec<Arc<Nest>>,
     rewards: Vec<Arc<RewardScript>>,
 }
@@ -37,6 +42,7 @@ impl LastGood {
     pub(super) fn new(catalog: &Catalog) -> Self {
         Self {
             games: catalog.games.iter().map(|game| (game.name.clone(), vec![Arc::clone(game)])).collect(),
+            first: catalog.names(),
             nests: vec![Arc::clone(&catalog.nest)],
             rewards: catalog.reward.iter().cloned().collect(),
         }
@@ -68,20 +74,39 @@ impl LastGood {
                 continue;
             }
             let Some((name, active)) = active_version(&culprit, catalog) else { continue };
-            let problem = Diagnostic::error(
-                "run::failing_version",
-                format!("version {} of `{name}` fails too often", active.short()),
-            )
-            .expected(format!("at most {:.0} % lost episodes (`scripts.max_voided_share`)", max_share * 100.0))
-            .found(format!("{:.0} %", losses.share() * 100.0))
-            .help("mend the script and save it; the reason stands above");
-            let Some(good) = self.go_back(&culprit, catalog) else {
+            let problem =
+                Diagnostic::error(FAILING_VERSION, format!("version {} of `{name}` fails too often", active.short()))
+                    .expected(format!("at most {:.0} % lost episodes (`scripts.max_voided_share`)", max_share * 100.0))
+                    .found(format!("{:.0} %", losses.share() * 100.0))
+                    .help("mend the script and save it; the reason stands above");
+            let good = self.go_back(&culprit, catalog);
+            if good.is_none() && self.withdraw(&culprit, catalog) {
+                problems.push(problem.note(format!("`{name}` leaves the run; save a mended version to bring it back")));
+                continue;
+            }
+            let Some(good) = good else {
                 let cause = problems.pop().map_or_else(String::new, |cause| format!("{cause}\n"));
                 return Err(Box::new(problem.note(format!("{cause}there is no earlier version to go back to"))));
             };
             problems.push(problem.note(format!("`{name}` goes back to version {}", good.short())));
         }
         Ok(problems)
+    }
+
+    /// Takes a game that joined in mid-run out again, with the nests that name it; false if that cannot be.
+    fn withdraw(&mut self, culprit: &Culprit, catalog: &mut Catalog) -> bool {
+        let Culprit::Game(name) = culprit else { return false };
+        if self.first.contains(name) {
+            return false;
+        }
+        catalog.withdraw(name);
+        let names = |nest: &Nest| nest.stage_names().is_some_and(|stages| stages.contains(name));
+        while names(&catalog.nest) {
+            if !self.go_back_to_nest(catalog) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Puts the last good nest in service; false if there is no other.
@@ -207,6 +232,7 @@ mod tests {
             reward: 1.0,
             success: true,
             truncated: false,
+            prompt_count: 0,
             sampled_count: 0,
         };
         let trajectory = Trajectory {
@@ -228,6 +254,30 @@ mod tests {
         let problem = Arc::new(Diagnostic::error("script::runtime", "boom"));
         let voided = Voided { game: "g".to_owned(), culprit: Culprit::Game("g".to_owned()), problem };
         Group { voided: vec![voided], ..Group::default() }
+    }
+
+    #[test]
+    fn a_game_that_joined_and_always_fails_leaves_with_the_nest_that_names_it() {
+        let host = ScriptHost::default();
+        let mut catalog = catalog("good");
+        let nest = |catalog: &Catalog, stages: &str| {
+            let text = format!("return {{ stages = {{ {stages} }} }}");
+            let source = Source::new(Path::new("nest.lua"), Language::Lua, &text, BTreeMap::new());
+            Arc::new(Nest::compile(&source, &catalog.known_names(), &ScriptHost::default()).unwrap())
+        };
+        catalog.nest = nest(&catalog, "'g'");
+        let mut last_good = LastGood::new(&catalog);
+        let text = GAME.replace("name = 'g'", "name = 'late'");
+        let source = Source::new(Path::new("late.lua"), Language::Lua, &text, BTreeMap::new());
+        catalog.offer(Arc::new(GameDef::compile(&source, crate::script::Value::default(), &host).unwrap()));
+        catalog.nest = nest(&catalog, "'g', 'late'");
+        assert!(catalog.join("late"));
+        let mut bad = lost();
+        bad.voided[0].culprit = Culprit::Game("late".to_owned());
+        let problems = last_good.review(&mut catalog, &[bad], 0.25).unwrap();
+        assert!(problems.iter().any(|problem| problem.to_string().contains("`late` leaves the run")), "{problems:?}");
+        assert_eq!(catalog.names(), ["g"]);
+        assert_eq!(catalog.nest.stage_names(), Some(&["g".to_owned()][..]));
     }
 
     /// Found by a user: a script that fails on few seeds works for an iteration and fails in a later one.

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use super::data::DataFiles;
 use super::{Library, Limits, Script, Source, Version, engine};
 use crate::diag::Diagnostic;
 
@@ -14,6 +15,8 @@ const MAX_SCRIPTS: usize = 32;
 struct Entry {
     version: Version,
     path: PathBuf,
+    /// The rows that it sees.
+    opened: DataFiles,
     limits: Limits,
     library: Library,
     script: Rc<dyn Script>,
@@ -39,6 +42,7 @@ pub fn with_script<R>(
     let matches = |entry: &Entry| {
         entry.version == source.version
             && entry.path == source.path
+            && entry.opened.same(&source.opened)
             && entry.limits == *limits
             && entry.library.same(library)
     };
@@ -60,6 +64,7 @@ fn compile(source: &Source, limits: &Limits, library: &Library) -> Result<Rc<dyn
     let entry = Entry {
         version: source.version.clone(),
         path: source.path.clone(),
+        opened: source.opened.clone(),
         limits: limits.clone(),
         library: library.clone(),
         script: Rc::clone(&script),

@@ -6,6 +6,7 @@
 
 mod border; // limits and refusals of values that cross
 mod cache; // one compiled script a version and thread
+mod data; // the data files that a script has opened
 mod library; // the `gift` library: what the host offers to every script
 mod loan; // a random stream for one call
 mod lua; // Luau through mlua
@@ -22,9 +23,10 @@ use crate::diag::Diagnostic;
 use crate::seed::Stream;
 
 pub use cache::with_script;
+pub use data::DataFile;
 pub use library::{HostFunction, Library};
 pub use memory::CountingAllocator;
-pub use source::{Language, Source, Version};
+pub use source::{Language, Source, Version, data_hash};
 pub use value::Value;
 
 /// Stack of a thread that runs scripts, so that no script can overflow it: 4 MiB do when optimised, debug builds need the

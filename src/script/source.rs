@@ -1,7 +1,7 @@
 //! A script's text with all that it loads, and its version. Reading files happens here, once; afterwards a [`Source`] is
 //! self-contained and can be stored, sent to other threads and compiled again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +9,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::Error;
+use super::data::{DataFile, DataFiles};
+use super::library::Dataset;
 
 /// The language of a script, told by the file's extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -39,7 +41,8 @@ impl Language {
     }
 }
 
-/// The first 16 hexadecimal digits of the SHA-256 of a script's text and of every module that it loads.
+/// The first 16 hexadecimal digits of the SHA-256 of a script's text, of every module that it loads and of the data files
+/// that it opened when it was checked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Version(pub String);
 
@@ -57,7 +60,7 @@ impl fmt::Display for Version {
 }
 
 /// A script's text with all that it loads.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Source {
     /// The file's name without folder and extension.
     pub name: String,
@@ -69,26 +72,83 @@ pub struct Source {
     pub text: Arc<str>,
     /// The text of each module of `scripts/lib` that the script loads, itself or through another module.
     pub modules: BTreeMap<String, Arc<str>>,
-    /// The hash of the text and the modules.
+    /// The hash of the text, the modules and the data files.
     pub version: Version,
+    /// The hashes of the data files that `version` covers, by the name that the script uses.
+    pub data: BTreeMap<String, String>,
+    /// What the script has opened; shared by all clones.
+    pub(super) opened: DataFiles,
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        // Covers text, modules and data.
+        self.version == other.version && self.path == other.path && self.language == other.language
+    }
 }
 
 impl Source {
     /// A source from text in memory; `modules` are what `require` (Rhai: `import`) may load.
     pub fn new(path: &Path, language: Language, text: &str, modules: BTreeMap<String, Arc<str>>) -> Self {
-        let mut hash = Sha256::new();
-        hash.update(text.as_bytes());
-        for (name, module) in &modules {
-            // Lengths keep the boundary between texts in the hash.
-            hash.update((name.len() as u64).to_le_bytes());
-            hash.update(name.as_bytes());
-            hash.update((module.len() as u64).to_le_bytes());
-            hash.update(module.as_bytes());
-        }
-        let first = hash.finalize().iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
-        let digits = format!("{first:016x}");
         let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        Self { name, path: path.to_owned(), language, text: text.into(), modules, version: Version(digits) }
+        Self {
+            name,
+            path: path.to_owned(),
+            language,
+            text: text.into(),
+            version: version_of(text, &modules, &BTreeMap::new()),
+            modules,
+            data: BTreeMap::new(),
+            opened: DataFiles::default(),
+        }
+    }
+
+    /// The version of text and modules, whatever the data files hold.
+    pub fn code_version(&self) -> Version {
+        self.version_with(&BTreeMap::new())
+    }
+
+    /// The version that text and modules have together with data files of these hashes, by name.
+    pub fn version_with(&self, data: &BTreeMap<String, String>) -> Version {
+        version_of(&self.text, &self.modules, data)
+    }
+
+    /// The same source, its version covering the data files that were opened so far. Called once the script was tried.
+    #[must_use]
+    pub fn with_opened_data(mut self) -> Self {
+        self.data = self.opened.files().into_iter().map(|(name, file)| (name, file.hash)).collect();
+        self.version = version_of(&self.text, &self.modules, &self.data);
+        self
+    }
+
+    /// The data files that the script has opened so far, by the name that it uses.
+    pub fn data_files(&self) -> BTreeMap<String, DataFile> {
+        self.opened.files()
+    }
+
+    /// Data files that the script asked for and that could not be read.
+    pub fn missed_files(&self) -> BTreeSet<PathBuf> {
+        self.opened.missed()
+    }
+
+    /// Opens what another source of the same text has opened, as those files are now.
+    pub fn open_again(&self, other: &Self) {
+        for (name, file) in other.data_files() {
+            // What cannot be opened is told when the script asks for it.
+            let _ = self.opened.open(&name, &file.path);
+        }
+    }
+
+    /// Gives a data file the rows of `content`, a copy of what `path` held, if that copy has this hash; false if not.
+    /// The script then sees these rows whatever `path` holds by now.
+    pub fn pin_data(&self, name: &str, path: &Path, content: &Path, hash: &str) -> bool {
+        self.opened.pin(name, path, content, hash)
+    }
+
+    /// The module files that were found, for those who watch them.
+    pub fn module_files(&self) -> Vec<PathBuf> {
+        let folders = library_folders(&self.path);
+        self.modules.keys().filter_map(|name| module_file(&folders, self.language, name)).collect()
     }
 
     /// Reads a script and the modules that it loads from the nearest `scripts/lib` at or above the script's folder, or
@@ -106,12 +166,7 @@ impl Source {
             if modules.contains_key(&name) {
                 continue;
             }
-            let extensions: &[&str] = if language == Language::Lua { &["lua", "luau"] } else { &["rhai"] };
-            let found = folders
-                .iter()
-                .flat_map(|folder| extensions.iter().map(|extension| folder.join(format!("{name}.{extension}"))))
-                .find(|file| file.is_file());
-            if let Some(file) = found {
+            if let Some(file) = module_file(&folders, language, &name) {
                 let module = read_text(&file)?;
                 wanted.extend(module_names(&module));
                 modules.insert(name, module.into());
@@ -124,6 +179,42 @@ impl Source {
 #[expect(clippy::disallowed_methods, reason = "the error carries the path")]
 fn read_text(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+fn version_of(text: &str, modules: &BTreeMap<String, Arc<str>>, data: &BTreeMap<String, String>) -> Version {
+    let mut hash = Sha256::new();
+    hash.update(text.as_bytes());
+    let mut add = |name: &str, content: &str| {
+        // Lengths keep the boundary between texts in the hash.
+        hash.update((name.len() as u64).to_le_bytes());
+        hash.update(name.as_bytes());
+        hash.update((content.len() as u64).to_le_bytes());
+        hash.update(content.as_bytes());
+    };
+    for (name, module) in modules {
+        add(name, module);
+    }
+    for (name, content) in data {
+        add(&format!("data:{name}"), content);
+    }
+    Version(first_digits(hash))
+}
+
+/// The first 16 hexadecimal digits of a hash.
+pub(super) fn first_digits(hash: Sha256) -> String {
+    let first = hash.finalize().iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    format!("{first:016x}")
+}
+
+/// The hash of a data file as it is now; `None` if it cannot be read.
+pub fn data_hash(path: &Path) -> Option<String> {
+    Dataset::current_hash(path)
+}
+
+fn module_file(folders: &[PathBuf], language: Language, name: &str) -> Option<PathBuf> {
+    let extensions: &[&str] = if language == Language::Lua { &["lua", "luau"] } else { &["rhai"] };
+    let files = folders.iter().flat_map(|folder| extensions.iter().map(|x| folder.join(format!("{name}.{x}"))));
+    files.into_iter().find(|file| file.is_file())
 }
 
 /// The folders named `scripts/lib` from the script's folder upwards, then the working directory's.
@@ -165,6 +256,27 @@ mod tests {
         assert_eq!(source("a", "b"), source("a", "b"));
         assert_ne!(source("a", "b"), source("a2", "b"));
         assert_ne!(source("a", "b"), source("a", "b2"));
+    }
+
+    /// Rows change with a version only, and a version tells which rows it played with.
+    #[test]
+    fn a_version_keeps_the_rows_it_opened_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("rows.jsonl");
+        let source = || Source::new(&folder.path().join("x.lua"), Language::Lua, "a", BTreeMap::new());
+        let open = |source: &Source| source.opened.open("rows.jsonl", &file).expect("rows").len();
+        std::fs::write(&file, "1\n").expect("a file");
+        let first = source();
+        assert_eq!((open(&first), first.clone().with_opened_data().version == first.version), (1, false));
+        let first = first.with_opened_data();
+        std::fs::write(&file, "1\n2\n").expect("a file");
+        assert_eq!(open(&first), 1);
+        let second = source();
+        assert_eq!(open(&second), 2);
+        let second = second.with_opened_data();
+        assert_ne!(first.version, second.version);
+        assert_eq!(first.code_version(), second.code_version());
+        assert_eq!(source().with_opened_data().version, source().version, "no data, no other version");
     }
 
     #[test]

@@ -143,6 +143,12 @@ impl Learner {
         Self { loss: loss.clone(), optimizer: optimizer.clone(), state: LearnerState::default() }
     }
 
+    /// Goes on with other settings.
+    pub fn change_settings(&mut self, loss: &Loss, optimizer: &Optimizer) {
+        self.loss.clone_from(loss);
+        self.optimizer.clone_from(optimizer);
+    }
+
     /// The counters, for a checkpoint.
     pub fn state(&self) -> LearnerState {
         self.state

@@ -60,6 +60,8 @@ const BEYOND: &[(&str, &str)] = &[
     ("eval", "diag"),
     // Candidates play seeded random episodes before they are published.
     ("reload", "seed"),
+    // The file of settings is watched as scripts are; what may change is decided by the settings' own table.
+    ("reload", "config"),
     // A damaged checkpoint is told to the user with file and fix.
     ("checkpoint", "diag"),
     // What is stored: running statistics of games, weights and tokenizer, script versions.

@@ -4,9 +4,12 @@
 mod binary; // running the program itself
 mod borders; // which room may use which
 mod determinism; // the same seed gives the same bytes
+mod editors; // what editors and checkouts do to files
 mod learning; // a tiny policy whose reward rises
 mod recompute; // an update from the episodes file alone
 mod reloading; // saving scripts while a run plays
+mod replay; // stored episodes, played again
 mod resume; // stopping and going on changes nothing
+mod settings; // settings that change while a run goes on
 mod support; // small runs inside the test
 mod voided; // episodes lost to a fault of a script

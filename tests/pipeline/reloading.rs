@@ -30,7 +30,16 @@ impl Session {
     }
 
     fn next_event(&self) -> Event {
-        self.events.recv_timeout(Duration::from_secs(20)).expect("an event within the time that a slow machine takes")
+        loop {
+            let event = self
+                .events
+                .recv_timeout(Duration::from_secs(20))
+                .expect("an event within the time that a slow machine takes");
+            // A file that is being replaced may be missed for a moment.
+            if !matches!(event, Event::Warned { .. }) {
+                return event;
+            }
+        }
     }
 
     /// Waits for a version that is ready; what it is called.
@@ -38,13 +47,14 @@ impl Session {
         match self.next_event() {
             Event::Ready { name, .. } => name,
             Event::Rejected { problem } => panic!("{problem}"),
+            other => panic!("{other:?}"),
         }
     }
 
     fn rejected(&self) -> Diagnostic {
         match self.next_event() {
             Event::Rejected { problem } => problem,
-            Event::Ready { name, .. } => panic!("a broken `{name}` was taken"),
+            other => panic!("something broken was taken: {other:?}"),
         }
     }
 
@@ -192,6 +202,41 @@ fn a_saved_module_reloads_the_games_that_load_it() {
         let second = session.iterate();
         assert_ne!(first.versions, second.versions);
         assert!(observations(&second).iter().all(|text| text.starts_with("Digit? ")));
+    });
+}
+
+/// A fixed order may name a new game, and so may a function that decides anew in every iteration.
+#[test]
+fn a_game_that_the_nest_names_joins_the_run() {
+    let lab = Lab::new();
+    let named = |name: &str| ECHO.replace("\"echo\"", &format!("\"{name}\""));
+    let game = lab.write("games/echo.lua", ECHO);
+    let nest = lab.write("nest.lua", "return { stages = { \"echo\" } }\n");
+    pool(2).install(|| {
+        let mut session = Session::new(&[game], Some(&nest), None);
+        session.iterate();
+        lab.write("games/late.lua", &named("late"));
+        assert!(matches!(session.next_event(), Event::Offered { name, .. } if name == "late"));
+        assert!(!session.iterate().versions.contains_key("late"));
+        lab.write("nest.lua", "return { stages = { \"echo\", \"late\" } }\n");
+        assert_eq!(session.ready(), "nest.lua");
+        let joined = session.iterate();
+        assert_eq!(names(&joined), ["nest.lua", "late"]);
+        assert!(joined.versions.contains_key("late") && joined.figures.contains_key("reward/late"));
+        lab.write("games/later.lua", &named("later"));
+        assert!(matches!(session.next_event(), Event::Offered { name, .. } if name == "later"));
+        lab.write("nest.lua", "return { stages = function(rng, stats) return { \"echo\", \"later\" } end }\n");
+        assert_eq!(session.ready(), "nest.lua");
+        let joined = session.iterate();
+        assert!(names(&joined).contains(&"later") && joined.figures.contains_key("reward/later"), "{joined:?}");
+        // A game in service is saved as any other.
+        lab.write("games/late.lua", &named("late").replace("Name this digit: ", "Digit? "));
+        let (Event::Ready { name, .. } | Event::Offered { name, .. }) = session.next_event() else {
+            panic!("no event")
+        };
+        assert_eq!(name, "late");
+        assert_eq!(names(&session.iterate()), ["late"]);
+        assert_eq!(session.run.catalog.names(), ["echo", "late", "later"]);
     });
 }
 

@@ -107,7 +107,7 @@ pub(crate) fn unchecked(games: Vec<Arc<GameDef>>) -> Catalog {
     let names = games.iter().map(|game| game.name.clone()).collect();
     let host = host();
     let nest = Arc::new(Nest::in_order(names, &host));
-    Catalog { games, nest, reward: None, options: std::collections::BTreeMap::new(), host }
+    Catalog { games, offered: Vec::new(), nest, reward: None, options: std::collections::BTreeMap::new(), host }
 }
 
 /// A checked catalog, as `train` loads it.

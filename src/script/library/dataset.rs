@@ -1,48 +1,122 @@
-//! `gift.dataset`: the rows of a JSONL, CSV or Parquet file, read once a process and shared by all scripts and threads.
+//! `gift.dataset`: the rows of a JSONL, CSV or Parquet file. While a file does not change, its rows are held once a process
+//! and shared by all scripts and threads.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
+use sha2::{Digest, Sha256};
 
 use crate::script::Value;
+use crate::script::source::first_digits;
 
 /// Largest file, in bytes: rows are held in memory.
 const MAX_FILE_BYTES: u64 = 1 << 30;
+/// Largest file whose content is kept beside its rows, so that a run directory can hold it.
+const MAX_KEPT_BYTES: usize = 8 << 20;
+/// Up to this size a file is read again to see whether it changed; the times of larger ones are believed.
+const MAX_REREAD_BYTES: u64 = 1 << 20;
+/// A file that changes while it is read is read again this often.
+const TRIES: usize = 3;
 
 /// The rows of a file.
 #[derive(Debug)]
 pub(in crate::script) struct Dataset {
     rows: Vec<Value>,
+    hash: String,
+    content: Option<Vec<u8>>,
 }
 
-/// Every file that was opened, by its canonical path.
-static OPENED: LazyLock<Mutex<BTreeMap<PathBuf, Arc<Dataset>>>> = LazyLock::new(Mutex::default);
+/// What tells that a file did not change, without reading it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Stamp {
+    bytes: u64,
+    modified: Option<SystemTime>,
+    identity: u64,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        #[cfg(unix)]
+        let identity = std::os::unix::fs::MetadataExt::ino(metadata);
+        #[cfg(not(unix))]
+        let identity = 0;
+        Self { bytes: metadata.len(), modified: metadata.modified().ok(), identity }
+    }
+}
+
+/// The newest rows of every file that was opened, by its canonical path.
+static OPENED: LazyLock<Mutex<Newest>> = LazyLock::new(Mutex::default);
+
+type Newest = BTreeMap<PathBuf, (Stamp, Arc<Dataset>)>;
 
 impl Dataset {
-    /// The rows of a file, told by its extension. A file is read once; later changes to it are not seen.
+    /// The rows of a file as it is now, told by its extension. A file that did not change is not parsed again.
     pub(in crate::script) fn open(path: &Path) -> Result<Arc<Self>, String> {
         // Held while reading, so that threads that start together read the file once.
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(dataset) = opened.get(path) {
-            return Ok(Arc::clone(dataset));
+        let known = opened.get(path).cloned();
+        for _ in 0..TRIES {
+            let metadata = std::fs::metadata(path).map_err(|cause| cause.to_string())?;
+            let stamp = Stamp::of(&metadata);
+            if stamp.bytes > MAX_FILE_BYTES {
+                return Err(format!("the file has {} bytes, more than {MAX_FILE_BYTES}", stamp.bytes));
+            }
+            if let Some((before, dataset)) = &known
+                && *before == stamp
+                && stamp.bytes > MAX_REREAD_BYTES
+            {
+                return Ok(Arc::clone(dataset));
+            }
+            let bytes = std::fs::read(path).map_err(|cause| cause.to_string())?;
+            let hash = hash_of(&bytes);
+            if let Some((_, dataset)) = known.as_ref().filter(|(_, dataset)| dataset.hash == hash) {
+                let dataset = Arc::clone(dataset);
+                opened.insert(path.to_owned(), (stamp, Arc::clone(&dataset)));
+                return Ok(dataset);
+            }
+            let rows = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("jsonl" | "ndjson") => read_jsonl(&bytes),
+                Some("csv") => read_csv(&bytes),
+                Some("parquet") => read_parquet(path),
+                _ => Err("expected a file that ends in `.jsonl`, `.csv` or `.parquet`".to_owned()),
+            };
+            // Parquet is parsed from the file itself, which may have changed since.
+            if std::fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata)) != Some(stamp) {
+                continue;
+            }
+            let content = (bytes.len() <= MAX_KEPT_BYTES).then_some(bytes);
+            let dataset = Arc::new(Self { rows: rows?, hash, content });
+            opened.insert(path.to_owned(), (stamp, Arc::clone(&dataset)));
+            return Ok(dataset);
         }
-        let bytes = std::fs::metadata(path).map_err(|cause| cause.to_string())?.len();
-        if bytes > MAX_FILE_BYTES {
-            return Err(format!("the file has {bytes} bytes, more than {MAX_FILE_BYTES}"));
+        Err("the file is being written".to_owned())
+    }
+
+    /// The hash of a file's content as it is now; `None` if it cannot be read.
+    pub(in crate::script) fn current_hash(path: &Path) -> Option<String> {
+        let stamp = Stamp::of(&std::fs::metadata(path).ok()?);
+        if stamp.bytes > MAX_REREAD_BYTES {
+            let opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, dataset)) = opened.get(path).filter(|(before, _)| *before == stamp) {
+                return Some(dataset.hash.clone());
+            }
         }
-        let rows = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("jsonl" | "ndjson") => read_jsonl(path),
-            Some("csv") => read_csv(path),
-            Some("parquet") => read_parquet(path),
-            _ => Err("expected a file that ends in `.jsonl`, `.csv` or `.parquet`".to_owned()),
-        }?;
-        let dataset = Arc::new(Self { rows });
-        opened.insert(path.to_owned(), Arc::clone(&dataset));
-        Ok(dataset)
+        std::fs::read(path).ok().map(|bytes| hash_of(&bytes))
+    }
+
+    /// The first 16 hexadecimal digits of the SHA-256 of the file.
+    pub(in crate::script) fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The file's content, if it is small enough to be kept.
+    pub(in crate::script) fn content(&self) -> Option<&[u8]> {
+        self.content.as_deref()
     }
 
     /// The number of rows.
@@ -56,9 +130,14 @@ impl Dataset {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the caller adds the path")]
-fn read_jsonl(path: &Path) -> Result<Vec<Value>, String> {
-    let text = std::fs::read_to_string(path).map_err(|cause| cause.to_string())?;
+fn hash_of(bytes: &[u8]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(bytes);
+    first_digits(hash)
+}
+
+fn read_jsonl(bytes: &[u8]) -> Result<Vec<Value>, String> {
+    let text = std::str::from_utf8(bytes).map_err(|cause| cause.to_string())?;
     let lines = text.trim_start_matches('\u{feff}').lines().enumerate();
     let row = |(at, line): (usize, &str)| match serde_json::from_str(line) {
         Ok(json) => Ok(Value::from_json(&json)),
@@ -68,8 +147,8 @@ fn read_jsonl(path: &Path) -> Result<Vec<Value>, String> {
 }
 
 /// The first line names the columns; every cell is text, since CSV has no types.
-fn read_csv(path: &Path) -> Result<Vec<Value>, String> {
-    let mut reader = csv::Reader::from_path(path).map_err(|cause| cause.to_string())?;
+fn read_csv(bytes: &[u8]) -> Result<Vec<Value>, String> {
+    let mut reader = csv::Reader::from_reader(bytes);
     let header = reader.headers().map_err(|cause| cause.to_string())?;
     let names: Vec<String> = header.iter().map(|name| name.trim_start_matches('\u{feff}').to_owned()).collect();
     let mut rows = Vec::new();
@@ -157,12 +236,16 @@ mod tests {
 
     /// Rows are shared, so that sixteen threads do not hold sixteen copies of a data set.
     #[test]
-    fn a_file_is_read_once() {
+    fn a_file_is_read_once_while_it_stays_the_same() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("c.jsonl");
         std::fs::write(&path, "1\n").expect("a file");
         let (first, second) = (Dataset::open(&path).expect("rows"), Dataset::open(&path).expect("rows"));
         assert!(Arc::ptr_eq(&first, &second));
+        std::fs::write(&path, "2\n").expect("a file");
+        let third = Dataset::open(&path).expect("rows");
+        assert_eq!((first.row(0), third.row(0)), (Some(&1_i64.into()), Some(&2_i64.into())));
+        assert_eq!(Dataset::current_hash(&path).as_deref(), Some(third.hash()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub(super) use dataset::Dataset;
 
-use super::Value;
+use super::{Source, Value};
 
 /// Longest text that one `gift.log` passes on, in bytes.
 const MAX_LOG_BYTES: usize = 2000;
@@ -96,10 +96,15 @@ impl Library {
         }
     }
 
-    /// The rows of the file that the script at `script` calls `name`.
-    pub(super) fn dataset(&self, script: &Path, name: &str) -> Result<Arc<Dataset>, String> {
-        let file = self.resolve(script, name)?;
-        Dataset::open(&file).map_err(|cause| format!("`{name}`: {cause}"))
+    /// The rows of the file that the script calls `name`: those that its version has seen first.
+    pub(super) fn dataset(&self, script: &Source, name: &str) -> Result<Arc<Dataset>, String> {
+        if let Some(rows) = script.opened.get(name) {
+            return Ok(rows);
+        }
+        let file = self.resolve(&script.path, name).inspect_err(|_| {
+            script.opened.miss(&folder_of(&script.path).join(name));
+        })?;
+        script.opened.open(name, &file).map_err(|cause| format!("`{name}`: {cause}"))
     }
 
     /// The file that a script may open under this name: one that the user allowed, or one below the script's folder.
@@ -113,7 +118,7 @@ impl Library {
                 "`{name}` is not below the script's folder; name it from there, like `data/rows.jsonl`"
             ));
         }
-        let folder = script.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(script);
         let file = folder.join(relative);
         let found = file.canonicalize().map_err(|cause| format!("cannot open `{}`: {cause}", file.display()))?;
         // A link may point out of the folder although its name does not.
@@ -122,6 +127,10 @@ impl Library {
             || self.parts.allowed_files.iter().any(|file| file.canonicalize().is_ok_and(|file| file == found));
         if allowed { Ok(found) } else { Err(format!("`{name}` leads out of the script's folder")) }
     }
+}
+
+fn folder_of(script: &Path) -> &Path {
+    script.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 impl Default for Library {
@@ -157,6 +166,11 @@ fn one(arguments: &[Value]) -> Result<&Value, String> {
 mod tests {
     use super::*;
 
+    fn rows(library: &Library, script: &Path, name: &str) -> Result<Arc<Dataset>, String> {
+        let source = Source::new(script, crate::script::Language::Lua, "", std::collections::BTreeMap::new());
+        library.dataset(&source, name)
+    }
+
     #[test]
     fn a_script_opens_only_files_below_its_folder_or_allowed_by_the_user() {
         let root = tempfile::tempdir().expect("a temporary folder");
@@ -169,12 +183,12 @@ mod tests {
         let script = games.join("x.lua");
         let plain = Library::default();
         let outside_name = outside.to_str().expect("UTF-8");
-        assert_eq!(plain.dataset(&script, "data/in.jsonl").expect("below the folder").len(), 1);
-        assert!(plain.dataset(&script, "../out.jsonl").is_err());
-        assert!(plain.dataset(&script, outside_name).is_err());
+        assert_eq!(rows(&plain, &script, "data/in.jsonl").expect("below the folder").len(), 1);
+        assert!(rows(&plain, &script, "../out.jsonl").is_err());
+        assert!(rows(&plain, &script, outside_name).is_err());
         let allowed = plain.with_allowed_files(vec![outside.clone()]);
-        assert_eq!(allowed.dataset(&script, outside_name).expect("allowed").len(), 1);
-        assert!(allowed.dataset(&script, "../out.jsonl").is_err());
+        assert_eq!(rows(&allowed, &script, outside_name).expect("allowed").len(), 1);
+        assert!(rows(&allowed, &script, "../out.jsonl").is_err());
     }
 
     #[cfg(unix)]
@@ -185,7 +199,7 @@ mod tests {
         std::fs::create_dir_all(&games).expect("a folder");
         std::fs::write(root.path().join("out.jsonl"), "{}\n").expect("a file");
         std::os::unix::fs::symlink(root.path().join("out.jsonl"), games.join("in.jsonl")).expect("a link");
-        assert!(Library::default().dataset(&games.join("x.lua"), "in.jsonl").is_err());
+        assert!(rows(&Library::default(), &games.join("x.lua"), "in.jsonl").is_err());
     }
 
     #[test]

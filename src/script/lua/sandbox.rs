@@ -1,7 +1,6 @@
 //! The virtual machine of a script: which globals it has, and what bounds it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use mlua::chunk::{Chunk, ChunkMode, Compiler};
@@ -76,7 +75,7 @@ pub(super) fn install(
             None => Err(mlua::Error::runtime("`gift.log`: expected a string; make one with `gift.json.encode`")),
         })?,
     )?;
-    let (files, timer, script) = (library.clone(), Arc::clone(timer), source.path.clone());
+    let (files, timer, script) = (library.clone(), Arc::clone(timer), source.clone());
     gift.raw_set("dataset", lua.create_function(move |_, name: String| dataset(&files, &timer, &script, &name))?)?;
     lua.globals().raw_set("gift", gift)?;
 
@@ -116,7 +115,7 @@ fn add(
     table.raw_set(name, lua.create_function(run)?)
 }
 
-fn dataset(files: &Library, timer: &Timer, script: &Path, name: &str) -> mlua::Result<Rows> {
+fn dataset(files: &Library, timer: &Timer, script: &Source, name: &str) -> mlua::Result<Rows> {
     let rows = timer.uncharged(|| files.dataset(script, name));
     rows.map(Rows).map_err(|message| mlua::Error::runtime(format!("`gift.dataset`: {message}")))
 }

@@ -139,7 +139,7 @@ fn register_library(engine: &mut Engine, source: &Source, limits: &Limits, libra
     engine.register_fn("illegal", |_: &mut Gift| illegal("illegal action"));
     let log = library.clone();
     engine.register_fn("log", move |_: &mut Gift, text: Dynamic| log.log(&text.to_string()));
-    let (files, timer, script) = (library.clone(), Arc::clone(timer), source.path.clone());
+    let (files, timer, script) = (library.clone(), Arc::clone(timer), source.clone());
     engine.register_fn("dataset", move |_: &mut Gift, name: &str| {
         let rows = timer.uncharged(|| files.dataset(&script, name));
         rows.map(Rows).map_err(|message| Box::<EvalAltResult>::from(format!("`gift.dataset`: {message}")))
