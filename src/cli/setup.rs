@@ -231,7 +231,7 @@ fn warn_of_unknown_games(config: &RunConfig, catalog: &Catalog) {
     let names = catalog.names();
     let built_in = |game: &str| CONSTRAINED_OPTIONS.iter().any(|(name, ..)| *name == game);
     for game in config.games.options.keys().filter(|game| !names.contains(game) && !built_in(game)) {
-        let near = crate::config::closest(game, names.iter().map(String::as_str));
+        let near = crate::diag::closest(game, names.iter().map(String::as_str));
         let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
         log(&format!("warning: the options of `games.{game}` are not used: no game has that name{hint}"));
     }

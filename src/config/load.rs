@@ -5,7 +5,7 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::RunConfig;
-use crate::diag::{Diagnostic, SourceSpan};
+use crate::diag::{Diagnostic, SourceSpan, closest};
 
 /// The settings that a TOML text and the `--set KEY=VALUE` pairs give, over the defaults.
 ///
@@ -91,26 +91,6 @@ fn explain(diagnostic: Diagnostic, message: &str) -> Diagnostic {
         Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
         None => diagnostic.help(format!("known keys here: {}", quoted[1..].join(", "))),
     }
-}
-
-/// The candidate that differs least from `word`, if it differs in fewer than half of its letters (Levenshtein distance).
-pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let distance = |other: &str| {
-        let other: Vec<char> = other.chars().collect();
-        let mut row: Vec<usize> = (0..=other.len()).collect();
-        for (i, letter) in word.chars().enumerate() {
-            let mut diagonal = row[0];
-            row[0] = i + 1;
-            for (j, &other_letter) in other.iter().enumerate() {
-                let change = diagonal + usize::from(letter != other_letter);
-                diagonal = row[j + 1];
-                row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-            }
-        }
-        row[other.len()]
-    };
-    let best = candidates.into_iter().map(|other| (distance(other), other)).min()?;
-    (best.0 * 2 < word.chars().count().max(2)).then_some(best.1)
 }
 
 #[cfg(test)]

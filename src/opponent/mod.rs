@@ -13,7 +13,7 @@ use crate::game::{GameDef, Seat};
 use crate::script::Value;
 use crate::seed::Stream;
 
-pub use search::DEFAULT_NODES;
+pub use search::{DEFAULT_NODES, reaches_the_end};
 pub use spec::Spec;
 
 use search::Solved;

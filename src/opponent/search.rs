@@ -94,6 +94,22 @@ pub(super) fn act(
     Ok(actions[best[stream.index(best.len())]].clone())
 }
 
+/// Whether a search from this position reaches every end of the game within the budget, so that its play is perfect.
+///
+/// # Errors
+/// A [`Diagnostic`] if the script fails.
+pub fn reaches_the_end(game: &GameDef, state: &Value, seat: Seat, nodes: usize) -> Result<bool, Box<Diagnostic>> {
+    if game.actions(state, seat)?.is_none() {
+        return Ok(false);
+    }
+    let mut search = Search { game, table: HashMap::new(), nodes_left: nodes, max_depth: MAX_DEPTH, is_exact: true };
+    match search.value(state, 1) {
+        Ok(_) => Ok(search.is_exact),
+        Err(Stop::Budget) => Ok(false),
+        Err(Stop::Fault(problem)) => Err(problem),
+    }
+}
+
 /// The worth of the position after each action: exact if the budget reaches, else by ever deeper shallow searches.
 fn value_children(
     solved: &Solved,
