@@ -13,7 +13,7 @@ use crate::game::{GameDef, Seat};
 use crate::script::Value;
 use crate::seed::Stream;
 
-pub use search::{DEFAULT_NODES, reaches_the_end};
+pub use search::DEFAULT_NODES;
 pub use spec::Spec;
 
 use search::Solved;
@@ -78,6 +78,17 @@ impl Opponents {
     /// A [`Diagnostic`] that says what the game lacks, or that a person was named.
     pub fn check_unattended(&self, game: &GameDef) -> Result<(), Box<Diagnostic>> {
         if game.seats > 1 && self.spec(&game.name) == Spec::Human { Err(no_person()) } else { self.check(game) }
+    }
+
+    /// Whether this opponent searches the game and, from this position on, plays it perfectly.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails.
+    pub fn solves(&self, game: &GameDef, state: &Value, seat: Seat) -> Result<bool, Box<Diagnostic>> {
+        match self.spec(&game.name) {
+            Spec::Search(nodes) => search::solves(&self.solved, nodes, game, state, seat),
+            _ => Ok(false),
+        }
     }
 
     /// The action of the opponent in this seat.

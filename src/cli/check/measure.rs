@@ -9,18 +9,18 @@ use crate::advantage::{MIN_STD, standard_deviation};
 use crate::diag::Diagnostic;
 use crate::eval::{Match, SuccessRate};
 use crate::game::{Action, Episode, GameDef, Seat, Status};
-use crate::opponent::{Opponents, reaches_the_end};
+use crate::opponent::Opponents;
 use crate::seed::Seed;
 
 /// Groups, and episodes of each, that the spread of rewards is measured on; 16 is the paper's group size.
 const GROUPS: u64 = 16;
 const MEMBERS: u64 = 16;
 /// Positions within which a game must be solved for its search to be called perfect.
-const EXACT_POSITIONS: usize = 8_000;
+const EXACT_POSITIONS: usize = 20_000;
 /// Positions of a move where the game is larger, and has no bot.
 const SHALLOW_POSITIONS: usize = 200;
-/// Episodes of search play of each seat: of perfect play, and where each move costs its whole budget.
-const SEARCHED_EPISODES: (usize, usize) = (8, 4);
+/// Episodes of search play of each seat.
+const SEARCHED_EPISODES: usize = 4;
 /// Seats that are measured; in games for more, the first ones.
 const MAX_SEATS: u32 = 8;
 
@@ -66,36 +66,34 @@ pub(super) fn measure(
     episodes: usize,
 ) -> Result<(Measures, Vec<Diagnostic>), Box<Diagnostic>> {
     let opponent = if game.seats < 2 { "none".to_owned() } else { opponents.spec(&game.name).to_string() };
-    let start = start(game)?;
-    let lists = match start {
-        Some((ref state, seat)) => game.actions(state, seat)?.is_some(),
-        None => false,
-    };
+    let lists = lists_actions(game)?;
     let mut success = Vec::new();
+    // Twice the episodes over all seats, so that many seats do not take long.
+    let each = (2 * episodes).div_ceil(game.seats as usize).min(episodes);
     if lists {
-        success.push(rates(game, opponents, "random", "random", episodes)?);
+        success.push(rates(game, opponents, "random", &Opponents::parse("random")?, each)?);
     }
     if game.has("bot") {
-        success.push(rates(game, opponents, "bot", "bot", episodes)?);
+        success.push(rates(game, opponents, "bot", &Opponents::parse("bot")?, each)?);
     }
-    let search = match &start {
-        Some((state, seat)) if lists => {
-            let exact = reaches_the_end(game, state, *seat, EXACT_POSITIONS)?;
-            let (spec, count) = if exact {
-                (format!("search:{EXACT_POSITIONS}"), SEARCHED_EPISODES.0)
-            } else {
-                (format!("search:{SHALLOW_POSITIONS}"), SEARCHED_EPISODES.1)
-            };
-            if exact || !game.has("bot") {
-                success.push(rates(game, opponents, "search", &spec, count.min(episodes))?);
-            }
-            match (exact, game.has("bot")) {
-                (true, _) => "perfect",
-                (false, false) => "limited",
-                (false, true) => "not searched: the game is too large to be solved; `bot` stands for a good player",
-            }
+    let searched = SEARCHED_EPISODES.min(episodes);
+    let search = if lists && game.seats > 2 && game.has("bot") {
+        "not searched: there are more than two seats; `bot` stands for a good player"
+    } else if lists {
+        let perfect = Opponents::parse(&format!("search:{EXACT_POSITIONS}"))?;
+        let is_solved = solves(&perfect, game, searched)?;
+        if is_solved {
+            success.push(rates(game, opponents, "search", &perfect, searched)?);
+            "perfect"
+        } else if game.has("bot") {
+            "not searched: the game is too large to be solved here; `bot` stands for a good player"
+        } else {
+            let limited = Opponents::parse(&format!("search:{SHALLOW_POSITIONS}"))?;
+            success.push(rates(game, opponents, "search", &limited, searched)?);
+            "limited"
         }
-        _ => "not searched: the first turn has no list of legal answers",
+    } else {
+        "not searched: the first turn has no list of legal answers"
     };
     let signal = if lists || game.has("bot") { Some(signal(game, opponents)?) } else { None };
     let measures = Measures { opponent, success, search, signal };
@@ -103,29 +101,44 @@ pub(super) fn measure(
     Ok((measures, warnings))
 }
 
-/// The first turn of an episode.
-fn start(game: &Arc<GameDef>) -> Result<Option<(crate::script::Value, Seat)>, Box<Diagnostic>> {
+/// A match of one game; the same episodes for each seat, so that what search has solved serves all.
+fn episodes_of(game: &Arc<GameDef>, episodes: usize, seat: Option<Seat>) -> Match {
+    Match { games: vec![Arc::clone(game)], episodes, seat, seed: Seed::new(0).child("measure", 0) }
+}
+
+/// Whether the first turn of an episode has a list of legal answers.
+fn lists_actions(game: &Arc<GameDef>) -> Result<bool, Box<Diagnostic>> {
     let episode = Episode::start(game, Seed::new(0).child("start", 0))?;
-    Ok(match episode.status() {
-        Status::Turn(seat) => Some((episode.state().clone(), *seat)),
-        _ => None,
-    })
+    match *episode.status() {
+        Status::Turn(seat) => Ok(game.actions(episode.state(), seat)?.is_some()),
+        _ => Ok(false),
+    }
+}
+
+/// Whether the searcher plays all these episodes perfectly from their start.
+fn solves(searcher: &Opponents, game: &Arc<GameDef>, episodes: usize) -> Result<bool, Box<Diagnostic>> {
+    let matches = episodes_of(game, episodes, None);
+    for number in 0..episodes {
+        let episode = Episode::start(game, matches.episode_seed(game, number))?;
+        if let Status::Turn(seat) = *episode.status()
+            && !searcher.solves(game, episode.state(), seat)?
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn rates(
     game: &Arc<GameDef>,
     opponents: &Opponents,
     player: &'static str,
-    spec: &str,
+    chosen: &Opponents,
     episodes: usize,
 ) -> Result<Success, Box<Diagnostic>> {
-    let chosen = Opponents::parse(spec)?;
     let mut success = Success { player, episodes, rates: Vec::new(), intervals: Vec::new() };
     for seat in 1..=game.seats.min(MAX_SEATS) {
-        // The same episodes for each seat, so that what search has solved serves all.
-        let seed = Seed::new(0).child("measure", 0);
-        let game = vec![Arc::clone(game)];
-        let played = Match { games: game, episodes, seat: Some(Seat(seat)), seed }.play_scripted(&chosen, opponents);
+        let played = episodes_of(game, episodes, Some(Seat(seat))).play_scripted(chosen, opponents);
         let Some(rate) = played.into_iter().next() else { continue };
         let SuccessRate { success: share, interval, problem, voided, .. } = rate;
         if let Some(problem) = problem.filter(|_| voided > 0) {
