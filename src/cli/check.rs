@@ -228,12 +228,13 @@ fn print_measures(measures: &Measures, out: &mut dyn Write) -> anyhow::Result<()
     if let Some(text) = fairness(measures) {
         writeln!(out, "  seats    {text}")?;
     }
-    if let Some(signal) = &measures.signal {
-        writeln!(
+    match &measures.signal {
+        None => writeln!(out, "  signal   not measured: answers are free text, which random play does not have")?,
+        Some(signal) => writeln!(
             out,
             "  signal   the scores of a group of {} by random play spread by {:.2}; {} of {} groups have no spread",
             signal.members, signal.spread, signal.without, signal.groups
-        )?;
+        )?,
     }
     Ok(())
 }

@@ -122,12 +122,10 @@ pub fn examine(game: &Arc<GameDef>, seeds: &[Seed]) -> Examination {
             .and_then(|()| if number < COMPARED_EPISODES { compare(game, seed) } else { Ok(()) });
         if let Err(problem) = played {
             let mut problem = *problem;
-            if !trial.moves.is_empty() {
+            if !trial.moves.is_empty() && problem.code != "game::not_deterministic" {
                 problem = problem.note(format!("after the moves {}", shown_moves(&trial.moves)));
             }
-            if problem.code != "game::not_deterministic" || problem.notes.is_empty() {
-                problem = problem.note(replay_note(game, seed));
-            }
+            problem = problem.note(replay_note(game, seed));
             return Examination { problems: vec![problem], figures: trial.figures };
         }
     }
@@ -181,7 +179,7 @@ fn warn_of_sizes(game: &GameDef, trial: &mut Trial) {
 /// Plays the episode twice and compares all that the script answers.
 fn compare(game: &Arc<GameDef>, seed: Seed) -> Result<(), Box<Diagnostic>> {
     let (first, second) = (transcript(game, seed)?, transcript(game, seed)?);
-    match difference(game, seed, &first, &second, "when it was played again") {
+    match difference(game, &first, &second, "when it was played again") {
         Some(problem) => Err(Box::new(problem)),
         None => Ok(()),
     }

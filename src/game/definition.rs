@@ -129,15 +129,18 @@ impl GameDef {
                     Field::Missing => {
                         let others = script.field_names();
                         let others = others.iter().map(String::as_str).filter(|other| !GAME_FIELDS.contains(other));
-                        let help = match closest(name, others) {
+                        let near = closest(name, others);
+                        let help = match near {
                             Some(near) => format!("rename `{near}` to `{name}`, if that is what it is"),
                             None => format!("add the function `{name}` to the table that the script returns"),
                         };
-                        let message = format!("the game has no `{name}`");
-                        return Err(at(Diagnostic::error("game::missing_function", message)
+                        let place = near.map_or_else(|| SourceSpan::file(&path), |near| function_place(source, near));
+                        let problem = Diagnostic::error("game::missing_function", format!("the game has no `{name}`"))
+                            .at(place)
                             .expected(format!("`{form}`"))
                             .found("nothing of that name in the returned table")
-                            .help(help)));
+                            .help(help);
+                        return Err(Box::new(source.illustrate(problem)));
                     }
                     Field::Data(value) => {
                         let message = format!("`{name}` is not a function");
@@ -245,7 +248,11 @@ impl GameDef {
     pub fn blame(&self, function: &str, diagnostic: Diagnostic) -> Diagnostic {
         let place =
             with_script(&self.source, &self.host.limits, &self.host.library, |script| script.place_of(function));
-        let place = place.unwrap_or_else(|_| SourceSpan::file(&self.source.path));
+        let mut place = place.unwrap_or_else(|_| SourceSpan::file(&self.source.path));
+        let line = (place.line as usize).checked_sub(1).and_then(|index| self.source.text.lines().nth(index));
+        if let Some((before, _)) = line.and_then(|line| line.split_once(function)) {
+            place.column = before.chars().count() as u32 + 1;
+        }
         self.source.illustrate(diagnostic.at(place)).label(format!("`{function}` begins here"))
     }
 
@@ -481,7 +488,7 @@ pub(super) fn misspelt(source: &Source, what: &str, written: &[String], known: &
             .at(place)
             .expected(format!("one of the {what}'s fields, or a helper of your own"))
             .found(format!("`{name}`, and no `{near}`"))
-            .help(format!("did you mean `{near}`? If `{name}` is your own, make it `local` and this goes away"));
+            .help(format!("did you mean `{near}`? If `{name}` is your own, another name or `local` ends this warning"));
         warnings.push(source.illustrate(warning));
     }
     warnings
@@ -489,15 +496,21 @@ pub(super) fn misspelt(source: &Source, what: &str, written: &[String], known: &
 
 /// Where the text defines a function of this name.
 fn function_place(source: &Source, name: &str) -> SourceSpan {
-    let begins = |line: &str| {
-        line.match_indices(name).any(|(at, _)| {
-            line.trim_start().starts_with("f")
+    let begin = |line: &str| {
+        let mut found = line.match_indices(name).map(|(at, _)| at);
+        found.find(|&at| {
+            line.trim_start().starts_with('f')
                 && line[..at].ends_with(['.', ' '])
                 && line[at + name.len()..].starts_with('(')
         })
     };
-    match source.text.lines().position(begins) {
-        Some(index) => SourceSpan::line(&source.path, index as u32 + 1),
+    let place = source.text.lines().enumerate().find_map(|(index, line)| Some((index, line, begin(line)?)));
+    match place {
+        Some((index, line, at)) => SourceSpan {
+            file: source.path.clone(),
+            line: index as u32 + 1,
+            column: line[..at].chars().count() as u32 + 1,
+        },
         None => SourceSpan::file(&source.path),
     }
 }

@@ -95,7 +95,8 @@ pub(super) fn measure(
     } else {
         "not searched: the first turn has no list of legal answers"
     };
-    let signal = if lists || game.has("bot") { Some(signal(game, opponents)?) } else { None };
+    // Where answers are free text only the bot can be played, and its episodes say nothing of a model's.
+    let signal = if lists { Some(signal(game, opponents)?) } else { None };
     let measures = Measures { opponent, success, search, signal };
     let warnings = warnings(game, &measures);
     Ok((measures, warnings))
@@ -183,6 +184,7 @@ fn signal(game: &Arc<GameDef>, opponents: &Opponents) -> Result<Signal, Box<Diag
 /// What the figures mean for training.
 fn warnings(game: &GameDef, measures: &Measures) -> Vec<Diagnostic> {
     let mut warnings = Vec::new();
+    let against = if game.seats > 1 { format!(" against `{}`", measures.opponent) } else { String::new() };
     for seat in 0..game.seats.min(MAX_SEATS) as usize {
         let mut shares = measures.success.iter().filter_map(|success| Some((success.player, success.rates.get(seat)?)));
         let names = || {
@@ -195,7 +197,7 @@ fn warnings(game: &GameDef, measures: &Measures) -> Vec<Diagnostic> {
             warnings.push(
                 game.blame("outcome", warning)
                     .expected("a seat that can succeed")
-                    .found(format!("no success of seat {number} by {} against `{}`", names(), measures.opponent))
+                    .found(format!("no success of seat {number} by {}{against}", names()))
                     .help("make the game winnable for every seat, or fix the learner's with `--seat`; with success always 0 there is nothing to measure"),
             );
         } else if shares.any(|(player, &share)| player == "random" && share == 1.0) {
@@ -203,7 +205,7 @@ fn warnings(game: &GameDef, measures: &Measures) -> Vec<Diagnostic> {
             warnings.push(
                 game.blame("outcome", warning)
                     .expected("a seat that can fail")
-                    .found(format!("success in every episode of random play against `{}`", measures.opponent))
+                    .found(format!("success in every episode of random play{against}"))
                     .help(
                         "make the game harder, or its opponents stronger: a model that need not choose learns nothing",
                     ),

@@ -97,7 +97,7 @@ pub(super) fn compare(
     let here = transcript(game, seed).unwrap_or_default();
     let output = command(&[file], args, Some(seed)).and_then(|mut command| command.output()).ok()?;
     let there: Vec<Answer> = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    difference(game, seed, &here, &there, "in another process").or_else(|| {
+    let problem = difference(game, &here, &there, "in another process").or_else(|| {
         Some(
             Diagnostic::error("game::not_deterministic", "the same seed gave another episode in another process")
                 .at(crate::diag::SourceSpan::file(file))
@@ -105,5 +105,6 @@ pub(super) fn compare(
                 .found(format!("another episode of seed {}, when other episodes came before it", seed.value()))
                 .help("look for variables outside the functions that change"),
         )
-    })
+    });
+    problem.map(|problem| problem.note(format!("in the episode of seed {}", seed.value())))
 }

@@ -79,7 +79,7 @@ pub fn fingerprint(answers: &[Answer]) -> String {
 }
 
 /// The problem of two plays of the same episode whose transcripts differ; `None` if they do not.
-pub fn difference(game: &GameDef, seed: Seed, first: &[Answer], second: &[Answer], place: &str) -> Option<Diagnostic> {
+pub fn difference(game: &GameDef, first: &[Answer], second: &[Answer], place: &str) -> Option<Diagnostic> {
     let at = (0..first.len().max(second.len())).find(|&at| first.get(at) != second.get(at))?;
     let function = first.get(at).or(second.get(at)).map_or("init", |answer| &answer.function).to_owned();
     let (a, b) = (from_change(first.get(at), second.get(at)), from_change(second.get(at), first.get(at)));
@@ -92,8 +92,7 @@ pub fn difference(game: &GameDef, seed: Seed, first: &[Answer], second: &[Answer
                 "look for variables outside the functions that change, for `pairs` over tables whose keys are tables, and \
                  for tables or functions made into text",
             )
-            .note("the members of a group would play different episodes, and their rewards could not be compared")
-            .note(super::replay_note(game, seed)),
+            .note("the members of a group would play different episodes, and their rewards could not be compared"),
     )
 }
 
@@ -102,7 +101,7 @@ fn from_change(answer: Option<&Answer>, other: Option<&Answer>) -> String {
     let Some(answer) = answer else { return "nothing".to_owned() };
     let other = other.map_or("", |other| &other.result);
     let same = answer.result.chars().zip(other.chars()).take_while(|(a, b)| a == b).count();
-    let skipped = same.saturating_sub(20);
+    let skipped = same.saturating_sub(30);
     let rest: String = answer.result.chars().skip(skipped).take(60).collect();
     let dots = if skipped > 0 { "…" } else { "" };
     shown(&Value::Text(format!("{dots}{rest}")))

@@ -300,7 +300,7 @@ impl Sources {
     /// How to mend what often goes wrong, judged by the message and the author's line.
     fn help(&self, message: &str, told: &Told) -> Option<&'static str> {
         /// What the message contains, what the line contains, and the help.
-        const HELPS: [(&str, &str, &str); 21] = [
+        const HELPS: [(&str, &str, &str); 23] = [
             ("readonly table", "", "put `local` before the name; globals can be set only while the script loads"),
             ("", "os.", "scripts have no clock and no `os`; a turn's number is in the state if you count it"),
             ("", "io.", "scripts have no files; read data with `gift.dataset(\"data/rows.jsonl\")`"),
@@ -313,6 +313,8 @@ impl Sources {
             ("", "<<", "Luau has no `<<`; use `bit32.lshift`"),
             ("", ">>", "Luau has no `>>`; use `bit32.rshift`"),
             ("", "&", "Luau has no `&`; use `bit32.band`, or `and`"),
+            ("`gift.", "", "see `The library` in `games/README.md`"),
+            ("`rng:", "", "see `Randomness` in `games/README.md`"),
             ("stack overflow", "", "look for a recursion that does not end"),
             (
                 "attempt to index nil",

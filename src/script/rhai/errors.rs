@@ -192,7 +192,9 @@ impl Sources {
 
 /// How to mend what often goes wrong.
 fn help(message: &str) -> Option<&'static str> {
-    const HELPS: [(&str, &str); 7] = [
+    const HELPS: [(&str, &str); 9] = [
+        ("`gift.", "see `The library` in `games/README.md`"),
+        ("`rng.", "see `Randomness` in `games/README.md`"),
         (
             "variable not found",
             "is it misspelt? Functions see the script's top-level constants, and no variables of other functions",
