@@ -5,7 +5,7 @@
 --
 -- Options (`games.spy.<key>`):
 --   describe  "free" (default): a description is any text of 1 to 200 characters;
---             "attributes": a description is one word of a short list, for models that have no language.
+--             "attributes": a description is one word of a numbered list, for models that have no language.
 --   decoys    attribute mode: how many words of each list do not fit the player's own word (0 to 4, default 2).
 
 ---@type gift.Game
@@ -15,6 +15,7 @@ local SEATS = 4
 local ROUNDS = 2
 local MAX_CHARACTERS = 200
 local FORM = "<think>...</think><answer>...</answer>"
+local SEAT_LETTERS = "abcd" -- seats in a brief that are not the most suspicious
 local BROAD_WEIGHT = 4 -- how much a bot prefers broad attributes, see `bot_description`
 
 local words = require("words")
@@ -79,13 +80,19 @@ local function descriptions_of(state, seat)
   return list
 end
 
--- The words a seat may still choose from in attribute mode, sorted.
+-- The numbers of the words that a seat may still choose from in attribute mode.
 local function choices_of(state, seat)
   local used, choices = descriptions_of(state, seat), {}
-  for _, attribute in ipairs(state.hands[seat]) do
-    if not words.contains(used, attribute) then choices[#choices + 1] = attribute end
+  for number, attribute in ipairs(state.hands[seat]) do
+    if not words.contains(used, attribute) then choices[#choices + 1] = tostring(number) end
   end
   return choices
+end
+
+-- The number of a word in the seat's hand as text, or nil.
+local function number_of(state, seat, attribute)
+  local number = table.find(state.hands[seat], attribute)
+  return number and tostring(number)
 end
 
 -- The attributes of the own word that the seat has not named yet and may name, sorted.
@@ -247,8 +254,12 @@ function game.observe(state, seat)
       ask = ask .. " Take a new angle, different from what you said before."
     end
     if state.describe == "attributes" then
+      local choices = {}
+      for _, number in ipairs(choices_of(state, seat)) do
+        choices[#choices + 1] = number .. ") " .. state.hands[seat][tonumber(number)]
+      end
       ask = ask .. " Your description is one of these words (not all of them fit your word): "
-        .. table.concat(choices_of(state, seat), ", ") .. ". Give only that word as answer, in the form " .. FORM
+        .. table.concat(choices, ", ") .. ". Give only its number as answer, in the form " .. FORM
     else
       ask = ask .. " Give only the description as answer, at most " .. MAX_CHARACTERS .. " characters, in the form " .. FORM
     end
@@ -269,37 +280,64 @@ function game.actions(state, seat)
   return nil
 end
 
--- How the descriptions of the others fit the own word: seat number and two marks each, "." where none was given yet.
-local function marks(state, seat)
-  local parts = {}
-  for other = 1, SEATS do
-    if other ~= seat then
-      parts[#parts + 1] = tostring(other)
-      local said = descriptions_of(state, other)
-      for round = 1, ROUNDS do
-        parts[#parts + 1] = said[round] and fit(state, seat, said[round]) or "."
-      end
-    end
+-- How little a player's descriptions fit the own word, from 0 (well, or nothing was said) to 3 (not at all). One text
+-- that cannot be judged is forgiven, two are a little suspicious, so that a model gains by being understood.
+local function suspicion(state, seat, other)
+  local unknown, foreign = 0, 0
+  for _, text in ipairs(descriptions_of(state, other)) do
+    local mark = fit(state, seat, text)
+    if mark == "?" then unknown = unknown + 1 end
+    if mark == "-" then foreign = foreign + 1 end
   end
-  return table.concat(parts)
+  if foreign > 0 then return foreign == 1 and 2 or 3 end
+  return unknown > 1 and 1 or 0
 end
 
--- Vote: `V|1++2+-4++`. Description: `D2|1++2+.4-.|said/rest`, where `said/rest` are the unused attributes of the own
--- word, those that somebody else has named before the slash. Decoys are absent: to leave them out is to know the word.
+-- The other seats that are the most suspicious, as texts; all of them if none is.
+local function suspects(state, seat)
+  local worst, list = -1, {}
+  for other = 1, SEATS do
+    if other ~= seat then
+      local level = suspicion(state, seat, other)
+      if level > worst then
+        worst, list = level, {}
+      end
+      if level == worst then list[#list + 1] = tostring(other) end
+    end
+  end
+  return list
+end
+
+-- What a small model can learn: digits are the answers that make sense. Vote: `V|a3d`, the other seats, those by number
+-- whose descriptions fit the own word least. Description in attribute mode: `D2|3/16`, the numbers of the words that fit
+-- the own word, those that somebody else has named before the slash; decoys are absent, as leaving them out is to know
+-- the word. Description in free text: `D2|said/rest`, the fitting words themselves.
 function game.brief(state, seat)
-  if is_vote(state) then return "V|" .. marks(state, seat) end
+  if is_vote(state) then
+    local worst, parts = suspects(state, seat), {}
+    for other = 1, SEATS do
+      if table.find(worst, tostring(other)) then
+        parts[#parts + 1] = tostring(other)
+      elseif other ~= seat then
+        parts[#parts + 1] = SEAT_LETTERS:sub(other, other)
+      end
+    end
+    return "V|" .. table.concat(parts)
+  end
   local others = {}
   for _, entry in ipairs(state.said) do
     if entry.seat ~= seat then
       for _, token in ipairs(words.split(entry.text)) do others[#others + 1] = token end
     end
   end
+  local in_attributes = state.describe == "attributes"
   local named, rest = {}, {}
   for _, attribute in ipairs(unused_attributes(state, seat)) do
     local list = words.contains(others, attribute) and named or rest
-    list[#list + 1] = attribute
+    list[#list + 1] = in_attributes and number_of(state, seat, attribute) or attribute
   end
-  return "D" .. round_of(state) .. "|" .. marks(state, seat) .. "|" .. table.concat(named, " ") .. "/" .. table.concat(rest, " ")
+  local gap = in_attributes and "" or " "
+  return "D" .. round_of(state) .. "|" .. table.concat(named, gap) .. "/" .. table.concat(rest, gap)
 end
 
 local function apply_vote(state, seat, action)
@@ -317,11 +355,13 @@ end
 local function apply_description(state, seat, action)
   local text = action:gsub("%s+", " "):gsub("^ ", ""):gsub(" $", "")
   if state.describe == "attributes" then
-    text = words.fingerprint(text)
+    -- The word itself is as good as its number.
+    local number = number_of(state, seat, words.fingerprint(text)) or text
     local choices = choices_of(state, seat)
-    if not table.find(choices, text) then
-      gift.illegal("the description must be one of: " .. table.concat(choices, ", "))
+    if not table.find(choices, number) then
+      gift.illegal("the description must be one of the numbers " .. table.concat(choices, ", "))
     end
+    text = state.hands[seat][tonumber(number)]
   else
     if text == "" then gift.illegal("the description is empty") end
     if words.length(text) > MAX_CHARACTERS then
@@ -391,26 +431,10 @@ end
 function game.bot(state, seat, rng)
   if not is_vote(state) then
     local attribute = bot_description(state, seat, rng)
-    if state.describe == "attributes" then return attribute end
+    if state.describe == "attributes" then return number_of(state, seat, attribute) end
     return gift.template(rng:pick(PHRASES), { attribute = attribute })
   end
-  -- The vote falls on the player whose descriptions fit the own word least. One text that the bot cannot judge is
-  -- forgiven, two are a little suspicious, so that a model gains by being understood.
-  local suspicion = { ["+"] = 0, ["?"] = 1, ["-"] = 3 }
-  local worst, suspects = -1, {}
-  for other = 1, SEATS do
-    if other ~= seat then
-      local total = 0
-      for _, text in ipairs(descriptions_of(state, other)) do total = total + suspicion[fit(state, seat, text)] end
-      if total == suspicion["?"] then total = 0 end
-      if total > worst then
-        worst, suspects = total, { tostring(other) }
-      elseif total == worst then
-        suspects[#suspects + 1] = tostring(other)
-      end
-    end
-  end
-  return rng:pick(suspects)
+  return rng:pick(suspects(state, seat)) -- the vote falls on a player whose descriptions fit the own word least
 end
 
 return game

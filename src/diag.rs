@@ -119,7 +119,7 @@ pub struct Diagnostic {
     /// Where, if a file is to blame.
     pub place: Option<SourceSpan>,
     /// The line at that place.
-    pub snippet: Option<Snippet>,
+    pub snippet: Option<Box<Snippet>>,
     /// What the contract asks for.
     pub expected: Option<String>,
     /// What was there instead.
@@ -164,7 +164,7 @@ impl Diagnostic {
     /// Adds the line at the place, taken from the text that the diagnostic speaks of.
     #[must_use]
     pub fn snippet_from(mut self, text: &str) -> Self {
-        self.snippet = self.place.as_ref().and_then(|place| Snippet::of(text, place));
+        self.snippet = self.place.as_ref().and_then(|place| Snippet::of(text, place)).map(Box::new);
         self
     }
 
@@ -216,7 +216,7 @@ impl fmt::Display for Diagnostic {
         if let Some(place) = &self.place {
             write!(f, "\n  --> {place}")?;
         }
-        if let Some(Snippet { line, text, start, length, label }) = &self.snippet {
+        if let Some(Snippet { line, text, start, length, label }) = self.snippet.as_deref() {
             let (number, gap) = (line.to_string(), " ".repeat(line.to_string().len()));
             let marks = format!("{}{} {label}", " ".repeat(*start), "^".repeat(*length));
             write!(f, "\n {gap} |\n {number} | {text}\n {gap} | {}\n {gap} |", marks.trim_end())?;

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::diag::{Diagnostic, Severity};
-use crate::game::{Figures, GameDef, ScriptHost, check_seeds, examine};
+use crate::game::{Figures, GameDef, Nest, RewardScript, ScriptHost, check_seeds, examine, try_nest, try_reward};
 use crate::opponent::Opponents;
 use crate::policy::DecoderConfig;
-use crate::script::Value;
+use crate::script::{Value, with_script};
 use crate::seed::Seed;
 
 use super::ExitStatus;
@@ -26,7 +26,7 @@ use measure::{Measures, measure};
 /// Flags of `gift-host check`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
-    /// Game scripts, folders of them, or patterns
+    /// Scripts of games, nests or rewards, folders of them, or patterns
     #[arg(required = true, value_name = "GLOB")]
     games: Vec<String>,
     /// Random episodes of each game
@@ -46,9 +46,22 @@ pub(crate) struct CheckArgs {
     twin: bool,
 }
 
+/// What a script is, told by what it returns.
+#[derive(Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    /// A table with functions.
+    Game,
+    /// A table with `stages`.
+    Nest,
+    /// One function.
+    Reward,
+}
+
 /// What is told of one file.
 struct Report {
     file: PathBuf,
+    kind: Kind,
     name: String,
     problems: Vec<Diagnostic>,
     figures: Option<Figures>,
@@ -56,6 +69,11 @@ struct Report {
 }
 
 impl Report {
+    fn of(file: &Path, kind: Kind, problems: Vec<Diagnostic>) -> Self {
+        let name = file.display().to_string();
+        Self { file: file.to_owned(), kind, name, problems, figures: None, measures: None }
+    }
+
     fn is_fine(&self) -> bool {
         self.problems.iter().all(|problem| problem.severity != Severity::Error)
     }
@@ -85,14 +103,18 @@ pub(crate) fn run(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
     let second = args.seed.is_none().then(|| twin::Twin::start(&files, args));
     let examined: Vec<(Report, Option<Arc<GameDef>>)> = files
         .par_iter()
-        .map(|file| match compile(file, &options, &host) {
-            Ok(game) => (examine_one(file, &game, args, &seeds, &opponents), Some(game)),
-            Err(problem) => {
-                let name = file.display().to_string();
-                (Report { file: file.clone(), name, problems: vec![*problem], figures: None, measures: None }, None)
-            }
+        .map(|file| match (kind(file, &host), compile(file, &options, &host)) {
+            (Kind::Game, Ok(game)) => (examine_one(file, &game, args, &seeds, &opponents), Some(game)),
+            (Kind::Game, Err(problem)) => (Report::of(file, Kind::Game, vec![*problem]), None),
+            // Tried below, on the games.
+            (kind, _) => (Report::of(file, kind, Vec::new()), None),
         })
         .collect();
+    let others = if examined.iter().any(|(report, _)| report.kind != Kind::Game) {
+        games_to_try(&examined, &options, &host)
+    } else {
+        Vec::new()
+    };
     let found = second.map(twin::Twin::finish).unwrap_or_default();
     let reports: Vec<Report> = examined
         .into_par_iter()
@@ -101,6 +123,9 @@ pub(crate) fn run(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
                 && let Some(problem) = twin::compare(&report.file, &game, args, &seeds, &found)
             {
                 report.problems.insert(0, problem);
+            }
+            if report.kind != Kind::Game {
+                try_other(&mut report, &others, &host);
             }
             report
         })
@@ -123,16 +148,58 @@ fn compile(file: &Path, options: &BTreeMap<String, Value>, host: &ScriptHost) ->
     Ok(Arc::new(GameDef::compile(&source, options, host)?))
 }
 
+/// What the file is; a game, if it cannot be told.
+fn kind(file: &Path, host: &ScriptHost) -> Kind {
+    let Ok(source) = crate::reload::read_source(file) else { return Kind::Game };
+    let found = with_script(&source, &host.limits, &host.library, |script| {
+        let names = script.field_names();
+        let has = |name: &str| names.iter().any(|other| other == name);
+        match script.is_function() {
+            true => Kind::Reward,
+            false if has("stages") && !has("init") => Kind::Nest,
+            false => Kind::Game,
+        }
+    });
+    found.unwrap_or(Kind::Game)
+}
+
+/// The games that nests and reward scripts are tried on: those that were given beside them, or else those in `games/`.
+fn games_to_try(
+    examined: &[(Report, Option<Arc<GameDef>>)],
+    options: &BTreeMap<String, Value>,
+    host: &ScriptHost,
+) -> Vec<Arc<GameDef>> {
+    let given: Vec<Arc<GameDef>> =
+        examined.iter().filter(|(report, _)| report.is_fine()).filter_map(|(_, game)| game.clone()).collect();
+    if !given.is_empty() {
+        return given;
+    }
+    let files = setup::game_files(&["games/*".to_owned()]).unwrap_or_default();
+    files.iter().filter_map(|file| compile(file, options, host).ok()).collect()
+}
+
+/// Tries a nest or a reward script as a run does before it uses one.
+fn try_other(report: &mut Report, games: &[Arc<GameDef>], host: &ScriptHost) {
+    let names: Vec<String> = games.iter().map(|game| game.name.clone()).collect();
+    let seed = Seed::new(0);
+    let tried = crate::reload::read_source(&report.file).and_then(|source| match report.kind {
+        Kind::Nest => {
+            let nest = Nest::compile(&source, &names, host)?;
+            report.problems.extend(nest.misspelt_fields()?);
+            try_nest(&nest, &names, seed)
+        }
+        _ => RewardScript::compile(source, host).and_then(|reward| try_reward(&reward, games, seed)),
+    });
+    report.name = names.join(", ");
+    if let Err(problem) = tried {
+        report.problems.push(*problem);
+    }
+}
+
 /// The contract, and if that is kept, what the game is like.
 fn examine_one(file: &Path, game: &Arc<GameDef>, args: &CheckArgs, seeds: &[Seed], opponents: &Opponents) -> Report {
     let examination = examine(game, seeds);
-    let mut report = Report {
-        file: file.to_owned(),
-        name: game.name.clone(),
-        problems: examination.problems,
-        figures: None,
-        measures: None,
-    };
+    let mut report = Report { name: game.name.clone(), ..Report::of(file, Kind::Game, examination.problems) };
     if !report.is_fine() || args.seed.is_some() {
         return report;
     }
@@ -177,6 +244,19 @@ fn print(report: &Report, args: &CheckArgs, out: &mut dyn Write) -> anyhow::Resu
         return Ok(());
     }
     let (file, name) = (report.file.display(), &report.name);
+    let what = match report.kind {
+        Kind::Game => "",
+        Kind::Nest => "the nest",
+        Kind::Reward => "the reward script",
+    };
+    if report.kind != Kind::Game {
+        let games = match name.as_str() {
+            "" => "there are no games to try it on".to_owned(),
+            names => format!("tried on {names}"),
+        };
+        writeln!(out, "{file}: {what} is fine ({games})")?;
+        return Ok(());
+    }
     if let Some(seed) = args.seed {
         writeln!(out, "{file}: {name} is fine (the episode of seed {seed})")?;
         return Ok(());
@@ -261,7 +341,8 @@ fn fairness(measures: &Measures) -> Option<String> {
 fn json(report: &Report) -> serde_json::Value {
     serde_json::json!({
         "file": report.file,
-        "game": report.name,
+        "kind": report.kind,
+        "game": (report.kind == Kind::Game).then_some(&report.name),
         "ok": report.is_fine(),
         "problems": report.problems.iter().map(problem_json).collect::<Vec<_>>(),
         "figures": report.figures,

@@ -1,11 +1,12 @@
 //! `gift-host eval`: a frozen policy, or a scripted player, against fixed opponents.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use crate::diag::Diagnostic;
 use crate::eval::{Match, SuccessRate};
-use crate::game::{Nest, Seat};
+use crate::game::{NestMode, Seat};
 use crate::opponent::Opponents;
 use crate::rollout::Table;
 use crate::seed::Seed;
@@ -13,6 +14,9 @@ use crate::seed::Seed;
 use super::ExitStatus;
 use super::output::{clock, rates_table};
 use super::setup::{self, SharedArgs};
+
+/// What `--nest` without a file stands for.
+const IN_ORDER: &str = "in-order";
 
 /// Flags of `gift-host eval`.
 #[derive(Debug, clap::Args)]
@@ -25,6 +29,10 @@ pub(crate) struct EvalArgs {
     /// Put a scripted player in the model's place: `random`, `bot` or `search`
     #[arg(long, value_name = "SPEC", conflicts_with = "model")]
     player: Option<String>,
+    /// Play the games nested in one trajectory, in the order given or as the nesting script FILE says; each game by itself
+    /// if left out
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = IN_ORDER, conflicts_with = "player")]
+    nest: Option<PathBuf>,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -32,7 +40,9 @@ pub(crate) struct EvalArgs {
 
 /// Measures and prints the success rates.
 pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
-    let config = setup::configuration(&args.shared, None)?;
+    let mut config = setup::configuration(&args.shared, None)?;
+    // A configuration's nest is for training; here a nest is asked for by its flag.
+    config.nest = args.nest.clone().filter(|nest| nest.as_os_str() != IN_ORDER);
     super::train::use_threads(config.threads);
     let catalog = setup::catalog(&config)?;
     let opponents = Opponents::parse(&config.opponent)?;
@@ -60,17 +70,21 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitSt
         let model = super::model::load(&config.model, seed)?;
         super::output::log(&model.describe());
         let decoder = super::model::place(&model, &config.device, &config.dtype)?;
-        let nest = Nest::in_order(catalog.names(), &catalog.host);
         let table = Table {
             decoder: decoder.as_ref(),
             tokenizer: &model.tokenizer,
             opponents: &opponents,
-            nest: &nest,
+            nest: &catalog.nest,
             reward: None,
             interrupt: &AtomicBool::new(false),
             clock,
         };
-        matches.play_policy(&table, &super::train::evaluation_settings(&config, decoder.as_ref()))?
+        let settings = super::train::evaluation_settings(&config, decoder.as_ref());
+        if args.nest.is_some() && catalog.nest.mode == NestMode::Nested {
+            matches.play_nested(&table, &settings)?
+        } else {
+            matches.play_policy(&table, &settings)?
+        }
     };
     print(&rates, args.json, out)?;
     for problem in rates.iter().filter_map(|rate| rate.problem.as_ref()) {

@@ -13,6 +13,7 @@ use crate::checkpoint;
 use crate::config::RunConfig;
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::eval::{Match, SuccessRate};
+use crate::game::NestMode;
 use crate::metrics::{JsonlSink, MetricSink, Record, TensorBoardSink};
 use crate::opponent::Opponents;
 use crate::policy::Sampling;
@@ -74,7 +75,8 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
     let watcher = start_watcher(&session)?;
     let before = session.evaluate(&interrupt)?;
     if let Some(rates) = &before {
-        log(&format!("before training:\n{}", rates_table(rates, None)));
+        let how = if session.is_nested() { " (nested, as in training)" } else { "" };
+        log(&format!("before training{how}:\n{}", rates_table(rates, None)));
     }
     let finished = session.train(watcher.as_ref(), &interrupt)?;
     session.progress.finish_and_clear();
@@ -418,7 +420,14 @@ impl Session {
         }
     }
 
-    /// The success of every game, if the settings ask for it.
+    /// Whether a trajectory holds several games.
+    fn is_nested(&self) -> bool {
+        let catalog = &self.run.catalog;
+        catalog.nest.mode == NestMode::Nested && (catalog.games.len() > 1 || catalog.nest.source.is_some())
+    }
+
+    /// The success of every game, if the settings ask for it: in the nest if the games are trained so, as a game that
+    /// comes late in a context is another task than the game by itself.
     fn evaluate(&self, interrupt: &AtomicBool) -> anyhow::Result<Option<Vec<SuccessRate>>> {
         let config = &self.run.config;
         if config.evaluation.episodes == 0 {
@@ -439,7 +448,13 @@ impl Session {
             interrupt,
             clock,
         };
-        match matches.play_policy(&table, &evaluation_settings(config, self.run.decoder.as_ref())) {
+        let settings = evaluation_settings(config, self.run.decoder.as_ref());
+        let rates = if self.is_nested() {
+            matches.play_nested(&table, &settings)
+        } else {
+            matches.play_policy(&table, &settings)
+        };
+        match rates {
             Ok(rates) => Ok(Some(rates)),
             Err(crate::rollout::Error::Interrupted) => Ok(None),
             Err(error) => Err(error.into()),

@@ -144,7 +144,7 @@ fn explain_value(mut diagnostic: Diagnostic, key: &str, value: &Value, message: 
         Some(Value::Boolean(_)) => "`true` or `false`".to_owned(),
         Some(Value::Table(_)) => "a section of settings".to_owned(),
         Some(Value::Array(_)) => "a list".to_owned(),
-        Some(Value::String(_)) | Some(Value::Datetime(_)) | None => "a text".to_owned(),
+        Some(Value::String(_) | Value::Datetime(_)) | None => "a text".to_owned(),
     };
     diagnostic.message = format!("`{key}` has a value of the wrong kind");
     if diagnostic.help.is_none() {

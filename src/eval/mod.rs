@@ -2,6 +2,7 @@
 
 mod interval; // Wilson's interval
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -9,7 +10,7 @@ use rayon::prelude::*;
 use crate::diag::Diagnostic;
 use crate::game::{Action, Episode, GameDef, Seat, Status};
 use crate::opponent::Opponents;
-use crate::rollout::{GroupPlan, RolloutSettings, StagePlan, Table, play};
+use crate::rollout::{Group, GroupPlan, RolloutSettings, StagePlan, Table, play};
 use crate::seed::Seed;
 
 pub use interval::wilson;
@@ -49,7 +50,7 @@ pub struct SuccessRate {
 pub struct Match {
     /// The games.
     pub games: Vec<Arc<GameDef>>,
-    /// Episodes of each game.
+    /// Episodes of each game; trajectories of a nest.
     pub episodes: usize,
     /// The player's seat; `None` draws one for each episode.
     pub seat: Option<Seat>,
@@ -82,7 +83,12 @@ impl Match {
         StagePlan { game: Arc::clone(game), seed: self.episode_seed(game, episode), seat }
     }
 
-    /// Puts a policy through the match.
+    /// What the players draw from.
+    fn members(&self, game: &str, episode: usize) -> Seed {
+        self.seed.child(game, episode as u64).child("members", 0)
+    }
+
+    /// Puts a policy through the match, every game by itself.
     ///
     /// # Errors
     /// The rollout's.
@@ -91,38 +97,76 @@ impl Match {
         table: &Table<'_>,
         settings: &RolloutSettings,
     ) -> Result<Vec<SuccessRate>, crate::rollout::Error> {
-        let mut rates = Vec::new();
-        for game in &self.games {
-            let plans: Vec<GroupPlan> = (0..self.episodes)
-                .map(|episode| GroupPlan {
-                    stages: vec![self.stage(game, episode)],
-                    seed: self.seed.child(&game.name, episode as u64).child("members", 0),
-                    members: 1,
-                    id: format!("eval-{episode}"),
-                })
-                .collect();
-            let (groups, _) = play(table, &plans, settings)?;
-            let voided: Vec<&Diagnostic> =
-                groups.iter().flat_map(|group| &group.voided).map(|voided| voided.problem.as_ref()).collect();
-            let tallies: Vec<Tally> = groups
-                .iter()
-                .flat_map(|group| &group.trajectories)
-                .flat_map(|trajectory| trajectory.stages.iter().map(move |stage| (trajectory, stage)))
-                .map(|(trajectory, stage)| {
-                    let own = || stage.turns.iter().filter(|turn| turn.seat == stage.seat);
-                    Tally {
-                        success: stage.success,
-                        truncated: trajectory.truncated,
-                        score: stage.scores.get(stage.seat as usize - 1).copied().unwrap_or(0.0),
-                        turns: own().count(),
-                        illegal: own().filter(|turn| turn.well_formed && !turn.legal).count(),
-                        format_error: own().filter(|turn| !turn.well_formed).count(),
-                    }
-                })
-                .collect();
-            rates.push(summarize(game, table.opponents, &tallies, &voided));
+        self.games.iter().map(|game| self.play_alone(game, table, settings)).collect()
+    }
+
+    /// Puts a policy through the match as nested training does: each trajectory plays the stages of the table's nest one
+    /// after the other, with the seeds and seats that each game has by itself. A nest that looks at success rates is given
+    /// none; a game that it leaves out is played by itself.
+    ///
+    /// # Errors
+    /// The rollout's; [`crate::rollout::Error::Nest`] if the nest gives no order.
+    pub fn play_nested(
+        &self,
+        table: &Table<'_>,
+        settings: &RolloutSettings,
+    ) -> Result<Vec<SuccessRate>, crate::rollout::Error> {
+        let names: Vec<String> = self.games.iter().map(|game| game.name.clone()).collect();
+        let mut plans = Vec::with_capacity(self.episodes);
+        for episode in 0..self.episodes {
+            let mut stream = self.seed.child("nest", episode as u64).stream();
+            let order =
+                table.nest.stages(&names, &BTreeMap::new(), &mut stream).map_err(crate::rollout::Error::Nest)?;
+            let mut times = BTreeMap::new();
+            let stages = order.iter().filter_map(|name| {
+                let game = self.games.iter().find(|game| game.name == *name)?;
+                // A game that comes twice in a trajectory gets another episode each time.
+                let time = times.entry(name).or_insert(0);
+                *time += 1;
+                Some(self.stage(game, (*time - 1) * self.episodes + episode))
+            });
+            let stages: Vec<StagePlan> = stages.collect();
+            plans.push(GroupPlan {
+                // The first stage is played just as the game by itself.
+                seed: self.members(stages.first().map_or("", |stage| &stage.game.name), episode),
+                stages,
+                members: 1,
+                id: format!("eval-{episode}"),
+            });
         }
-        Ok(rates)
+        let (groups, _) = play(table, &plans, settings)?;
+        let is_planned =
+            |game: &GameDef| plans.iter().flat_map(|plan| &plan.stages).any(|stage| stage.game.name == game.name);
+        self.games
+            .iter()
+            .map(
+                |game| {
+                    if is_planned(game) {
+                        Ok(rate(game, table, &groups))
+                    } else {
+                        self.play_alone(game, table, settings)
+                    }
+                },
+            )
+            .collect()
+    }
+
+    fn play_alone(
+        &self,
+        game: &Arc<GameDef>,
+        table: &Table<'_>,
+        settings: &RolloutSettings,
+    ) -> Result<SuccessRate, crate::rollout::Error> {
+        let plans: Vec<GroupPlan> = (0..self.episodes)
+            .map(|episode| GroupPlan {
+                stages: vec![self.stage(game, episode)],
+                seed: self.members(&game.name, episode),
+                members: 1,
+                id: format!("eval-{episode}"),
+            })
+            .collect();
+        let (groups, _) = play(table, &plans, settings)?;
+        Ok(rate(game, table, &groups))
     }
 
     /// Puts a scripted player through the match, on the same seeds and seats as a policy.
@@ -148,7 +192,7 @@ impl Match {
         opponents: &Opponents,
     ) -> Result<Tally, Box<Diagnostic>> {
         let stage = self.stage(game, episode);
-        let members = self.seed.child(&game.name, episode as u64).child("members", 0);
+        let members = self.members(&game.name, episode);
         let mut own_stream = members.child("player", 0).stream();
         // The same stream as in a rollout, so that opponents draw alike.
         let mut opponent_stream = members.child("opponent", 0).stream();
@@ -170,6 +214,35 @@ impl Match {
         (tally.score, tally.success) = play.result(stage.seat);
         Ok(tally)
     }
+}
+
+/// What a policy's trajectories came to in one game.
+fn rate(game: &GameDef, table: &Table<'_>, groups: &[Group]) -> SuccessRate {
+    let voided: Vec<&Diagnostic> = groups
+        .iter()
+        .flat_map(|group| &group.voided)
+        .filter(|voided| voided.game == game.name)
+        .map(|voided| voided.problem.as_ref())
+        .collect();
+    let tallies: Vec<Tally> = groups
+        .iter()
+        .flat_map(|group| &group.trajectories)
+        .flat_map(|trajectory| trajectory.stages.iter().map(move |stage| (trajectory, stage)))
+        .filter(|(_, stage)| stage.game == game.name)
+        .map(|(trajectory, stage)| {
+            let own = || stage.turns.iter().filter(|turn| turn.seat == stage.seat);
+            Tally {
+                success: stage.success,
+                // An answer that was too long is known of the trajectory only.
+                truncated: stage.truncated || trajectory.stages.len() == 1 && trajectory.truncated,
+                score: stage.scores.get(stage.seat as usize - 1).copied().unwrap_or(0.0),
+                turns: own().count(),
+                illegal: own().filter(|turn| turn.well_formed && !turn.legal).count(),
+                format_error: own().filter(|turn| !turn.well_formed).count(),
+            }
+        })
+        .collect();
+    summarize(game, table.opponents, &tallies, &voided)
 }
 
 fn summarize(game: &GameDef, opponents: &Opponents, tallies: &[Tally], voided: &[&Diagnostic]) -> SuccessRate {

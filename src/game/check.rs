@@ -256,7 +256,12 @@ fn observe(game: &GameDef, episode: &Episode, seat: Seat, trial: &mut Trial) -> 
 }
 
 /// A random legal action; for free text the scripted player's, or a word.
-fn choose(game: &GameDef, episode: &Episode, seat: Seat, stream: &mut Stream) -> Result<String, Box<Diagnostic>> {
+pub(super) fn choose(
+    game: &GameDef,
+    episode: &Episode,
+    seat: Seat,
+    stream: &mut Stream,
+) -> Result<String, Box<Diagnostic>> {
     Ok(match game.actions(episode.state(), seat)? {
         Some(actions) => actions[stream.index(actions.len())].clone(),
         None if game.has("bot") => game.bot(episode.state(), seat, &mut stream.clone())?,

@@ -10,6 +10,7 @@ mod host; // what every script of a run shares: limits and library
 pub mod nash; // equilibria of bimatrix games
 mod nest; // several games in one trajectory or one run
 mod reward; // a script that rewards an episode
+mod trial; // nests and reward scripts, tried on seeded examples
 
 pub use check::{
     Answer, Examination, Figures, Sizes, check_game, check_seeds, difference, examine, fingerprint, transcript,
@@ -20,3 +21,4 @@ pub use format::{Action, parse_answer};
 pub use host::ScriptHost;
 pub use nest::{GameStats, NEST_FIELDS, Nest, NestMode, StageResult};
 pub use reward::{EpisodeSummary, RewardScript};
+pub use trial::{try_nest, try_reward};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::diag::{Diagnostic, SourceSpan};
-use crate::game::{GameDef, Nest, RewardScript, ScriptHost, check_game};
+use crate::game::{GameDef, Nest, RewardScript, ScriptHost, check_game, try_nest, try_reward};
 use crate::script::{Language, Source, Value, Version};
 use crate::seed::Seed;
 
@@ -109,11 +109,11 @@ impl Catalog {
             catalog.games.push(game);
         }
         catalog.nest = Arc::new(match nest {
-            Some(source) => Nest::compile(&source, &catalog.names(), &catalog.host)?,
+            Some(source) => catalog.compile_nest(&source)?,
             None => Nest::in_order(catalog.names(), &catalog.host),
         });
         if let Some(source) = reward {
-            catalog.reward = Some(Arc::new(RewardScript::compile(source, &catalog.host)?));
+            catalog.reward = Some(Arc::new(catalog.compile_reward(source)?));
         }
         Ok(catalog)
     }
@@ -148,6 +148,28 @@ impl Catalog {
             Some(problem) => Err(Box::new(problem)),
             None => Ok(game),
         }
+    }
+
+    /// Compiles a nest and tries it.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] of the compiler or of the trial.
+    pub(super) fn compile_nest(&self, source: &Source) -> Result<Nest, Box<Diagnostic>> {
+        let nest = Nest::compile(source, &self.names(), &self.host)?;
+        try_nest(&nest, &self.names(), Seed::new(0))
+            .map_err(|problem| Box::new((*problem).note("found when the nest was tried on examples")))?;
+        Ok(nest)
+    }
+
+    /// Compiles a reward script and rewards seeded random episodes of every game with it.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] of the compiler or of the trial.
+    pub(super) fn compile_reward(&self, source: Source) -> Result<RewardScript, Box<Diagnostic>> {
+        let reward = RewardScript::compile(source, &self.host)?;
+        try_reward(&reward, &self.games, Seed::new(0))
+            .map_err(|problem| Box::new((*problem).note("found when the script was tried on random episodes")))?;
+        Ok(reward)
     }
 
     /// Every script in service, by file.

@@ -200,11 +200,11 @@ impl Candidates {
             self.catalog.replace_game(Arc::clone(&game));
             lock().games.insert(game.name.clone(), game);
         } else if self.catalog.nest.source.as_ref().is_some_and(|nest| nest.path == path) {
-            let nest = Arc::new(Nest::compile(&source, &self.catalog.names(), &self.catalog.host)?);
+            let nest = Arc::new(self.catalog.compile_nest(&source)?);
             self.catalog.nest = Arc::clone(&nest);
             lock().nest = Some(nest);
         } else {
-            let reward = Arc::new(RewardScript::compile(source, &self.catalog.host)?);
+            let reward = Arc::new(self.catalog.compile_reward(source)?);
             self.catalog.reward = Some(Arc::clone(&reward));
             lock().reward = Some(reward);
         }

@@ -108,4 +108,7 @@ pub enum Error {
     /// The policy failed.
     #[error("the policy failed in a rollout")]
     Policy(#[from] crate::policy::Error),
+    /// The nest gave no order of games.
+    #[error("{0}")]
+    Nest(Box<crate::diag::Diagnostic>),
 }

@@ -37,9 +37,9 @@ fn a_field_that_should_be_a_function() {
 fn a_reward_script_among_the_games() {
     let place = Place::new();
     place.write("games/reward.lua", "return function(episode) return 1 end\n");
-    assert_output!(place, ["check", "games/reward.lua"], @r"
+    assert_output!(place, ["train", "--games", "games/reward.lua", "--device", "cpu"], @r"
     status: 1
-    --- output
+    --- errors
     error[game::not_a_table]: the script returns a function
       --> games/reward.lua
       expected: a table with the game's data and functions
@@ -267,14 +267,12 @@ fn a_nest_whose_order_is_no_list() {
         insta::assert_snapshot!(shown, @r#"
     status: 1
     --- errors
-    model: tiny, a byte-level decoder of [size] M parameters, built in and trained from scratch; train your own with --model DIR
-    games: echo; no opponents: the games have one seat
-    a checkpoint was written to run/checkpoints/step-000000
     error[nest::bad_result]: `stages` of the nest returned the wrong value
       --> nest.lua
       expected: a list of names of games
       found:    "echo"
       help:     see `Nests` in `games/README.md`
+    note: found when the nest was tried on examples
     "#);
     });
 }
@@ -283,6 +281,26 @@ fn a_nest_whose_order_is_no_list() {
 fn a_reward_that_is_no_number() {
     let place = Place::with_echo();
     place.write("reward.lua", "return function(episode) return episode.outcome end\n");
+    let shown = train(&place, &["--reward", "reward.lua"]);
+    filtered(&place, || {
+        insta::assert_snapshot!(shown, @r#"
+    status: 1
+    --- errors
+    error[reward::bad_result]: the reward script returned no number
+      --> reward.lua
+      expected: a finite number
+      found:    {"scores":[0],"success":[false]}
+      help:     make every path of the function end with `return` and a number
+    note: found when the script was tried on random episodes
+    "#);
+    });
+}
+
+/// The trial's answers are longer than what the model says, so only the run finds this one.
+#[test]
+fn a_reward_that_fails_in_play_only() {
+    let place = Place::with_echo();
+    place.write("reward.lua", "return function(episode) return episode.tokens.response > 20 and 1 or \"few\" end\n");
     let shown = train(&place, &["--reward", "reward.lua"]);
     filtered(&place, || {
         insta::assert_snapshot!(shown, @r#"
@@ -298,7 +316,7 @@ fn a_reward_that_is_no_number() {
     note: error[reward::bad_result]: the reward script returned no number
             --> reward.lua
             expected: a finite number
-            found:    {"scores":[0],"success":[false]}
+            found:    "few"
             help:     make every path of the function end with `return` and a number
           note: 100 % of the episodes were lost in this rollout
           there is no earlier version to go back to

@@ -54,7 +54,7 @@ fn every_shipped_game_is_fine() {
       signal   the scores of a group of 16 by random play spread by 0.50; 0 of 16 groups have no spread
     games/spy.lua: spy is fine (20 random episodes)
       length   12.0 turns; 3 at most of one seat; 100 % ended by the rules
-      prompts  observe 536 bytes (1002 at most), brief 27 bytes (44 at most); 4.7 legal answers
+      prompts  observe 548 bytes (1021 at most), brief 7 bytes (8 at most); 4.7 legal answers
       success  by      episodes  seat 1  seat 2  seat 3  seat 4
                random        10    40 %    40 %    10 %    10 %
                bot           10    70 %    80 %    60 %    40 %
@@ -222,6 +222,7 @@ fn json_is_for_editors() {
       "games": [
         {
           "file": "games/bad.lua",
+          "kind": "game",
           "game": "games/bad.lua",
           "ok": false,
           "problems": [
@@ -244,6 +245,7 @@ fn json_is_for_editors() {
         },
         {
           "file": "games/echo.lua",
+          "kind": "game",
           "game": "echo",
           "ok": true,
           "problems": [],

@@ -71,14 +71,14 @@ fn a_misspelt_field_is_told_with_the_right_one() {
     status: 0
     --- output
     warning[game::unknown_field]: nothing reads the field `brif` of the game
-      --> games/echo.lua:5
+      --> games/echo.lua:5:15
        |
      5 | function game.brif(state, seat) return "e" .. state.digit end
-       | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+       |               ^^^^
        |
       expected: one of the game's fields, or a helper of your own
       found:    `brif`, and no `brief`
-      help:     did you mean `brief`? If `brif` is your own, make it `local` and this goes away
+      help:     did you mean `brief`? If `brif` is your own, another name or `local` ends this warning
 
     games/echo.lua: echo is fine (2 random episodes)
       length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
@@ -104,7 +104,11 @@ fn a_missing_function_under_another_name_is_found() {
     status: 1
     --- output
     error[game::missing_function]: the game has no `outcome`
-      --> games/echo.lua
+      --> games/echo.lua:12:15
+        |
+     12 | function game.outcom(state) return { scores = { state.right and 1 or 0 }, success = { state.right } } end
+        |               ^^^^^^
+        |
       expected: `function game.outcome(state) … return { scores = {…}, success = {…} } end`
       found:    nothing of that name in the returned table
       help:     rename `outcom` to `outcome`, if that is what it is
@@ -352,5 +356,57 @@ fn a_run_with_nothing_left_to_do_says_so() {
     --- errors
     going on after iteration 1 of run
     nothing is left to do: 1 of 1 iterations are done; go on further with `--steps N`
+    ");
+}
+
+#[test]
+fn nests_and_rewards_are_tried_on_the_games() {
+    let place = Place::with_echo();
+    place.write(
+        "fine.lua",
+        "return { stages = { \"echo\" }, reward = function(results) return gift.mean(results) end }\n",
+    );
+    place.write(
+        "bad.lua",
+        "return { mode = \"nested\", stages = { \"echo\" }, rewards = function(r) return r.x end }\n",
+    );
+    place.write("reward.lua", "return function(episode)\n  return episode.outcome.scores[2] + 1\nend\n");
+    assert_output!(place, ["check", "fine.lua", "bad.lua", "reward.lua", "games/echo.lua", "--episodes", "2"], @r#"
+    status: 1
+    --- output
+    fine.lua: the nest is fine (tried on echo)
+    warning[nest::unknown_field]: nothing reads the field `rewards` of the nest
+      --> bad.lua:1:48
+       |
+     1 | return { mode = "nested", stages = { "echo" }, rewards = function(r) return r.x end }
+       |                                                ^^^^^^^
+       |
+      expected: one of the nest's fields, or a helper of your own
+      found:    `rewards`, and no `reward`
+      help:     did you mean `reward`? If `rewards` is your own, another name or `local` ends this warning
+
+    bad.lua: the nest is fine (tried on echo)
+    error[script::runtime]: attempt to perform arithmetic (add) on nil and number
+      --> reward.lua:2
+       |
+     2 |   return episode.outcome.scores[2] + 1
+       |   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+       |
+      help:     one of the values is nil: is a field misspelt, or not set in `init`? `tonumber` gives nil for what is no number
+      stack:    reward.lua:2
+
+    games/echo.lua: echo is fine (2 random episodes)
+      length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
+      prompts  observe 18 bytes (18 at most), brief 2 bytes (2 at most); 4.0 legal answers
+      success  by      episodes  seat 1
+               random         2     0 %
+               bot            2   100 %
+               search         2   100 %
+      signal   the scores of a group of 16 by random play spread by 0.45; 0 of 16 groups have no spread
+    "#);
+    assert_output!(place, ["check", "fine.lua"], @r"
+    status: 0
+    --- output
+    fine.lua: the nest is fine (tried on echo)
     ");
 }

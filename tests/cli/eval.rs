@@ -176,3 +176,25 @@ fn a_player_that_the_game_does_not_know_is_named() {
       help:     leave the game out of `--games`, or choose another `--player`
     ");
 }
+
+#[test]
+fn a_nest_is_measured_as_it_is_trained() {
+    let place = shipped();
+    let measure = |arguments: &[&str]| {
+        let all = ["eval", "--games", "games/tictactoe.lua", "games/matrix.lua", "--episodes", "20", "--json"];
+        let run = place.run(&[&all, arguments].concat());
+        assert!(run.status.success(), "{}", show(&run));
+        let document: serde_json::Value = serde_json::from_slice(&run.stdout).expect("JSON");
+        document["games"].clone()
+    };
+    let (alone, nested) = (measure(&[]), measure(&["--nest"]));
+    assert_eq!(alone[0], nested[0], "the first stage has the same seeds and the same context as the game alone");
+    assert_eq!(nested[1]["episodes"], 20);
+    assert_ne!(alone[1], nested[1], "the second stage comes after the first one's tokens");
+    place.write("nest.lua", "return { stages = { \"matrix\", \"matrix\" } }\n");
+    let twice = measure(&["--nest", "nest.lua"]);
+    assert_eq!(twice[0], alone[0], "a game that the nest leaves out is played alone");
+    assert_eq!(twice[1]["episodes"], 40);
+    place.write("nest.lua", "return { mode = \"mixed\", stages = { \"matrix\", \"tictactoe\" } }\n");
+    assert_eq!(measure(&["--nest", "nest.lua"]), alone, "mixed games are trained alone");
+}

@@ -150,6 +150,7 @@ fn a_library_function_given_the_wrong_thing_blames_the_authors_line() {
      3 |   local found = gift.math_equal({}, 1)
        |   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
        |
+      help:     see `The library` in `games/README.md`
       stack:    games/a.lua:3 in `helper`
                 games/a.lua:9 in `observe`
     note: in the episode of seed 1571218202235825; `gift-host check games/a.lua --seed 1571218202235825` plays it again

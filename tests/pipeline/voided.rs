@@ -172,8 +172,8 @@ fn a_fault_of_the_scripted_opponent_voids_the_episode() {
     });
 }
 
-/// A reward script compiles without being tried, so a saved one that returns no number voids everything. It gives way as
-/// a game's version does, and the game is not blamed.
+/// The trial before a reward script is used cannot see every episode, so one that fails in play voids everything. It gives
+/// way as a game's version does, and the game is not blamed.
 #[test]
 fn a_reward_version_that_always_fails_gives_way_as_well() {
     let lab = Lab::new();
