@@ -85,8 +85,11 @@ pub fn try_reward(reward: &RewardScript, games: &[Arc<GameDef>], seed: Seed) -> 
     Ok(())
 }
 
+/// Observation and answer of each turn.
+type Texts = Vec<(String, String)>;
+
 /// Plays one episode at random, or its first turn with an unreadable answer; returns the texts of each turn as well.
-fn play(game: &Arc<GameDef>, seed: Seed, cut: bool) -> Result<(Episode, Vec<(String, String)>), Box<Diagnostic>> {
+fn play(game: &Arc<GameDef>, seed: Seed, cut: bool) -> Result<(Episode, Texts), Box<Diagnostic>> {
     let mut stream = seed.child("random play", 0).stream();
     let mut episode = Episode::start(game, seed)?;
     let mut texts = Vec::new();
