@@ -227,7 +227,9 @@ fn read_fields(script: &dyn Script, source: &Source, host: &ScriptHost) -> Resul
         Field::Data(Value::Text(mode)) if mode == "mixed" => NestMode::Mixed,
         Field::Data(Value::Text(mode)) if mode == "cst" => NestMode::Cst,
         Field::Data(Value::Text(mode)) => {
-            let help = match closest(&mode, ["nested", "mixed", "cst"]) {
+            let help = match closest(&mode, ["nested", "mixed", "cst"])
+                .or_else(|| mode.starts_with("nest").then_some("nested"))
+            {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "write `mode = \"nested\"`, or leave it out".to_owned(),
             };
