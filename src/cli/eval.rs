@@ -68,6 +68,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitSt
         matches.play_scripted(&player, &opponents)
     } else {
         let model = super::model::load(&config.model, seed)?;
+        super::output::log(&model.describe());
         let decoder = super::model::place(&model, &config.device, &config.dtype)?;
         let table = Table {
             decoder: decoder.as_ref(),

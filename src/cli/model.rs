@@ -15,6 +15,21 @@ pub(crate) struct Model {
     pub(crate) weights: Vec<NamedTensor>,
     /// The tokenizer.
     pub(crate) tokenizer: Tokenizer,
+    /// The folder that it was read from; `None` for the built-in model with its first, random weights.
+    pub(crate) folder: Option<std::path::PathBuf>,
+}
+
+impl Model {
+    /// One line that says what is measured.
+    pub(crate) fn describe(&self) -> String {
+        let millions = self.config.parameter_count() as f64 / 1e6;
+        match &self.folder {
+            Some(folder) => format!("model: {}, {millions:.1} M parameters", folder.display()),
+            None => format!(
+                "model: tiny, untrained: its {millions:.1} M parameters are random; `--model runs/NAME` measures a trained one"
+            ),
+        }
+    }
 }
 
 /// Reads or makes the model.
@@ -26,7 +41,7 @@ pub(crate) fn load(name: &str, seed: Seed) -> Result<Model, Box<Diagnostic>> {
     if name == "tiny" {
         let config = DecoderConfig::tiny(tokenizer.vocabulary_size());
         let weights = initial_weights(&config, seed.child("weights", 0));
-        return Ok(Model { config, weights, tokenizer });
+        return Ok(Model { config, weights, tokenizer, folder: None });
     }
     let folder = Path::new(name);
     let folder = match checkpoint::find(folder) {
@@ -48,7 +63,7 @@ pub(crate) fn load(name: &str, seed: Seed) -> Result<Model, Box<Diagnostic>> {
             .help("this version trains the tiny model and its checkpoints"),
         ));
     }
-    Ok(Model { config, weights, tokenizer })
+    Ok(Model { config, weights, tokenizer, folder: Some(folder) })
 }
 
 /// Puts a model on a device.

@@ -59,7 +59,7 @@ pub(crate) fn rates_table(rates: &[SuccessRate], before: Option<&[SuccessRate]>)
 }
 
 /// Columns padded to their widest cell; the first two to the left, numbers to the right.
-fn table(rows: &[Vec<String>]) -> String {
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();

@@ -31,7 +31,8 @@ pub(crate) struct PlayArgs {
     pairs: Vec<String>,
 }
 
-/// Plays one episode: prints each turn, asks for actions, prints the outcome.
+/// Plays one episode: prints each turn, asks for actions, prints the outcome. An episode that the input leaves unfinished
+/// is a failure: a program that pipes answers in must learn that they were too few.
 pub(crate) fn run(args: &PlayArgs, input: &mut dyn BufRead, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
     let game_path = args.game.to_string_lossy().into_owned();
     // A person may answer freely, so the options that make answers a list are not wanted.
@@ -65,7 +66,7 @@ pub(crate) fn run(args: &PlayArgs, input: &mut dyn BufRead, out: &mut dyn Write)
         if seat == own || opponents.spec(&game.name) == Spec::Human {
             let Some(action) = ask(&episode, seat, input, out)? else {
                 writeln!(out, "\nThe episode was left unfinished.")?;
-                return Ok(ExitStatus::Done);
+                return Ok(ExitStatus::Failed);
             };
             episode.act(seat, &action)?;
             if let Some(reason) = episode.turns().last().and_then(|turn| turn.refusal.as_deref()) {

@@ -177,10 +177,40 @@ pub(crate) fn game_files(patterns: &[String]) -> Result<Vec<PathBuf>, Box<Diagno
 }
 
 fn no_match(pattern: &str) -> Diagnostic {
+    if !pattern.contains(['*', '?', '[', ' ']) && !Path::new(pattern).is_dir() {
+        return no_file(Path::new(pattern));
+    }
     Diagnostic::error("cli::games", format!("`{pattern}` matches no game script"))
         .expected("files ending in `.lua`, `.luau` or `.rhai`")
         .found("none")
         .help("run in the folder that holds `games/`, or write a game with `gift-host new NAME`")
+}
+
+/// A file that was named and is not there, with the script that may have been meant: one beside it, or in `games/`.
+fn no_file(path: &Path) -> Diagnostic {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let scripts: Vec<PathBuf> = [folder, Path::new("games")]
+        .iter()
+        .filter_map(|folder| folder.read_dir().ok())
+        .flat_map(|entries| entries.filter_map(Result::ok).map(|entry| entry.path()))
+        .filter(|script| script.is_file() && Language::of(script).is_some())
+        .collect();
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let stem = |path: &Path| path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut names: Vec<String> = scripts.iter().map(|script| name(script)).collect();
+    names.sort_unstable();
+    let wanted = name(path);
+    let near = crate::diag::closest(&wanted, names.iter().map(String::as_str)).map(str::to_owned);
+    let same_stem = scripts.iter().map(|script| name(script)).find(|found| stem(Path::new(found)) == wanted);
+    let near = same_stem.or(near).and_then(|near| scripts.iter().find(|script| name(script) == near));
+    let help = match near {
+        Some(near) => format!("did you mean `{}`?", near.strip_prefix(".").unwrap_or(near).display()),
+        None => "run in the folder that holds `games/`, or write a game with `gift-host new NAME`".to_owned(),
+    };
+    Diagnostic::error("cli::games", format!("there is no file `{}`", path.display()))
+        .expected("a game script: a file ending in `.lua`, `.luau` or `.rhai`")
+        .found("no file or folder of that name")
+        .help(help)
 }
 
 /// Compiles and checks the scripts of a configuration.
@@ -231,7 +261,7 @@ fn warn_of_unknown_games(config: &RunConfig, catalog: &Catalog) {
     let names = catalog.names();
     let built_in = |game: &str| CONSTRAINED_OPTIONS.iter().any(|(name, ..)| *name == game);
     for game in config.games.options.keys().filter(|game| !names.contains(game) && !built_in(game)) {
-        let near = crate::config::closest(game, names.iter().map(String::as_str));
+        let near = crate::diag::closest(game, names.iter().map(String::as_str));
         let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
         log(&format!("warning: the options of `games.{game}` are not used: no game has that name{hint}"));
     }

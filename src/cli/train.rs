@@ -69,6 +69,13 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
         Some(folder) => resume(args, folder)?,
         None => start(args)?,
     };
+    if args.resume.is_some() && session.run.step >= session.run.config.steps {
+        log(&format!(
+            "nothing is left to do: {} of {} iterations are done; go on further with `--steps N`",
+            session.run.step, session.run.config.steps
+        ));
+        return Ok(ExitStatus::Done);
+    }
     let watcher = start_watcher(args, &session)?;
     let before = session.evaluate(&interrupt)?;
     if let Some(rates) = &before {
@@ -116,7 +123,8 @@ fn start(args: &TrainArgs) -> anyhow::Result<Session> {
     let folder = new_run_folder(&config, &catalog)?;
     config.out = Some(folder.clone());
     let model = super::model::load(&config.model, Seed::new(config.seed))?;
-    announce(&config, &model, &catalog);
+    announce(&config, &model, &catalog, &opponents);
+    warn_of_fields(&catalog)?;
     let decoder = super::model::place(&model, &config.device, &config.dtype)?;
     let has_reference = config.loss.kl_coefficient > 0.0;
     let reference =
@@ -273,7 +281,7 @@ fn new_run_folder(config: &RunConfig, catalog: &Catalog) -> Result<PathBuf, Box<
     })
 }
 
-fn announce(config: &RunConfig, model: &super::model::Model, catalog: &Catalog) {
+fn announce(config: &RunConfig, model: &super::model::Model, catalog: &Catalog, opponents: &Opponents) {
     if config.model == "tiny" {
         log(&format!(
             "model: tiny, a byte-level decoder of {:.1} M parameters, built in and trained from scratch; train your own with \
@@ -283,7 +291,34 @@ fn announce(config: &RunConfig, model: &super::model::Model, catalog: &Catalog) 
     } else {
         log(&format!("model: {}, {:.1} M parameters", config.model, model.config.parameter_count() as f64 / 1e6));
     }
-    log(&format!("games: {}; opponent: {}", catalog.names().join(", "), config.opponent));
+    log(&format!("games: {}; {}", catalog.names().join(", "), describe_opponents(opponents, catalog)));
+}
+
+/// Who plays the other seats of the games of this run.
+fn describe_opponents(opponents: &Opponents, catalog: &Catalog) -> String {
+    let shared: Vec<_> = catalog.games.iter().filter(|game| game.seats > 1).collect();
+    let spec = |name: &str| opponents.spec(name).to_string();
+    let Some(first) = shared.first().map(|game| spec(&game.name)) else {
+        return "no opponents: the games have one seat".to_owned();
+    };
+    if shared.iter().all(|game| spec(&game.name) == first) {
+        return format!("opponent: {first}");
+    }
+    let each: Vec<String> = shared.iter().map(|game| format!("{}={}", game.name, spec(&game.name))).collect();
+    format!("opponents: {}", each.join(", "))
+}
+
+/// Fields that look misspelt are told once; the scripts are used as they are.
+fn warn_of_fields(catalog: &Catalog) -> Result<(), Box<Diagnostic>> {
+    for game in &catalog.games {
+        for warning in game.misspelt_fields()? {
+            log(&warning.to_string());
+        }
+    }
+    for warning in catalog.nest.misspelt_fields()? {
+        log(&warning.to_string());
+    }
+    Ok(())
 }
 
 fn start_watcher(args: &TrainArgs, session: &Session) -> anyhow::Result<Option<Watcher>> {

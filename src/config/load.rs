@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use serde::Deserialize as _;
 use toml::{Table, Value};
 
 use super::RunConfig;
-use crate::diag::{Diagnostic, SourceSpan};
+use crate::diag::{Diagnostic, SourceSpan, closest};
 
 /// The settings that a TOML text and the `--set KEY=VALUE` pairs give, over the defaults.
 ///
@@ -21,8 +22,9 @@ pub fn from_toml(file: Option<(&Path, &str)>, pairs: &[String]) -> Result<RunCon
     for pair in pairs {
         set_key(&mut table, pair)?;
     }
-    let config: RunConfig = table.try_into().map_err(|error: toml::de::Error| {
-        Box::new(explain(Diagnostic::error("config::key", first_line(error.message())), error.message()))
+    let config: RunConfig = table.clone().try_into().map_err(|error: toml::de::Error| {
+        let problem = Diagnostic::error("config::key", first_line(error.message()));
+        Box::new(explain(problem, error.message(), &table))
     })?;
     config.validate()?;
     Ok(config)
@@ -72,18 +74,23 @@ fn file_problem(path: &Path, text: &str, error: &toml::de::Error) -> Diagnostic 
         }
         None => diagnostic.at(SourceSpan::file(path)),
     };
-    explain(diagnostic, error.message())
+    let table = text.parse::<Table>().unwrap_or_default();
+    explain(diagnostic, error.message(), &table)
 }
 
 fn first_line(message: &str) -> String {
     message.lines().next().unwrap_or_default().trim_end_matches('.').to_owned()
 }
 
-/// Adds the nearest known key to serde's "unknown field `x`, expected one of `a`, `b`".
-fn explain(diagnostic: Diagnostic, message: &str) -> Diagnostic {
+/// Adds the nearest known key to serde's "unknown field `x`, expected one of `a`, `b`", and the key to what it says of a
+/// value.
+fn explain(diagnostic: Diagnostic, message: &str, table: &Table) -> Diagnostic {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     if !message.starts_with("unknown field") || quoted.len() < 2 {
-        return diagnostic;
+        return match bad_value(table) {
+            Some((key, value)) => explain_value(diagnostic, &key, &value, message),
+            None => diagnostic,
+        };
     }
     let mut diagnostic = diagnostic;
     diagnostic.message = format!("unknown key `{}`", quoted[0]);
@@ -93,24 +100,70 @@ fn explain(diagnostic: Diagnostic, message: &str) -> Diagnostic {
     }
 }
 
-/// The candidate that differs least from `word`, if it differs in fewer than half of its letters (Levenshtein distance).
-pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let distance = |other: &str| {
-        let other: Vec<char> = other.chars().collect();
-        let mut row: Vec<usize> = (0..=other.len()).collect();
-        for (i, letter) in word.chars().enumerate() {
-            let mut diagonal = row[0];
-            row[0] = i + 1;
-            for (j, &other_letter) in other.iter().enumerate() {
-                let change = diagonal + usize::from(letter != other_letter);
-                diagonal = row[j + 1];
-                row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+/// The first key, in full, whose value alone is refused; the parser does not name it.
+fn bad_value(table: &Table) -> Option<(String, Value)> {
+    let refused = |table: Table| RunConfig::deserialize(Value::Table(table)).is_err();
+    for (section, value) in table {
+        match value {
+            Value::Table(keys) => {
+                for (key, value) in keys {
+                    let alone = Table::from_iter([(key.clone(), value.clone())]);
+                    if refused(Table::from_iter([(section.clone(), Value::Table(alone))])) {
+                        return Some((format!("{section}.{key}"), value.clone()));
+                    }
+                }
             }
+            _ if refused(Table::from_iter([(section.clone(), value.clone())])) => {
+                return Some((section.clone(), value.clone()));
+            }
+            _ => {}
         }
-        row[other.len()]
+    }
+    None
+}
+
+/// What the key must be, told by its default.
+fn explain_value(mut diagnostic: Diagnostic, key: &str, value: &Value, message: &str) -> Diagnostic {
+    let defaults = Table::try_from(RunConfig::default()).unwrap_or_default();
+    let (section, name) = key.split_once('.').unwrap_or(("", key));
+    let default = match defaults.get(section) {
+        Some(Value::Table(keys)) => keys.get(name),
+        _ => defaults.get(name),
     };
-    let best = candidates.into_iter().map(|other| (distance(other), other)).min()?;
-    (best.0 * 2 < word.chars().count().max(2)).then_some(best.1)
+    let expected = match default {
+        _ if message.contains("unknown variant") => {
+            let variants: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
+            if let Some(near) = value.as_str().and_then(|value| closest(value, variants.iter().copied())) {
+                diagnostic = diagnostic.help(format!("did you mean `{near}`?"));
+            }
+            format!("one of {}", variants.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
+        }
+        Some(Value::Integer(_)) if value.is_integer() => "a whole number that is not negative".to_owned(),
+        Some(Value::Integer(_)) => "a whole number".to_owned(),
+        Some(Value::Float(_)) => "a number".to_owned(),
+        Some(Value::Boolean(_)) => "`true` or `false`".to_owned(),
+        Some(Value::Table(_)) => "a section of settings".to_owned(),
+        Some(Value::Array(_)) => "a list".to_owned(),
+        Some(Value::String(_) | Value::Datetime(_)) | None => "a text".to_owned(),
+    };
+    diagnostic.message = format!("`{key}` has a value of the wrong kind");
+    if diagnostic.help.is_none() {
+        diagnostic.help = Some(match default {
+            Some(Value::Table(_)) => format!("write its settings as `{key}.NAME=VALUE`"),
+            Some(default) => format!("such as `{key}={default}`, the default"),
+            None => "see `configs/tiny.toml`, which explains every key".to_owned(),
+        });
+    }
+    let kind = match value {
+        Value::String(_) => "a text",
+        Value::Integer(_) => "a whole number",
+        Value::Float(_) => "a number with a fraction",
+        Value::Boolean(_) => "a truth value",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a section",
+        Value::Datetime(_) => "a date",
+    };
+    diagnostic.expected(expected).found(format!("{value}, {kind}"))
 }
 
 #[cfg(test)]
@@ -161,8 +214,22 @@ mod tests {
         assert!(problem.contains("did you mean `clip_low`?"), "{problem}");
         let problem = from_toml(None, &["rollout.group_size=1".to_owned()]).unwrap_err().to_string();
         assert!(problem.contains("`rollout.group_size` is out of its range"), "{problem}");
-        let problem = from_toml(None, &["loss.ratio=word".to_owned()]).unwrap_err().to_string();
-        assert!(problem.contains("word"), "{problem}");
+        for (pair, parts) in [
+            ("loss.ratio=word", ["`loss.ratio` has", "one of `", "\"word\""]),
+            ("rollout.groups=many", ["`rollout.groups` has", "a whole number", "such as `rollout.groups="]),
+            ("rollout.groups=-1", ["`rollout.groups` has", "not negative", "-1"]),
+            ("scripts.reload=1", ["`scripts.reload` has", "`true` or `false`", "found:    1"]),
+            ("steps=1.5", ["`steps` has", "a whole number", "1.5"]),
+            ("rollout=3", ["`rollout` has", "a section of settings", "3"]),
+            ("model=3", ["`model` has", "a text", "3"]),
+        ] {
+            let problem = from_toml(None, &[pair.to_owned()]).unwrap_err().to_string();
+            for part in parts {
+                assert!(problem.contains(part), "{part} in {problem}");
+            }
+        }
+        let problem = from_toml(Some((Path::new("c.toml"), "[rollout]\ngroups = 'x'\n")), &[]).unwrap_err().to_string();
+        assert!(problem.contains("`rollout.groups` has") && problem.contains("c.toml:2"), "{problem}");
         assert!(from_toml(None, &["seed".to_owned()]).unwrap_err().to_string().contains("KEY=VALUE"));
     }
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use changes::{CHANGEABLE, Review, SettingChange, review};
-pub use load::{closest, from_toml, set_key};
+pub use load::{from_toml, set_key};
 pub use sections::{
     Advantage, AnswerFormat, Constrain, Decode, EstimatorKind, Evaluation, Filter, FilterKind, Loss, LossAggregation,
     ObservationKind, Optimizer, Penalties, RatioKind, Rollout, Schedule, Scripts,

@@ -70,12 +70,17 @@ struct Tally {
 }
 
 impl Match {
+    /// The seed of the game's episode of this number.
+    pub fn episode_seed(&self, game: &GameDef, episode: usize) -> Seed {
+        self.seed.child(&game.name, episode as u64).child("episode", 0)
+    }
+
     fn stage(&self, game: &Arc<GameDef>, episode: usize) -> StagePlan {
         let seed = self.seed.child(&game.name, episode as u64);
         let drawn = || Seat(seed.child("seat", 0).stream().int(1, i64::from(game.seats)) as u32);
         // A fixed seat that a smaller game lacks is drawn as well.
         let seat = self.seat.filter(|seat| seat.0 <= game.seats).unwrap_or_else(drawn);
-        StagePlan { game: Arc::clone(game), seed: seed.child("episode", 0), seat }
+        StagePlan { game: Arc::clone(game), seed: self.episode_seed(game, episode), seat }
     }
 
     /// What the players draw from.

@@ -1,93 +1,258 @@
 //! The contract of a game, tried on seeded random episodes: what `gift-host check` prints and what a reload must pass.
 
+mod transcript; // all that a script answers in an episode, to compare plays of it
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::diag::{Diagnostic, SourceSpan};
+use crate::diag::Diagnostic;
 use crate::seed::{Seed, Stream};
 
 use super::{Action, ApplyError, Episode, GameDef, Seat, Status};
 
+pub use transcript::{Answer, difference, fingerprint, transcript};
+
 /// An answer that no game takes as legal.
 const NONSENSE: &str = "@@ not an answer @@";
+/// Episodes whose every turn is tried with wrong answers, and the bot's.
+const THOROUGH_EPISODES: u64 = 20;
+/// Episodes that are played twice and compared.
+const COMPARED_EPISODES: u64 = 5;
+/// Listed answers that are tried beside the one that is played, over all episodes.
+const MAX_TRIED: usize = 5_000;
+/// Answers of other positions that are remembered and tried where they are not listed.
+const MAX_REMEMBERED: usize = 64;
+/// Moves that a note shows.
+const SHOWN_MOVES: usize = 12;
+/// From this size on, a prompt for a model that reads bytes gets a warning.
+const LONG_BRIEF: usize = 200;
 
-/// Plays `episodes` seeded random episodes and returns what breaks the contract: errors, and warnings for what works but
-/// harms training. Stops at the first error.
-pub fn check_game(game: &Arc<GameDef>, episodes: u64, seed: Seed) -> Vec<Diagnostic> {
-    let mut warnings = Vec::new();
-    let mut truncated = 0;
-    for number in 0..episodes {
-        let episode_seed = seed.child("check", number);
-        match check_episode(game, episode_seed, number == 0, &mut warnings) {
-            Ok(ended) => truncated += u64::from(!ended),
-            Err(problem) => {
-                return vec![(*problem).note(format!("in the episode of seed {}", episode_seed.value()))];
-            }
+/// A mean and the largest value of something counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Sizes {
+    /// The mean.
+    pub mean: f64,
+    /// The largest value.
+    pub largest: usize,
+    #[serde(skip)]
+    count: usize,
+}
+
+impl Sizes {
+    fn add(&mut self, size: usize) {
+        self.count += 1;
+        self.mean += (size as f64 - self.mean) / self.count as f64;
+        self.largest = self.largest.max(size);
+    }
+}
+
+/// What random play was like.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Figures {
+    /// Episodes that were played.
+    pub episodes: u64,
+    /// Episodes that the rules ended; a limit ended the others.
+    pub ended: u64,
+    /// Turns of all seats in an episode.
+    pub turns: Sizes,
+    /// Turns of the seat that had most, in an episode.
+    pub turns_of_a_seat: Sizes,
+    /// Bytes of the texts of `observe`.
+    pub observe: Sizes,
+    /// Bytes of the texts of `brief`; those of `observe` if there is none.
+    pub brief: Sizes,
+    /// Bytes of all briefs of one seat in an episode.
+    pub briefs_of_a_seat: Sizes,
+    /// Legal answers of a turn, where they are listed.
+    pub actions: Sizes,
+    /// Whether any turn had a list of legal answers.
+    pub lists_actions: bool,
+}
+
+/// What came of the episodes.
+#[derive(Clone, Debug, Default)]
+pub struct Examination {
+    /// What breaks the contract (then it is the last, and play ended there), and what works but harms training.
+    pub problems: Vec<Diagnostic>,
+    /// What random play was like.
+    pub figures: Figures,
+}
+
+/// What is carried from episode to episode.
+#[derive(Default)]
+struct Trial {
+    warnings: Vec<Diagnostic>,
+    figures: Figures,
+    tried: usize,
+    remembered: BTreeSet<String>,
+    moves: Vec<(Seat, String)>,
+}
+
+impl Trial {
+    /// Adds a warning unless there is one of the kind already: a second would say the same of another turn.
+    fn warn(&mut self, make: impl FnOnce() -> Diagnostic, code: &'static str) {
+        if self.warnings.iter().all(|warning| warning.code != code) {
+            self.warnings.push(make());
         }
     }
-    if truncated * 2 > episodes {
-        warnings.push(
-            at(game, Diagnostic::warning("game::truncated", "random play seldom ends within `max_turns`"))
-                .expected("most episodes end by the rules")
-                .found(format!("{truncated} of {episodes} were cut off after {} turns of a seat", game.max_turns))
-                .help("raise `max_turns`, or make the game end sooner: a truncated episode teaches nothing"),
-        );
+}
+
+/// The seeds of the random episodes that a check plays.
+pub fn check_seeds(episodes: u64, seed: Seed) -> Vec<Seed> {
+    (0..episodes).map(|number| seed.child("check", number)).collect()
+}
+
+/// Plays `episodes` seeded random episodes and returns what breaks the contract: errors, and warnings for what works but
+/// harms training. Stops at the first error, which then stands alone.
+pub fn check_game(game: &Arc<GameDef>, episodes: u64, seed: Seed) -> Vec<Diagnostic> {
+    examine(game, &check_seeds(episodes, seed)).problems
+}
+
+/// Plays the random episodes of these seeds; see [`check_game`].
+pub fn examine(game: &Arc<GameDef>, seeds: &[Seed]) -> Examination {
+    let mut trial = Trial::default();
+    match game.misspelt_fields() {
+        Ok(warnings) => trial.warnings = warnings,
+        Err(problem) => return Examination { problems: vec![*problem], figures: Figures::default() },
     }
-    warnings
+    for (number, &seed) in seeds.iter().enumerate() {
+        let number = number as u64;
+        trial.moves.clear();
+        let played = check_episode(game, seed, number < THOROUGH_EPISODES, &mut trial)
+            .and_then(|()| if number < COMPARED_EPISODES { compare(game, seed) } else { Ok(()) });
+        if let Err(problem) = played {
+            let mut problem = *problem;
+            if !trial.moves.is_empty() && problem.code != "game::not_deterministic" {
+                problem = problem.note(format!("after the moves {}", shown_moves(&trial.moves)));
+            }
+            problem = problem.note(replay_note(game, seed));
+            return Examination { problems: vec![problem], figures: trial.figures };
+        }
+    }
+    warn_of_sizes(game, &mut trial);
+    Examination { problems: trial.warnings, figures: trial.figures }
 }
 
-fn at(game: &GameDef, diagnostic: Diagnostic) -> Diagnostic {
-    diagnostic.at(SourceSpan::file(&game.source.path))
+/// How the author plays the episode of the seed again.
+fn replay_note(game: &GameDef, seed: Seed) -> String {
+    let (seed, file) = (seed.value(), game.source.path.display());
+    format!("in the episode of seed {seed}; `gift-host check {file} --seed {seed}` plays it again")
 }
 
-/// Plays one episode; true if the rules ended it.
-fn check_episode(
-    game: &Arc<GameDef>,
-    seed: Seed,
-    thorough: bool,
-    warnings: &mut Vec<Diagnostic>,
-) -> Result<bool, Box<Diagnostic>> {
+fn shown_moves(moves: &[(Seat, String)]) -> String {
+    let skipped = moves.len().saturating_sub(SHOWN_MOVES);
+    let shown = moves[skipped..].iter().map(|(seat, action)| {
+        let short: String = action.chars().take(40).collect();
+        format!("{seat}: `{short}`")
+    });
+    let dots = if skipped > 0 { "… " } else { "" };
+    format!("{dots}{}", shown.collect::<Vec<_>>().join(", "))
+}
+
+/// What random play says about sizes and limits.
+fn warn_of_sizes(game: &GameDef, trial: &mut Trial) {
+    let figures = trial.figures.clone();
+    let cut = figures.episodes - figures.ended;
+    if cut * 2 > figures.episodes {
+        let warning = Diagnostic::warning("game::truncated", "random play seldom ends within `max_turns`")
+            .at(game.source.place_of_field("max_turns"))
+            .expected("most episodes end by the rules")
+            .found(format!("{cut} of {} were cut off after {} turns of a seat", figures.episodes, game.max_turns))
+            .help("raise `max_turns`, or make the game end sooner: a truncated episode teaches nothing");
+        trial.warnings.push(game.source.illustrate(warning));
+    }
+    if figures.brief.mean > LONG_BRIEF as f64 {
+        let (function, found, help) = if game.has("brief") {
+            let help = "shorten `brief`: the built-in model reads it byte by byte, so a long one is slow and hard to learn from";
+            ("brief", format!("{:.0} bytes in the mean", figures.brief.mean), help)
+        } else {
+            let help =
+                "add `brief(state, seat)`: the built-in model reads byte by byte, and without it all of `observe`";
+            ("observe", format!("no `brief`, and `observe` of {:.0} bytes in the mean", figures.brief.mean), help)
+        };
+        let warning = Diagnostic::warning("game::long_brief", "the built-in model has much to read on each turn");
+        let warning = game.blame(function, warning).expected(format!("a `brief` of less than {LONG_BRIEF} bytes"));
+        trial.warnings.push(warning.found(found).help(help));
+    }
+}
+
+/// Plays the episode twice and compares all that the script answers.
+fn compare(game: &Arc<GameDef>, seed: Seed) -> Result<(), Box<Diagnostic>> {
+    let (first, second) = (transcript(game, seed)?, transcript(game, seed)?);
+    match difference(game, &first, &second, "when it was played again") {
+        Some(problem) => Err(Box::new(problem)),
+        None => Ok(()),
+    }
+}
+
+/// Plays one episode, and tries what could be answered beside.
+fn check_episode(game: &Arc<GameDef>, seed: Seed, thorough: bool, trial: &mut Trial) -> Result<(), Box<Diagnostic>> {
     let mut stream = seed.child("random play", 0).stream();
     let mut episode = Episode::start(game, seed)?;
     let again = Episode::start(game, seed)?;
     if episode.state() != again.state() {
+        let problem = Diagnostic::error("game::not_deterministic", "the same seed gave two different starts");
         return Err(Box::new(
-            at(game, Diagnostic::error("game::not_deterministic", "the same seed gave two different starts"))
+            game.blame("init", problem)
                 .expected("`init` draws only from its `rng`, and keeps nothing between calls")
                 .found("two states that differ")
                 .help("look for variables outside the functions that `init` changes"),
         ));
     }
+    let mut briefs = vec![0; game.seats as usize];
     while let Status::Turn(seat) = *episode.status() {
-        // Both texts are asked for, so that a fault in either is found before training.
-        let full = episode.observation(seat, false)?;
-        let brief = episode.observation(seat, true)?;
-        if (full.is_empty() || brief.is_empty()) && warnings.is_empty() {
-            warnings.push(
-                at(game, Diagnostic::warning("game::empty_observation", "a seat sees nothing on its turn"))
-                    .expected("a text that asks the seat to act")
-                    .found(format!("an empty text for seat {seat}"))
-                    .help("return what the seat must know to act"),
-            );
-        }
+        briefs[seat.0 as usize - 1] += observe(game, &episode, seat, trial)?;
         game.score(episode.state(), seat)?;
+        let actions = game.actions(episode.state(), seat)?;
+        if let Some(actions) = &actions {
+            trial.figures.actions.add(actions.len());
+            trial.figures.lists_actions = true;
+            try_listed(game, &episode, seat, actions, trial)?;
+            if thorough {
+                try_unlisted(game, &episode, seat, actions, trial)?;
+            }
+        }
+        if thorough && game.has("bot") {
+            try_bot(game, &episode, seat, &mut stream.clone(), trial)?;
+        }
         let action = choose(game, &episode, seat, &mut stream)?;
-        if thorough && game.has("actions") {
-            refuses_nonsense(game, &episode, seat, warnings)?;
-        }
         episode.act(seat, &Action { text: action.clone(), well_formed: true })?;
-        let turn = episode.turns().last();
-        if let Some(refusal) = turn.and_then(|turn| turn.refusal.as_deref())
-            && game.has("actions")
-        {
-            return Err(Box::new(
-                at(game, Diagnostic::error("game::legal_refused", "`apply` refused an answer that `actions` lists"))
-                    .expected(format!("`apply` takes `{action}` from seat {seat}"))
-                    .found(format!("gift.illegal({refusal:?})"))
-                    .help("make `actions` and `apply` agree on what is legal"),
-            ));
+        let refusal = episode.turns().last().and_then(|turn| turn.refusal.clone());
+        if let Some(refusal) = refusal.filter(|_| actions.is_some()) {
+            return Err(legal_refused(game, seat, &action, &refusal));
         }
+        trial.moves.push((seat, action));
     }
-    Ok(matches!(episode.status(), Status::Terminated(_)))
+    let figures = &mut trial.figures;
+    figures.episodes += 1;
+    figures.ended += u64::from(matches!(episode.status(), Status::Terminated(_)));
+    figures.turns.add(episode.turns().len());
+    let of_a_seat = |seat| episode.turns().iter().filter(|turn| turn.seat.0 == seat).count();
+    figures.turns_of_a_seat.add((1..=game.seats).map(of_a_seat).max().unwrap_or(0));
+    figures.briefs_of_a_seat.add(briefs.into_iter().max().unwrap_or(0));
+    Ok(())
+}
+
+/// Asks for both texts, so that a fault in either is found before training; returns the size of the short one.
+fn observe(game: &GameDef, episode: &Episode, seat: Seat, trial: &mut Trial) -> Result<usize, Box<Diagnostic>> {
+    let full = episode.observation(seat, false)?;
+    let brief = episode.observation(seat, true)?;
+    trial.figures.observe.add(full.len());
+    trial.figures.brief.add(brief.len());
+    if full.is_empty() || brief.is_empty() {
+        let function = if full.is_empty() { "observe" } else { "brief" };
+        let make = || {
+            let warning = Diagnostic::warning("game::empty_observation", "a seat sees nothing on its turn");
+            game.blame(function, warning)
+                .expected("a text that asks the seat to act")
+                .found(format!("an empty text for seat {seat}"))
+                .help(
+                    "return what the seat must know to act: a model that sees nothing can only learn one fixed answer",
+                )
+        };
+        trial.warn(make, "game::empty_observation");
+    }
+    Ok(brief.len())
 }
 
 /// A random legal action; for free text the scripted player's, or a word.
@@ -97,38 +262,81 @@ pub(super) fn choose(
     seat: Seat,
     stream: &mut Stream,
 ) -> Result<String, Box<Diagnostic>> {
-    let bot = || game.bot(episode.state(), seat, &mut stream.clone());
     Ok(match game.actions(episode.state(), seat)? {
-        Some(actions) => {
-            if game.has("bot") {
-                bot()?;
-            }
-            actions[stream.index(actions.len())].clone()
-        }
-        None if game.has("bot") => bot()?,
+        Some(actions) => actions[stream.index(actions.len())].clone(),
+        None if game.has("bot") => game.bot(episode.state(), seat, &mut stream.clone())?,
         None => "test".to_owned(),
     })
 }
 
-fn refuses_nonsense(
+fn legal_refused(game: &GameDef, seat: Seat, action: &str, refusal: &str) -> Box<Diagnostic> {
+    let problem = Diagnostic::error("game::legal_refused", "`apply` refused an answer that `actions` lists");
+    Box::new(
+        game.blame("apply", problem)
+            .expected(format!("`apply` takes `{action}` from seat {seat}"))
+            .found(format!("gift.illegal({refusal:?})"))
+            .help("make `actions` and `apply` agree on what is legal"),
+    )
+}
+
+/// Every listed answer must be taken.
+fn try_listed(
     game: &GameDef,
     episode: &Episode,
     seat: Seat,
-    warnings: &mut Vec<Diagnostic>,
+    actions: &[String],
+    trial: &mut Trial,
 ) -> Result<(), Box<Diagnostic>> {
-    if game.actions(episode.state(), seat)?.is_none() {
-        return Ok(());
+    for action in actions {
+        if trial.tried == MAX_TRIED {
+            return Ok(());
+        }
+        trial.tried += 1;
+        match game.apply(episode.state(), seat, action) {
+            Ok(_) => {}
+            Err(ApplyError::Illegal(refusal)) => return Err(legal_refused(game, seat, action, &refusal)),
+            Err(ApplyError::Fault(problem)) => {
+                return Err(Box::new((*problem).note(format!("when seat {seat} answers `{action}`"))));
+            }
+        }
     }
+    if game.lists_numbers(episode.state(), seat)? {
+        let make = || {
+            let warning = Diagnostic::warning("game::number_actions", "`actions` lists numbers");
+            game.blame("actions", warning)
+                .expected("strings, such as { \"1\", \"2\" }")
+                .found("numbers, which are made into text: `apply` is given \"1\", not 1")
+                .help("write `tostring(number)` in `actions`, and `tonumber(action)` in `apply`: \"1\" == 1 is false")
+        };
+        trial.warn(make, "game::number_actions");
+    }
+    Ok(())
+}
+
+/// What is not listed must be refused, and the reason said.
+fn try_unlisted(
+    game: &GameDef,
+    episode: &Episode,
+    seat: Seat,
+    actions: &[String],
+    trial: &mut Trial,
+) -> Result<(), Box<Diagnostic>> {
     match game.apply(episode.state(), seat, NONSENSE) {
         Err(ApplyError::Illegal(reason)) if !reason.trim().is_empty() => {}
-        Err(ApplyError::Illegal(_)) => warnings.push(
-            at(game, Diagnostic::warning("game::no_reason", "`gift.illegal` was called without a reason"))
-                .expected("a reason that the model can learn from")
-                .help("write `gift.illegal(\"the cell is taken\")`"),
-        ),
+        Err(ApplyError::Illegal(_)) => {
+            let make = || {
+                let warning = Diagnostic::warning("game::no_reason", "`gift.illegal` was called without a reason");
+                game.blame("apply", warning)
+                    .expected("a reason that the model can learn from")
+                    .found("an empty one")
+                    .help("write `gift.illegal(\"the cell is taken\")`")
+            };
+            trial.warn(make, "game::no_reason");
+        }
         Ok(_) => {
+            let problem = Diagnostic::error("game::illegal_taken", "`apply` took an answer that is not legal");
             return Err(Box::new(
-                at(game, Diagnostic::error("game::illegal_taken", "`apply` took an answer that is not legal"))
+                game.blame("apply", problem)
                     .expected("`gift.illegal(\"why\")` for an answer that `actions` does not list")
                     .found(format!("a new state after `{NONSENSE}`"))
                     .help("check the action at the start of `apply`"),
@@ -139,6 +347,55 @@ fn refuses_nonsense(
                 (*problem).note("`apply` must refuse an unknown answer with `gift.illegal`, not fail"),
             ));
         }
+    }
+    for other in trial.remembered.clone() {
+        if actions.contains(&other) {
+            continue;
+        }
+        match game.apply(episode.state(), seat, &other) {
+            Ok(_) => {
+                let make = || {
+                    let text = "`apply` takes an answer here that `actions` lists elsewhere, but not here";
+                    let warning = Diagnostic::warning("game::unlisted_taken", text);
+                    let list = super::definition::shown(&actions.to_vec().into());
+                    game.blame("apply", warning)
+                        .expected(format!("seat {seat} has only these: {list}"))
+                        .found(format!("a new state after `{other}`"))
+                        .help("list it, or refuse it: a model that writes freely learns moves that random play and search never see")
+                };
+                trial.warn(make, "game::unlisted_taken");
+            }
+            Err(ApplyError::Illegal(_)) => {}
+            Err(ApplyError::Fault(problem)) => {
+                return Err(Box::new((*problem).note(format!(
+                    "`apply` must refuse `{other}` here with `gift.illegal`, not fail: `actions` does not list it"
+                ))));
+            }
+        }
+    }
+    let room = MAX_REMEMBERED.saturating_sub(trial.remembered.len());
+    trial.remembered.extend(actions.iter().take(room).cloned());
+    Ok(())
+}
+
+/// The scripted player's answer should be one that the rules take.
+fn try_bot(
+    game: &GameDef,
+    episode: &Episode,
+    seat: Seat,
+    stream: &mut Stream,
+    trial: &mut Trial,
+) -> Result<(), Box<Diagnostic>> {
+    let action = game.bot(episode.state(), seat, stream)?;
+    if let Err(ApplyError::Illegal(reason)) = game.apply(episode.state(), seat, &action) {
+        let make = || {
+            let warning = Diagnostic::warning("game::bot_refused", "`apply` refused the answer of `bot`");
+            game.blame("bot", warning)
+                .expected(format!("a legal answer of seat {seat}"))
+                .found(format!("`{action}`, and gift.illegal({reason:?})"))
+                .help("take the answer from `actions`: an episode in which the opponent's answers are refused is lost")
+        };
+        trial.warn(make, "game::bot_refused");
     }
     Ok(())
 }

@@ -4,8 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::diag::{Diagnostic, SourceSpan};
-use crate::script::{Argument, CallError, Field, Script, Source, Value, with_script};
+use crate::diag::{Diagnostic, SourceSpan, closest};
+use crate::script::{Argument, CallError, Field, Language, Script, Source, Value, with_script};
 use crate::seed::{Seed, Stream};
 
 use super::ScriptHost;
@@ -53,16 +53,32 @@ pub enum ApplyError {
     Fault(Box<Diagnostic>),
 }
 
-/// Functions that every game must have.
-const REQUIRED: [(&str, &str); 5] = [
-    ("init", "function game.init(rng, options) … return state end"),
-    ("to_act", "function game.to_act(state) … return seat end"),
-    ("observe", "function game.observe(state, seat) … return text end"),
-    ("apply", "function game.apply(state, seat, action) … return state end"),
-    ("outcome", "function game.outcome(state) … return { scores = {…}, success = {…} } end"),
+/// Functions that every game must have, with what they take and give.
+const REQUIRED: [(&str, &str, &str); 5] = [
+    ("init", "rng, options", "state"),
+    ("to_act", "state", "seat"),
+    ("observe", "state, seat", "text"),
+    ("apply", "state, seat, action", "state"),
+    ("outcome", "state", "{ scores = {…}, success = {…} }"),
 ];
 /// Functions that a game may have.
 const OPTIONAL: [&str; 4] = ["actions", "brief", "bot", "score"];
+/// Everything that the host reads in a game's table.
+pub const GAME_FIELDS: [&str; 13] = [
+    "name",
+    "seats",
+    "max_turns",
+    "illegal",
+    "init",
+    "to_act",
+    "observe",
+    "apply",
+    "outcome",
+    "actions",
+    "brief",
+    "bot",
+    "score",
+];
 /// Names that would collide with metrics and versions of the whole run.
 const RESERVED: [&str; 5] = ["all", "files", "mean", "nest", "reward"];
 /// The longest observation, in bytes.
@@ -96,6 +112,9 @@ impl GameDef {
     pub fn compile(source: &Source, options: Value, host: &ScriptHost) -> Result<Self, Box<Diagnostic>> {
         let path = source.path.clone();
         let at = |diagnostic: Diagnostic| Box::new(diagnostic.at(SourceSpan::file(&path)));
+        let at_field = |name: &str, diagnostic: Diagnostic| {
+            Box::new(source.illustrate(diagnostic.at(source.place_of_field(name))))
+        };
         with_script(source, &host.limits, &host.library, |script| {
             if script.is_function() {
                 return Err(at(Diagnostic::error("game::not_a_table", "the script returns a function")
@@ -103,26 +122,33 @@ impl GameDef {
                     .found("one function, as in a reward script")
                     .help("end the script with `return game`")));
             }
-            for (name, form) in REQUIRED {
+            for (name, takes, gives) in REQUIRED {
+                let form = form(source.language, name, takes, gives);
                 match script.field(name)? {
                     Field::Function => {}
                     Field::Missing => {
-                        return Err(at(Diagnostic::error(
-                            "game::missing_function",
-                            format!("the game has no `{name}`"),
-                        )
-                        .expected(format!("`{form}`"))
-                        .found("nothing of that name in the returned table")
-                        .help(format!("add the function `{name}` to the table that the script returns"))));
+                        let others = script.field_names();
+                        let others = others.iter().map(String::as_str).filter(|other| !GAME_FIELDS.contains(other));
+                        let near = closest(name, others);
+                        let help = match near {
+                            Some(near) => format!("rename `{near}` to `{name}`, if that is what it is"),
+                            None => format!("add the function `{name}` to the table that the script returns"),
+                        };
+                        let place = near.map_or_else(|| SourceSpan::file(&path), |near| function_place(source, near));
+                        let problem = Diagnostic::error("game::missing_function", format!("the game has no `{name}`"))
+                            .at(place)
+                            .expected(format!("`{form}`"))
+                            .found("nothing of that name in the returned table")
+                            .help(help);
+                        return Err(Box::new(source.illustrate(problem)));
                     }
                     Field::Data(value) => {
-                        return Err(at(Diagnostic::error(
-                            "game::not_a_function",
-                            format!("`{name}` is not a function"),
-                        )
-                        .expected(format!("`{form}`"))
-                        .found(value.kind())
-                        .help(format!("make `{name}` a function"))));
+                        let message = format!("`{name}` is not a function");
+                        let problem = Diagnostic::error("game::not_a_function", message)
+                            .expected(format!("`{form}`"))
+                            .found(value.kind())
+                            .help(format!("make `{name}` a function"));
+                        return Err(at_field(name, problem));
                     }
                 }
             }
@@ -134,10 +160,13 @@ impl GameDef {
                 };
                 let number = value.as_ref().and_then(Value::as_int).filter(|number| (1..=most).contains(number));
                 number.map(|number| number as u32).ok_or_else(|| {
-                    at(Diagnostic::error("game::bad_field", format!("`{name}` is missing or out of its range"))
-                        .expected(format!("a whole number from 1 to {most}"))
-                        .found(value.map_or_else(|| "nothing, or a function".to_owned(), |value| shown(&value)))
-                        .help(format!("write `{name} = 2` in the game's table")))
+                    let sign = if source.language == Language::Lua { " =" } else { ":" };
+                    let problem =
+                        Diagnostic::error("game::bad_field", format!("`{name}` is missing or out of its range"))
+                            .expected(format!("a whole number from 1 to {most}"))
+                            .found(value.map_or_else(|| "nothing, or a function".to_owned(), |value| shown(&value)))
+                            .help(format!("write `{name}{sign} 2` in the game's table"));
+                    at_field(name, problem)
                 })
             };
             let seats = count("seats", 64, None)?;
@@ -148,15 +177,15 @@ impl GameDef {
                 }
                 Field::Missing => return Err(at(bad_name(&format!("none, and the file is called `{}`", source.name)))),
                 Field::Data(Value::Text(name)) if is_name(&name) && !RESERVED.contains(&name.as_str()) => name,
-                Field::Data(value) => return Err(at(bad_name(&shown(&value)))),
-                Field::Function => return Err(at(bad_name("a function"))),
+                Field::Data(value) => return Err(at_field("name", bad_name(&shown(&value)))),
+                Field::Function => return Err(at_field("name", bad_name("a function"))),
             };
             let illegal = match script.field("illegal")? {
                 Field::Missing => IllegalRule::Retry,
                 Field::Data(Value::Text(rule)) if rule == "retry" => IllegalRule::Retry,
                 Field::Data(Value::Text(rule)) if rule == "end" => IllegalRule::End,
-                Field::Data(value) => return Err(at(bad_illegal(&shown(&value)))),
-                Field::Function => return Err(at(bad_illegal("a function"))),
+                Field::Data(value) => return Err(at_field("illegal", bad_illegal(&shown(&value)))),
+                Field::Function => return Err(at_field("illegal", bad_illegal("a function"))),
             };
             let mut optional = Vec::new();
             for name in OPTIONAL {
@@ -164,13 +193,11 @@ impl GameDef {
                     Field::Missing => {}
                     Field::Function => optional.push(name),
                     Field::Data(value) => {
-                        return Err(at(Diagnostic::error(
-                            "game::not_a_function",
-                            format!("`{name}` is not a function"),
-                        )
-                        .expected("a function, or nothing")
-                        .found(value.kind())
-                        .help(format!("make `{name}` a function or rename the field"))));
+                        let problem = Diagnostic::error("game::not_a_function", format!("`{name}` is not a function"))
+                            .expected("a function, or nothing")
+                            .found(value.kind())
+                            .help(format!("make `{name}` a function or rename the field"));
+                        return Err(at_field(name, problem));
                     }
                 }
             }
@@ -204,7 +231,7 @@ impl GameDef {
         self.call(function, arguments).map_err(|error| match error {
             CallError::Fault(diagnostic) => diagnostic,
             CallError::Illegal(reason) => Box::new(
-                self.problem("game::misplaced_illegal", format!("`{function}` called `gift.illegal`"))
+                self.problem(function, "game::misplaced_illegal", format!("`{function}` called `gift.illegal`"))
                     .expected("`gift.illegal` only in `apply`, to refuse an action")
                     .found(format!("`gift.illegal({reason:?})`"))
                     .help(format!("use `error(…)` in `{function}` for what should never happen")),
@@ -212,13 +239,36 @@ impl GameDef {
         })
     }
 
-    fn problem(&self, code: &'static str, message: String) -> Diagnostic {
-        Diagnostic::error(code, message).at(SourceSpan::file(&self.source.path))
+    /// An error of the function, with the line where that begins.
+    fn problem(&self, function: &str, code: &'static str, message: String) -> Diagnostic {
+        self.blame(function, Diagnostic::error(code, message))
+    }
+
+    /// The diagnostic with the line where the function begins.
+    pub fn blame(&self, function: &str, diagnostic: Diagnostic) -> Diagnostic {
+        let place =
+            with_script(&self.source, &self.host.limits, &self.host.library, |script| script.place_of(function));
+        let mut place = place.unwrap_or_else(|_| SourceSpan::file(&self.source.path));
+        let line = (place.line as usize).checked_sub(1).and_then(|index| self.source.text.lines().nth(index));
+        if let Some((before, _)) = line.and_then(|line| line.split_once(function)) {
+            place.column = before.chars().count() as u32 + 1;
+        }
+        self.source.illustrate(diagnostic.at(place)).label(format!("`{function}` begins here"))
+    }
+
+    /// Warnings for fields that the host does not read and that look like misspelt names of those that it does. Other
+    /// fields are the script's own business.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script cannot be loaded.
+    pub fn misspelt_fields(&self) -> Result<Vec<Diagnostic>, Box<Diagnostic>> {
+        let names = with_script(&self.source, &self.host.limits, &self.host.library, |script| script.field_names())?;
+        Ok(misspelt(&self.source, "game", &names, &GAME_FIELDS))
     }
 
     fn bad_result(&self, function: &str, expected: &str, found: &Value, help: &str) -> Box<Diagnostic> {
         Box::new(
-            self.problem("game::bad_result", format!("`{function}` returned the wrong kind of value"))
+            self.problem(function, "game::bad_result", format!("`{function}` returned the wrong kind of value"))
                 .expected(expected)
                 .found(shown(found))
                 .help(help),
@@ -252,7 +302,7 @@ impl GameDef {
         seat.map(|seat| Some(Seat(seat as u32))).ok_or_else(|| {
             let expected = format!("a seat from 1 to {}, or nil when the episode is over", self.seats);
             Box::new(
-                self.problem("game::illegal_seat", "`to_act` named a seat that is not there".to_owned())
+                self.problem("to_act", "game::illegal_seat", "`to_act` named a seat that is not there".to_owned())
                     .expected(expected)
                     .found(shown(&value))
                     .help("seats count from 1; set `seats` to the number of players"),
@@ -270,7 +320,7 @@ impl GameDef {
         match self.ask(function, &mut [Argument::Data(state), Argument::Data(&seat_value)])? {
             Value::Text(text) if text.len() <= MAX_OBSERVATION => Ok(text),
             Value::Text(text) => Err(Box::new(
-                self.problem("game::long_observation", format!("the text of `{function}` is too long"))
+                self.problem(function, "game::long_observation", format!("the text of `{function}` is too long"))
                     .expected(format!("at most {MAX_OBSERVATION} bytes"))
                     .found(format!("{} bytes", text.len()))
                     .help("show what changed since the seat's last turn instead of the whole history"),
@@ -317,6 +367,16 @@ impl GameDef {
         Ok(Some(actions))
     }
 
+    /// Whether `actions` lists numbers here, which the host turns into text.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails.
+    pub(super) fn lists_numbers(&self, state: &Value, seat: Seat) -> Result<bool, Box<Diagnostic>> {
+        let seat_value = seat.value();
+        let value = self.ask("actions", &mut [Argument::Data(state), Argument::Data(&seat_value)])?;
+        Ok(value.as_list().is_some_and(|items| items.iter().any(|item| matches!(item, Value::Int(_)))))
+    }
+
     /// The state after the seat's action.
     ///
     /// # Errors
@@ -354,7 +414,7 @@ impl GameDef {
                 let (field, kind) = if scores.is_none() { ("scores", "finite number") } else { ("success", "boolean") };
                 let found = value.get(field).map_or_else(|| "nothing".to_owned(), shown);
                 Err(Box::new(
-                    self.problem("game::bad_outcome", format!("`outcome` gave no usable `{field}`"))
+                    self.problem("outcome", "game::bad_outcome", format!("`outcome` gave no usable `{field}`"))
                         .expected(format!("a list with a {kind} for each of the {seats} seats"))
                         .found(found)
                         .help("return { scores = {…}, success = {…} } with one entry a seat"),
@@ -370,7 +430,7 @@ impl GameDef {
     pub fn bot(&self, state: &Value, seat: Seat, stream: &mut Stream) -> Result<String, Box<Diagnostic>> {
         if !self.has("bot") {
             return Err(Box::new(
-                self.problem("game::no_bot", format!("`{}` has no scripted player", self.name))
+                self.problem("bot", "game::no_bot", format!("`{}` has no scripted player", self.name))
                     .expected("`function game.bot(state, seat, rng) … return action end`")
                     .help("add `bot`, or choose another opponent with `--opponent`"),
             ));
@@ -403,6 +463,57 @@ impl GameDef {
 
 /// A game shared by the episodes that play it.
 pub(crate) type SharedGame = Arc<GameDef>;
+
+/// How a function of a game is written.
+fn form(language: Language, name: &str, takes: &str, gives: &str) -> String {
+    match language {
+        Language::Lua => format!("function game.{name}({takes}) … return {gives} end"),
+        Language::Rhai => {
+            let gives = if name == "outcome" { "#{ scores: […], success: […] }" } else { gives };
+            format!("fn {name}({takes}) {{ … {gives} }}")
+        }
+    }
+}
+
+/// Warnings for names among `written` that are not `known` but close to a known one that is not written.
+pub(super) fn misspelt(source: &Source, what: &str, written: &[String], known: &[&str]) -> Vec<Diagnostic> {
+    let has = |name: &str| written.iter().any(|other| other == name);
+    let mut warnings = Vec::new();
+    for name in written.iter().filter(|name| !known.contains(&name.as_str())) {
+        let Some(near) = closest(name, known.iter().copied().filter(|known| !has(known))) else { continue };
+        let code = if what == "nest" { "nest::unknown_field" } else { "game::unknown_field" };
+        let place = source.place_of_field(name);
+        let place = if place.line > 0 { place } else { function_place(source, name) };
+        let warning = Diagnostic::warning(code, format!("nothing reads the field `{name}` of the {what}"))
+            .at(place)
+            .expected(format!("one of the {what}'s fields, or a helper of your own"))
+            .found(format!("`{name}`, and no `{near}`"))
+            .help(format!("did you mean `{near}`? If `{name}` is your own, another name or `local` ends this warning"));
+        warnings.push(source.illustrate(warning));
+    }
+    warnings
+}
+
+/// Where the text defines a function of this name.
+fn function_place(source: &Source, name: &str) -> SourceSpan {
+    let begin = |line: &str| {
+        let mut found = line.match_indices(name).map(|(at, _)| at);
+        found.find(|&at| {
+            line.trim_start().starts_with('f')
+                && line[..at].ends_with(['.', ' '])
+                && line[at + name.len()..].starts_with('(')
+        })
+    };
+    let place = source.text.lines().enumerate().find_map(|(index, line)| Some((index, line, begin(line)?)));
+    match place {
+        Some((index, line, at)) => SourceSpan {
+            file: source.path.clone(),
+            line: index as u32 + 1,
+            column: line[..at].chars().count() as u32 + 1,
+        },
+        None => SourceSpan::file(&source.path),
+    }
+}
 
 fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')

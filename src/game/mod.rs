@@ -12,11 +12,13 @@ mod nest; // several games in one trajectory or one run
 mod reward; // a script that rewards an episode
 mod trial; // nests and reward scripts, tried on seeded examples
 
-pub use check::check_game;
-pub use definition::{ApplyError, GameDef, IllegalRule, Outcome, Seat};
+pub use check::{
+    Answer, Examination, Figures, Sizes, check_game, check_seeds, difference, examine, fingerprint, transcript,
+};
+pub use definition::{ApplyError, GAME_FIELDS, GameDef, IllegalRule, Outcome, Seat};
 pub use episode::{Episode, Status, Turn};
 pub use format::{Action, parse_answer};
 pub use host::ScriptHost;
-pub use nest::{GameStats, Nest, NestMode, StageResult};
+pub use nest::{GameStats, NEST_FIELDS, Nest, NestMode, StageResult};
 pub use reward::{EpisodeSummary, RewardScript};
 pub use trial::{try_nest, try_reward};

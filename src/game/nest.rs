@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::diag::{Diagnostic, SourceSpan};
+use crate::diag::{Diagnostic, SourceSpan, closest};
 use crate::script::{Argument, CallError, Field, Script, Source, Value, with_script};
 use crate::seed::Stream;
 
 use super::ScriptHost;
-use super::definition::shown;
+use super::definition::{misspelt, shown};
 use super::reward::number;
 
 /// How the games of a nest are put together.
@@ -41,6 +41,9 @@ pub struct GameStats {
     /// Mean reward.
     pub reward: f64,
 }
+
+/// Everything that the host reads in a nest's table.
+pub const NEST_FIELDS: [&str; 5] = ["mode", "stages", "reward", "k", "weights"];
 
 /// The order and the joint reward of several games.
 #[derive(Clone, Debug)]
@@ -89,9 +92,20 @@ impl Nest {
     pub fn compile_unchecked(source: &Source, host: &ScriptHost) -> Result<Self, Box<Diagnostic>> {
         let path = source.path.clone();
         with_script(source, &host.limits, &host.library, |script| {
-            read_fields(script, source.clone(), host)
-                .map_err(|problem| Box::new((*problem).at(SourceSpan::file(&path))))
+            read_fields(script, source, host).map_err(|problem| {
+                Box::new(if problem.place.is_some() { *problem } else { (*problem).at(SourceSpan::file(&path)) })
+            })
         })?
+    }
+
+    /// Warnings for fields that look like misspelt ones; none for the default nest.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script cannot be loaded.
+    pub fn misspelt_fields(&self) -> Result<Vec<Diagnostic>, Box<Diagnostic>> {
+        let Some(source) = &self.source else { return Ok(Vec::new()) };
+        let names = with_script(source, &self.host.limits, &self.host.library, |script| script.field_names())?;
+        Ok(misspelt(source, "nest", &names, &NEST_FIELDS))
     }
 
     fn check_names(&self, stages: &[String], games: &[String]) -> Result<(), Box<Diagnostic>> {
@@ -205,14 +219,16 @@ fn names(value: &Value) -> Option<Vec<String>> {
     names.filter(|names| !names.is_empty())
 }
 
-fn read_fields(script: &dyn Script, source: Source, host: &ScriptHost) -> Result<Nest, Box<Diagnostic>> {
+fn read_fields(script: &dyn Script, source: &Source, host: &ScriptHost) -> Result<Nest, Box<Diagnostic>> {
+    let place_of =
+        |field: &str, problem: Diagnostic| Box::new(source.illustrate(problem.at(source.place_of_field(field))));
     let bad = |field: &str, expected: &str, found: String| {
-        Box::new(
+        let problem =
             Diagnostic::error("nest::bad_field", format!("`{field}` of the nest is missing or of the wrong kind"))
                 .expected(expected)
                 .found(found)
-                .help("a nest is `return { mode = \"nested\", stages = { \"math\", \"tictactoe\" } }`"),
-        )
+                .help("a nest is `return { mode = \"nested\", stages = { \"math\", \"tictactoe\" } }`");
+        place_of(field, problem)
     };
     let field = |name: &str| script.field(name);
     if script.is_function() {
@@ -223,6 +239,19 @@ fn read_fields(script: &dyn Script, source: Source, host: &ScriptHost) -> Result
         Field::Data(Value::Text(mode)) if mode == "nested" => NestMode::Nested,
         Field::Data(Value::Text(mode)) if mode == "mixed" => NestMode::Mixed,
         Field::Data(Value::Text(mode)) if mode == "cst" => NestMode::Cst,
+        Field::Data(Value::Text(mode)) => {
+            let help = match closest(&mode, ["nested", "mixed", "cst"])
+                .or_else(|| mode.starts_with("nest").then_some("nested"))
+            {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "write `mode = \"nested\"`, or leave it out".to_owned(),
+            };
+            let problem = Diagnostic::error("nest::bad_field", format!("`{mode}` is no mode of a nest"))
+                .expected("\"nested\", \"mixed\" or \"cst\"")
+                .found(format!("`mode = {mode:?}`"))
+                .help(help);
+            return Err(place_of("mode", problem));
+        }
         Field::Data(other) => return Err(bad("mode", "\"nested\", \"mixed\" or \"cst\"", shown(&other))),
         Field::Function => return Err(bad("mode", "\"nested\", \"mixed\" or \"cst\"", "a function".to_owned())),
     };
@@ -259,7 +288,7 @@ fn read_fields(script: &dyn Script, source: Source, host: &ScriptHost) -> Result
     };
     Ok(Nest {
         mode,
-        source: Some(source),
+        source: Some(source.clone()),
         stages,
         weights,
         updates: updates.into_iter().map(|n| n as usize).collect(),
@@ -325,7 +354,7 @@ mod tests {
         for (text, part) in [
             ("return { stages = { 'a', 'c' } }", "unknown game `c`"),
             ("return { stages = {} }", "`stages`"),
-            ("return { mode = 'nest', stages = { 'a' } }", "`mode`"),
+            ("return { mode = 'nest', stages = { 'a' } }", "did you mean `nested`?"),
             ("return { mode = 'cst', stages = { 'a' }, k = { 1, 2 } }", "`k`"),
             ("return { mode = 'mixed', stages = { 'a' }, weights = { 0 } }", "`weights`"),
             ("return {}", "`stages`"),

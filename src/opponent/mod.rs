@@ -80,6 +80,17 @@ impl Opponents {
         if game.seats > 1 && self.spec(&game.name) == Spec::Human { Err(no_person()) } else { self.check(game) }
     }
 
+    /// Whether this opponent searches the game and, from this position on, plays it perfectly.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails.
+    pub fn solves(&self, game: &GameDef, state: &Value, seat: Seat) -> Result<bool, Box<Diagnostic>> {
+        match self.spec(&game.name) {
+            Spec::Search(nodes) => search::solves(&self.solved, nodes, game, state, seat),
+            _ => Ok(false),
+        }
+    }
+
     /// The action of the opponent in this seat.
     ///
     /// # Errors

@@ -94,6 +94,20 @@ pub(super) fn act(
     Ok(actions[best[stream.index(best.len())]].clone())
 }
 
+/// Whether the budget reaches every end of the game from this position, so that the play is perfect. What was solved for
+/// the answer is remembered for the play.
+pub(super) fn solves(
+    solved: &Solved,
+    nodes: usize,
+    game: &GameDef,
+    state: &Value,
+    seat: Seat,
+) -> Result<bool, Box<Diagnostic>> {
+    let Some(actions) = game.actions(state, seat)? else { return Ok(false) };
+    let children = children(game, state, seat, &actions)?;
+    Ok(known(solved, nodes, game, &children).is_some() || solve(solved, nodes, game, &children)?.is_some())
+}
+
 /// The worth of the position after each action: exact if the budget reaches, else by ever deeper shallow searches.
 fn value_children(
     solved: &Solved,
@@ -103,40 +117,12 @@ fn value_children(
     seat: Seat,
     actions: &[String],
 ) -> Result<Vec<Worth>, Box<Diagnostic>> {
-    let children = actions
-        .iter()
-        .map(|action| match game.apply(state, seat, action) {
-            Ok(child) => Ok(child),
-            Err(ApplyError::Fault(problem)) => Err(problem),
-            Err(ApplyError::Illegal(reason)) => Err(Box::new(
-                Diagnostic::error("game::legal_refused", "`apply` refused an answer that `actions` lists")
-                    .expected(format!("`apply` takes `{action}` from seat {seat}"))
-                    .found(format!("gift.illegal({reason:?})")),
-            )),
-        })
-        .collect::<Result<Vec<Value>, _>>()?;
-    let memory_key = |child: &Value| format!("{}|{nodes}|{}", game.source.version, key(child));
-    {
-        let memory = lock(solved);
-        let known: Option<Vec<Worth>> = children.iter().map(|child| memory.get(&memory_key(child)).cloned()).collect();
-        if let Some(known) = known {
-            return Ok(known);
-        }
+    let children = children(game, state, seat, actions)?;
+    if let Some(worths) = known(solved, nodes, game, &children) {
+        return Ok(worths);
     }
-    let mut search = Search { game, table: HashMap::new(), nodes_left: nodes, max_depth: MAX_DEPTH, is_exact: true };
-    match search.all(&children) {
-        Ok(worths) if search.is_exact => {
-            let mut memory = lock(solved);
-            if memory.len() + search.table.len() > MAX_REMEMBERED {
-                memory.clear();
-            }
-            for (position, worth) in search.table {
-                memory.insert(format!("{}|{nodes}|{position}", game.source.version), worth);
-            }
-            return Ok(worths);
-        }
-        Ok(_) | Err(Stop::Budget) => {}
-        Err(Stop::Fault(problem)) => return Err(problem),
+    if let Some(worths) = solve(solved, nodes, game, &children)? {
+        return Ok(worths);
     }
     // Too large to solve: the deepest of the shallow searches that the same budget finishes.
     let mut worths = vec![Worth { scores: vec![0.0; game.seats as usize], distance: 0 }; children.len()];
@@ -151,6 +137,53 @@ fn value_children(
         nodes_left = search.nodes_left;
     }
     Ok(worths)
+}
+
+/// The position after each action.
+fn children(game: &GameDef, state: &Value, seat: Seat, actions: &[String]) -> Result<Vec<Value>, Box<Diagnostic>> {
+    let child = |action: &String| match game.apply(state, seat, action) {
+        Ok(child) => Ok(child),
+        Err(ApplyError::Fault(problem)) => Err(problem),
+        Err(ApplyError::Illegal(reason)) => Err(Box::new(
+            Diagnostic::error("game::legal_refused", "`apply` refused an answer that `actions` lists")
+                .expected(format!("`apply` takes `{action}` from seat {seat}"))
+                .found(format!("gift.illegal({reason:?})")),
+        )),
+    };
+    actions.iter().map(child).collect()
+}
+
+fn memory_key(game: &GameDef, nodes: usize, position: &str) -> String {
+    format!("{}|{nodes}|{position}", game.source.version)
+}
+
+/// The exact worth of all these positions, if it is remembered.
+fn known(solved: &Solved, nodes: usize, game: &GameDef, children: &[Value]) -> Option<Vec<Worth>> {
+    let memory = lock(solved);
+    children.iter().map(|child| memory.get(&memory_key(game, nodes, &key(child))).cloned()).collect()
+}
+
+/// The exact worth of all these positions, which is remembered; `None` if the budget does not reach.
+fn solve(
+    solved: &Solved,
+    nodes: usize,
+    game: &GameDef,
+    children: &[Value],
+) -> Result<Option<Vec<Worth>>, Box<Diagnostic>> {
+    let mut search = Search { game, table: HashMap::new(), nodes_left: nodes, max_depth: MAX_DEPTH, is_exact: true };
+    let worths = match search.all(children) {
+        Ok(worths) if search.is_exact => worths,
+        Ok(_) | Err(Stop::Budget) => return Ok(None),
+        Err(Stop::Fault(problem)) => return Err(problem),
+    };
+    let mut memory = lock(solved);
+    if memory.len() + search.table.len() > MAX_REMEMBERED {
+        memory.clear();
+    }
+    for (position, worth) in search.table {
+        memory.insert(memory_key(game, nodes, &position), worth);
+    }
+    Ok(Some(worths))
 }
 
 fn lock(solved: &Solved) -> std::sync::MutexGuard<'_, HashMap<String, Worth>> {

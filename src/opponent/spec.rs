@@ -72,7 +72,7 @@ fn one(text: &str) -> Result<Spec, Box<Diagnostic>> {
                 .help("use `random`, `bot` or `search`"),
         )),
         _ => {
-            let near = crate::config::closest(kind, ["random", "bot", "search", "human"]);
+            let near = crate::diag::closest(kind, ["random", "bot", "search", "human"]);
             let help = near.map_or("see `gift-host train --help`".to_owned(), |near| format!("did you mean `{near}`?"));
             Err(Box::new(problem(format!("`{text}` is not a known opponent")).help(help)))
         }

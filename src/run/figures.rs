@@ -141,7 +141,8 @@ impl Tally {
         ];
         for (name, value) in figures {
             if let Some(value) = value.filter(|value| !value.is_nan() || matches!(name, "loss" | "grad_norm")) {
-                put(name, value);
+                // An empty sum is -0, which would be written with its sign.
+                put(name, value + 0.0);
             }
         }
     }

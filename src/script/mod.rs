@@ -19,7 +19,7 @@ mod watchdog; // the time budget of calls
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, SourceSpan};
 use crate::seed::Stream;
 
 pub use cache::with_script;
@@ -97,6 +97,12 @@ pub trait Script {
     /// # Errors
     /// A [`Diagnostic`] if the field is data that may not cross the border.
     fn field(&self, name: &str) -> Result<Field, Box<Diagnostic>>;
+
+    /// The names of all fields that the script itself wrote into the table, sorted.
+    fn field_names(&self) -> Vec<String>;
+
+    /// Where the function field `name` begins; the script as a whole if that is not known.
+    fn place_of(&self, name: &str) -> SourceSpan;
 
     /// Whether the script returned one function instead of a table (a reward script); it is called by the name `""`.
     fn is_function(&self) -> bool;

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::Error;
 use super::data::{DataFile, DataFiles};
 use super::library::Dataset;
+use crate::diag::{Diagnostic, SourceSpan};
 
 /// The language of a script, told by the file's extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -149,6 +150,31 @@ impl Source {
     pub fn module_files(&self) -> Vec<PathBuf> {
         let folders = library_folders(&self.path);
         self.modules.keys().filter_map(|name| module_file(&folders, self.language, name)).collect()
+    }
+
+    /// The diagnostic with the line that it points at, if that line is in this source: as it is in this version, whatever
+    /// the file holds by now.
+    #[must_use]
+    pub fn illustrate(&self, diagnostic: Diagnostic) -> Diagnostic {
+        let is_here = diagnostic.place.as_ref().is_some_and(|place| place.file == self.path);
+        if is_here && diagnostic.snippet.is_none() { diagnostic.snippet_from(&self.text) } else { diagnostic }
+    }
+
+    /// Where the text first gives the field `name` a value; the script as a whole if that cannot be found.
+    pub fn place_of_field(&self, name: &str) -> SourceSpan {
+        let in_word = |c: char| c.is_alphanumeric() || c == '_';
+        for (index, line) in self.text.lines().enumerate() {
+            let begin = line.match_indices(name).find(|(at, _)| {
+                let rest = line[at + name.len()..].trim_start();
+                let gives = (rest.starts_with('=') && !rest.starts_with("==")) || rest.starts_with(':');
+                gives && !line[..*at].ends_with(in_word) && !line[at + name.len()..].starts_with(in_word)
+            });
+            if let Some((at, _)) = begin {
+                let column = line[..at].chars().count() as u32 + 1;
+                return SourceSpan { file: self.path.clone(), line: index as u32 + 1, column };
+            }
+        }
+        SourceSpan::file(&self.path)
     }
 
     /// Reads a script and the modules that it loads from the nearest `scripts/lib` at or above the script's folder, or

@@ -18,24 +18,28 @@ fn train(place: &Place, more: &[&str]) -> String {
 #[test]
 fn a_field_that_should_be_a_function() {
     let place = with("function game.bot(state, seat, rng) return tostring(state.digit) end", "game.bot = \"1\"");
-    assert_output!(place, ["check", "games/echo.lua"], @r"
+    assert_output!(place, ["check", "games/echo.lua"], @r#"
     status: 1
     --- output
     error[game::not_a_function]: `bot` is not a function
-      --> games/echo.lua
+      --> games/echo.lua:13:6
+        |
+     13 | game.bot = "1"
+        |      ^^^
+        |
       expected: a function, or nothing
       found:    a string
       help:     make `bot` a function or rename the field
-    ");
+    "#);
 }
 
 #[test]
 fn a_reward_script_among_the_games() {
     let place = Place::new();
     place.write("games/reward.lua", "return function(episode) return 1 end\n");
-    assert_output!(place, ["check", "games/reward.lua"], @r"
+    assert_output!(place, ["train", "--games", "games/reward.lua", "--device", "cpu"], @r"
     status: 1
-    --- output
+    --- errors
     error[game::not_a_table]: the script returns a function
       --> games/reward.lua
       expected: a table with the game's data and functions
@@ -47,32 +51,47 @@ fn a_reward_script_among_the_games() {
 #[test]
 fn a_prompt_without_end() {
     let place = with("return \"Name this digit: \" .. state.digit", "return string.rep(\"digit \", 20000)");
-    assert_output!(place, ["check", "games/echo.lua"], @r"
+    assert_output!(place, ["check", "games/echo.lua"], @r#"
     status: 1
     --- output
     error[game::long_observation]: the text of `observe` is too long
-      --> games/echo.lua
+      --> games/echo.lua:4:15
+       |
+     4 | function game.observe(state, seat) return string.rep("digit ", 20000) end
+       |               ^^^^^^^ `observe` begins here
+       |
       expected: at most 65536 bytes
       found:    120000 bytes
       help:     show what changed since the seat's last turn instead of the whole history
-    note: in the episode of seed 1571218202235825
-    ");
+    note: in the episode of seed 1571218202235825; `gift-host check games/echo.lua --seed 1571218202235825` plays it again
+    "#);
 }
 
 #[test]
 fn an_empty_prompt() {
     let place = with("return \"Name this digit: \" .. state.digit", "return \"\"");
-    assert_output!(place, ["check", "games/echo.lua", "--episodes", "3"], @r"
+    assert_output!(place, ["check", "games/echo.lua", "--episodes", "3"], @r#"
     status: 0
     --- output
     warning[game::empty_observation]: a seat sees nothing on its turn
-      --> games/echo.lua
+      --> games/echo.lua:4:15
+       |
+     4 | function game.observe(state, seat) return "" end
+       |               ^^^^^^^ `observe` begins here
+       |
       expected: a text that asks the seat to act
       found:    an empty text for seat 1
-      help:     return what the seat must know to act
+      help:     return what the seat must know to act: a model that sees nothing can only learn one fixed answer
 
     games/echo.lua: echo is fine (3 random episodes)
-    ");
+      length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
+      prompts  observe 0 bytes (0 at most), brief 2 bytes (2 at most); 4.0 legal answers
+      success  by      episodes  seat 1
+               random         3    33 %
+               bot            3   100 %
+               search         3   100 %
+      signal   the scores of a group of 16 by random play spread by 0.45; 0 of 16 groups have no spread
+    "#);
 }
 
 #[test]
@@ -82,11 +101,15 @@ fn a_refusal_outside_apply() {
     status: 1
     --- output
     error[game::misplaced_illegal]: `observe` called `gift.illegal`
-      --> games/echo.lua
+      --> games/echo.lua:4:15
+       |
+     4 | function game.observe(state, seat) gift.illegal("not now") end
+       |               ^^^^^^^ `observe` begins here
+       |
       expected: `gift.illegal` only in `apply`, to refuse an action
       found:    `gift.illegal("not now")`
       help:     use `error(…)` in `observe` for what should never happen
-    note: in the episode of seed 1571218202235825
+    note: in the episode of seed 1571218202235825; `gift-host check games/echo.lua --seed 1571218202235825` plays it again
     "#);
 }
 
@@ -97,11 +120,23 @@ fn a_refusal_without_a_reason() {
     status: 0
     --- output
     warning[game::no_reason]: `gift.illegal` was called without a reason
-      --> games/echo.lua
+      --> games/echo.lua:7:15
+       |
+     7 | function game.apply(state, seat, action)
+       |               ^^^^^ `apply` begins here
+       |
       expected: a reason that the model can learn from
+      found:    an empty one
       help:     write `gift.illegal("the cell is taken")`
 
     games/echo.lua: echo is fine (3 random episodes)
+      length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
+      prompts  observe 18 bytes (18 at most), brief 2 bytes (2 at most); 4.0 legal answers
+      success  by      episodes  seat 1
+               random         3    33 %
+               bot            3   100 %
+               search         3   100 %
+      signal   the scores of a group of 16 by random play spread by 0.45; 0 of 16 groups have no spread
     "#);
 }
 
@@ -112,11 +147,15 @@ fn legal_answers_that_are_listed_twice() {
     status: 1
     --- output
     error[game::bad_result]: `actions` returned the wrong kind of value
-      --> games/echo.lua
+      --> games/echo.lua:6:15
+       |
+     6 | function game.actions(state, seat) return { "1", "1" } end
+       |               ^^^^^^^ `actions` begins here
+       |
       expected: a list of different strings, not empty, or nil
       found:    ["1","1"]
       help:     return a list of strings such as { "1", "2" }, or nil for free text
-    note: in the episode of seed 1571218202235825
+    note: in the episode of seed 1571218202235825; `gift-host check games/echo.lua --seed 1571218202235825` plays it again
     "#);
 }
 
@@ -268,7 +307,7 @@ fn a_reward_that_fails_in_play_only() {
     status: 1
     --- errors
     model: tiny, a byte-level decoder of [size] M parameters, built in and trained from scratch; train your own with --model DIR
-    games: echo; opponent: random,spy=bot
+    games: echo; no opponents: the games have one seat
     a checkpoint was written to run/checkpoints/step-000000
     error[run::failing_version]: version [hash] of `reward.lua` fails too often
       expected: at most 25 % lost episodes (`scripts.max_voided_share`)

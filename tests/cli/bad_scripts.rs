@@ -19,6 +19,10 @@ fn a_syntax_error_in_training() {
     --- errors
     error[script::syntax]: expected ')' (to close '(' at line 2), got 'return'
       --> games/bad.lua:3
+       |
+     3 |   return {}
+       |   ^^^^^^^^^
+       |
       help:     look for a missing bracket, comma, quote or `end` here or in the lines above
     ");
     assert!(!place.path("runs").exists(), "nothing is written before the scripts are fine");
@@ -59,7 +63,11 @@ fn a_field_of_the_wrong_type() {
     status: 1
     --- output
     error[game::bad_field]: `seats` is missing or out of its range
-      --> games/bad.lua
+      --> games/bad.lua:1:31
+       |
+     1 | local game = { name = "echo", seats = "one", max_turns = 1 }
+       |                               ^^^^^
+       |
       expected: a whole number from 1 to 64
       found:    "one"
       help:     write `seats = 2` in the game's table
@@ -73,11 +81,15 @@ fn a_result_of_the_wrong_type() {
     status: 1
     --- output
     error[game::bad_result]: `observe` returned the wrong kind of value
-      --> games/bad.lua
+      --> games/bad.lua:4:15
+       |
+     4 | function game.observe(state, seat) return state.digit end
+       |               ^^^^^^^ `observe` begins here
+       |
       expected: a string
       found:    4
       help:     return the text that the seat sees
-    note: in the episode of seed 1571218202235825
+    note: in the episode of seed 1571218202235825; `gift-host check games/bad.lua --seed 1571218202235825` plays it again
     ");
 }
 
@@ -88,11 +100,15 @@ fn a_seat_that_is_not_there() {
     status: 1
     --- output
     error[game::illegal_seat]: `to_act` named a seat that is not there
-      --> games/bad.lua
+      --> games/bad.lua:3:15
+       |
+     3 | function game.to_act(state) if state.done then return nil end return 2 end
+       |               ^^^^^^ `to_act` begins here
+       |
       expected: a seat from 1 to 1, or nil when the episode is over
       found:    2
       help:     seats count from 1; set `seats` to the number of players
-    note: in the episode of seed 1571218202235825
+    note: in the episode of seed 1571218202235825; `gift-host check games/bad.lua --seed 1571218202235825` plays it again
     ");
 }
 
@@ -103,11 +119,15 @@ fn an_outcome_that_forgets_a_seat() {
     status: 1
     --- output
     error[game::bad_outcome]: `outcome` gave no usable `scores`
-      --> games/bad.lua
+      --> games/bad.lua:12:15
+        |
+     12 | function game.outcome(state) return { scores = { state.right and 1 or 0 }, success = { state.right } } end
+        |               ^^^^^^^ `outcome` begins here
+        |
       expected: a list with a finite number for each of the 2 seats
       found:    [0]
       help:     return { scores = {…}, success = {…} } with one entry a seat
-    note: in the episode of seed 1571218202235825
+    note: in the episode of seed 1571218202235825; `gift-host check games/bad.lua --seed 1571218202235825` plays it again
     ");
 }
 
@@ -122,7 +142,14 @@ fn an_error_at_run_time_has_its_line() {
     --- output
     error[script::runtime]: attempt to perform arithmetic (add) on nil and number
       --> games/bad.lua:9
-    note: in the episode of seed 1571218202235825
+       |
+     9 |   state.count = state.count + 1
+       |   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+       |
+      help:     one of the values is nil: is a field misspelt, or not set in `init`? `tonumber` gives nil for what is no number
+      stack:    games/bad.lua:9 in `apply`
+    note: when seat 1 answers `1`
+    note: in the episode of seed 1571218202235825; `gift-host check games/bad.lua --seed 1571218202235825` plays it again
     ");
 }
 
@@ -138,6 +165,10 @@ fn a_syntax_error_in_rhai() {
     --- output
     error[script::syntax]: expecting ',' to separate the arguments to function call 'int'
       --> games/bad.rhai:2:28
+       |
+     2 |     #{ digit: rng.int(1, 4 }
+       |                            ^
+       |
       help:     look for a missing bracket, comma, semicolon or quote here or in the lines above
     ");
 }
@@ -152,8 +183,13 @@ fn the_file_system_is_not_there_for_scripts() {
     --- output
     error[script::runtime]: attempt to index nil with 'open'
       --> games/bad.lua:2
+       |
+     2 | function game.init(rng, options) io.open("/etc/passwd")
+       | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+       |
       help:     scripts have no files; read data with `gift.dataset("data/rows.jsonl")`
-    note: in the episode of seed 1571218202235825
+      stack:    games/bad.lua:2 in `init`
+    note: in the episode of seed 1571218202235825; `gift-host check games/bad.lua --seed 1571218202235825` plays it again
     "#);
 }
 

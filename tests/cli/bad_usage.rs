@@ -8,9 +8,9 @@ fn a_game_file_that_is_missing() {
     assert_output!(place, ["train", "--games", "games/gone.lua"], @r"
     status: 2
     --- errors
-    error[cli::games]: `games/gone.lua` matches no game script
-      expected: files ending in `.lua`, `.luau` or `.rhai`
-      found:    none
+    error[cli::games]: there is no file `games/gone.lua`
+      expected: a game script: a file ending in `.lua`, `.luau` or `.rhai`
+      found:    no file or folder of that name
       help:     run in the folder that holds `games/`, or write a game with `gift-host new NAME`
     ");
 }
@@ -148,7 +148,7 @@ fn a_device_that_is_none() {
     status: 2
     --- errors
     model: tiny, a byte-level decoder of [size] M parameters, built in and trained from scratch; train your own with --model DIR
-    games: echo; opponent: random,spy=bot
+    games: echo; no opponents: the games have one seat
     error[cli::device]: `gpu` is no device
       expected: `auto`, `cpu`, `cuda` or `cuda:N`
     ");
@@ -161,6 +161,7 @@ fn a_type_of_number_that_is_none() {
     assert_output!(place, ["eval", "--games", "games/echo.lua", "--device", "cpu", "--dtype", "f8"], @r"
     status: 2
     --- errors
+    model: tiny, untrained: its [size] M parameters are random; `--model runs/NAME` measures a trained one
     error[cli::dtype]: `f8` is no type of number that models can have
       expected: `auto`, `f32` or `bf16`
     ");

@@ -9,6 +9,13 @@ fn a_fine_game_is_said_to_be_fine() {
     status: 0
     --- output
     games/echo.lua: echo is fine (100 random episodes)
+      length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
+      prompts  observe 18 bytes (18 at most), brief 2 bytes (2 at most); 4.0 legal answers
+      success  by      episodes  seat 1
+               random       100    25 %
+               bot          100   100 %
+               search         4   100 %
+      signal   the scores of a group of 16 by random play spread by 0.45; 0 of 16 groups have no spread
     ");
 }
 
@@ -21,10 +28,48 @@ fn every_shipped_game_is_fine() {
     status: 0
     --- output
     games/math.lua: math is fine (20 random episodes)
+      length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
+      prompts  observe 220 bytes (260 at most), brief 7 bytes (10 at most); 10.0 legal answers
+      success  by      episodes  seat 1
+               random        20     5 %
+               bot           20   100 %
+               search         4   100 %
+      signal   the scores of a group of 16 by random play spread by 0.30; 2 of 16 groups have no spread
     games/matrix.lua: matrix is fine (20 random episodes)
+      length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
+      prompts  observe 670 bytes (2092 at most), brief 38 bytes (97 at most); 3.1 legal answers
+      success  by      episodes  seat 1
+               random        20    75 %
+               bot           20   100 %
+               search         4   100 %
+      signal   the scores of a group of 16 by random play spread by 0.28; 6 of 16 groups have no spread
     games/nim.rhai: nim is fine (20 random episodes)
+      length   4.5 turns; 3 at most of one seat; 100 % ended by the rules
+      prompts  observe 259 bytes (372 at most), brief 7 bytes (7 at most); 4.7 legal answers
+      success  by      episodes  seat 1  seat 2
+               random        20    35 %    60 %
+               bot           20    85 %    85 %
+               search         4   100 %   100 %
+      seats    alike, as far as 20 episodes tell, against `random`
+      signal   the scores of a group of 16 by random play spread by 0.50; 0 of 16 groups have no spread
     games/spy.lua: spy is fine (20 random episodes)
+      length   12.0 turns; 3 at most of one seat; 100 % ended by the rules
+      prompts  observe 548 bytes (1021 at most), brief 7 bytes (8 at most); 4.7 legal answers
+      success  by      episodes  seat 1  seat 2  seat 3  seat 4
+               random        10    40 %    40 %    10 %    10 %
+               bot           10    70 %    80 %    60 %    40 %
+      search   not searched: there are more than two seats; `bot` stands for a good player
+      seats    alike, as far as 10 episodes tell, against `bot`
+      signal   the scores of a group of 16 by random play spread by 0.31; 4 of 16 groups have no spread
     games/tictactoe.lua: tictactoe is fine (20 random episodes)
+      length   6.6 turns; 5 at most of one seat; 100 % ended by the rules
+      prompts  observe 321 bytes (652 at most), brief 10 bytes (10 at most); 5.0 legal answers
+      success  by      episodes  seat 1  seat 2
+               random        20    55 %    40 %
+               bot           20    80 %    85 %
+               search         4    50 %   100 %
+      seats    alike, as far as 20 episodes tell, against `random`
+      signal   the scores of a group of 16 by random play spread by 0.46; 0 of 16 groups have no spread
     ");
 }
 
@@ -39,11 +84,15 @@ fn a_legal_answer_that_is_refused_is_named() {
     status: 1
     --- output
     error[game::legal_refused]: `apply` refused an answer that `actions` lists
-      --> bad.lua
+      --> bad.lua:7:15
+       |
+     7 | function game.apply(state, seat, action)
+       |               ^^^^^ `apply` begins here
+       |
       expected: `apply` takes `5` from seat 1
       found:    gift.illegal("answer with a digit from 1 to 4")
       help:     make `actions` and `apply` agree on what is legal
-    note: in the episode of seed 2838470607596199
+    note: in the episode of seed 1571218202235825; `gift-host check bad.lua --seed 1571218202235825` plays it again
     "#);
 }
 
@@ -56,11 +105,15 @@ fn an_unknown_answer_that_is_taken_is_named() {
     status: 1
     --- output
     error[game::illegal_taken]: `apply` took an answer that is not legal
-      --> bad.lua
+      --> bad.lua:7:15
+       |
+     7 | function game.apply(state, seat, action)
+       |               ^^^^^ `apply` begins here
+       |
       expected: `gift.illegal("why")` for an answer that `actions` does not list
       found:    a new state after `@@ not an answer @@`
       help:     check the action at the start of `apply`
-    note: in the episode of seed 1571218202235825
+    note: in the episode of seed 1571218202235825; `gift-host check bad.lua --seed 1571218202235825` plays it again
     "#);
 }
 
@@ -74,11 +127,15 @@ fn a_start_that_remembers_the_last_one_is_named() {
     status: 1
     --- output
     error[game::not_deterministic]: the same seed gave two different starts
-      --> bad.lua
+      --> bad.lua:3:15
+       |
+     3 | function game.init(rng, options) count = count + 1 return { digit = count % 4 + 1, done = false, right = false } end
+       |               ^^^^ `init` begins here
+       |
       expected: `init` draws only from its `rng`, and keeps nothing between calls
       found:    two states that differ
       help:     look for variables outside the functions that `init` changes
-    note: in the episode of seed 1571218202235825
+    note: in the episode of seed 1571218202235825; `gift-host check bad.lua --seed 1571218202235825` plays it again
     ");
 }
 
@@ -86,17 +143,48 @@ fn a_start_that_remembers_the_last_one_is_named() {
 fn a_game_that_seldom_ends_gets_a_warning() {
     let place = Place::new();
     place.write("slow.lua", &ECHO.replace("state.done, state.right = true,", "state.done, state.right = false,"));
-    assert_output!(place, ["check", "slow.lua"], @r"
+    assert_output!(place, ["check", "slow.lua"], @r#"
     status: 0
     --- output
     warning[game::truncated]: random play seldom ends within `max_turns`
-      --> slow.lua
+      --> slow.lua:1:42
+       |
+     1 | local game = { name = "echo", seats = 1, max_turns = 1 }
+       |                                          ^^^^^^^^^
+       |
       expected: most episodes end by the rules
       found:    100 of 100 were cut off after 1 turns of a seat
       help:     raise `max_turns`, or make the game end sooner: a truncated episode teaches nothing
 
+    warning[game::never_won]: seat 1 never succeeds
+      --> slow.lua:12:15
+        |
+     12 | function game.outcome(state) return { scores = { state.right and 1 or 0 }, success = { state.right } } end
+        |               ^^^^^^^ `outcome` begins here
+        |
+      expected: a seat that can succeed
+      found:    no success of seat 1 by `random`, `bot`
+      help:     make the game winnable for every seat, or fix the learner's with `--seat`; with success always 0 there is nothing to measure
+
+    warning[game::no_signal]: GRPO sees no signal
+      --> slow.lua:12:15
+        |
+     12 | function game.outcome(state) return { scores = { state.right and 1 or 0 }, success = { state.right } } end
+        |               ^^^^^^^ `outcome` begins here
+        |
+      expected: episodes of one start that end with different scores
+      found:    the 16 scores are equal in 16 of 16 groups of random play; GRPO learns nothing from such groups
+      help:     give parts of the score for parts of the way, or begin with easier episodes (`options`, a nest)
+
     slow.lua: echo is fine (100 random episodes)
-    ");
+      length   1.0 turns; 1 at most of one seat; 0 % ended by the rules
+      prompts  observe 18 bytes (18 at most), brief 2 bytes (2 at most); 4.0 legal answers
+      success  by      episodes  seat 1
+               random       100     0 %
+               bot          100     0 %
+      search   not searched: the game is too large to be solved here; `bot` stands for a good player
+      signal   the scores of a group of 16 by random play spread by 0.00; 16 of 16 groups have no spread
+    "#);
 }
 
 #[test]
@@ -113,6 +201,13 @@ fn one_bad_game_among_fine_ones_fails_and_the_others_are_told() {
       help:     add the function `init` to the table that the script returns
 
     games/echo.lua: echo is fine (100 random episodes)
+      length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
+      prompts  observe 18 bytes (18 at most), brief 2 bytes (2 at most); 4.0 legal answers
+      success  by      episodes  seat 1
+               random       100    25 %
+               bot          100   100 %
+               search         4   100 %
+      signal   the scores of a group of 16 by random play spread by 0.45; 0 of 16 groups have no spread
     ");
 }
 
@@ -127,6 +222,7 @@ fn json_is_for_editors() {
       "games": [
         {
           "file": "games/bad.lua",
+          "kind": "game",
           "game": "games/bad.lua",
           "ok": false,
           "problems": [
@@ -134,23 +230,105 @@ fn json_is_for_editors() {
               "severity": "error",
               "code": "script::syntax",
               "message": "expected identifier when parsing expression, got '}'",
-              "place": {
-                "file": "games/bad.lua",
-                "line": 3,
-                "column": 0
-              },
+              "file": "games/bad.lua",
+              "line": 3,
+              "column": null,
               "expected": null,
               "found": null,
               "help": "look for a missing bracket, comma, quote or `end` here or in the lines above",
+              "stack": [],
               "notes": []
             }
-          ]
+          ],
+          "figures": null,
+          "play": null
         },
         {
           "file": "games/echo.lua",
+          "kind": "game",
           "game": "echo",
           "ok": true,
-          "problems": []
+          "problems": [],
+          "figures": {
+            "episodes": 100,
+            "ended": 100,
+            "turns": {
+              "mean": 1.0,
+              "largest": 1
+            },
+            "turns_of_a_seat": {
+              "mean": 1.0,
+              "largest": 1
+            },
+            "observe": {
+              "mean": 18.0,
+              "largest": 18
+            },
+            "brief": {
+              "mean": 2.0,
+              "largest": 2
+            },
+            "briefs_of_a_seat": {
+              "mean": 2.0,
+              "largest": 2
+            },
+            "actions": {
+              "mean": 4.0,
+              "largest": 4
+            },
+            "lists_actions": true
+          },
+          "play": {
+            "opponent": "none",
+            "success": [
+              {
+                "player": "random",
+                "episodes": 100,
+                "rates": [
+                  0.25
+                ],
+                "intervals": [
+                  [
+                    0.17545211362287674,
+                    0.34304463548061603
+                  ]
+                ]
+              },
+              {
+                "player": "bot",
+                "episodes": 100,
+                "rates": [
+                  1.0
+                ],
+                "intervals": [
+                  [
+                    0.9630065017930143,
+                    1.0
+                  ]
+                ]
+              },
+              {
+                "player": "search",
+                "episodes": 4,
+                "rates": [
+                  1.0
+                ],
+                "intervals": [
+                  [
+                    0.5101091635454027,
+                    1.0
+                  ]
+                ]
+              }
+            ],
+            "search": "perfect",
+            "signal": {
+              "groups": 16,
+              "members": 16,
+              "without": 0,
+              "spread": 0.45033824760651975
+            }
+          }
         }
       ]
     }
@@ -162,14 +340,19 @@ fn options_reach_the_game() {
     let place = Place::new();
     place.copy("games");
     place.copy("scripts");
-    assert_output!(place, ["check", "games/math.lua", "--episodes", "5", "--set", "games.math.level=9"], @r"
+    assert_output!(place, ["check", "games/math.lua", "--episodes", "5", "--set", "games.math.level=9"], @r#"
     status: 1
     --- output
     error[script::runtime]: option `level` must be 1, 2 or 3, found 9
       --> games/math.lua:118
-    note: called from games/math.lua:174
-    note: in the episode of seed 1571218202235825
-    ");
+         |
+     118 |     error("option `level` must be 1, 2 or 3, found " .. tostring(level))
+         |     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+         |
+      stack:    games/math.lua:118 in `make_problem`
+                games/math.lua:174 in `init`
+    note: in the episode of seed 1571218202235825; `gift-host check games/math.lua --seed 1571218202235825` plays it again
+    "#);
 }
 
 /// A person who only names a data set gets it, whatever level its rows have.
@@ -183,6 +366,12 @@ fn a_data_set_without_levels_is_played() {
     status: 0
     --- output
     games/math.lua: math is fine (5 random episodes)
+      length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
+      prompts  observe 136 bytes (136 at most), brief 6 bytes (6 at most)
+      success  by   episodes  seat 1
+               bot         5   100 %
+      search   not searched: the first turn has no list of legal answers
+      signal   not measured: answers are free text, which random play does not have
     ");
 }
 
@@ -201,8 +390,13 @@ fn a_loop_without_end_is_stopped() {
     --- output
     error[script::timeout]: the script ran longer than 200ms
       --> loop.lua:4
+       |
+     4 |   while true do end
+       |   ^^^^^^^^^^^^^^^^^
+       |
       help:     look for a loop that does not end; search less deep, or keep what can be computed once
-    note: in the episode of seed 1571218202235825
+      stack:    loop.lua:4 in `to_act`
+    note: in the episode of seed 1571218202235825; `gift-host check loop.lua --seed 1571218202235825` plays it again
     ");
     });
 }

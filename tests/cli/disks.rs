@@ -33,7 +33,7 @@ fn a_file_where_the_run_directory_should_be() {
     status: 1
     --- errors
     model: tiny, a byte-level decoder of [size] M parameters, built in and trained from scratch; train your own with --model DIR
-    games: echo; opponent: random,spy=bot
+    games: echo; no opponents: the games have one seat
     error: cannot create `taken/run`: Not a directory (os error 20)
     ");
     assert_eq!(place.read("taken"), "a file");
@@ -69,14 +69,14 @@ fn a_checkpoint_that_does_not_fit_is_no_checkpoint() {
     let shown = show(&command.output().expect("the binary"));
     filtered(&place, || {
         insta::assert_snapshot!(shown, @r"
-        status: 1
-        --- errors
-        model: tiny, a byte-level decoder of [size] M parameters, built in and trained from scratch; train your own with --model DIR
-        games: echo; opponent: random,spy=bot
-        sampler and trainer agree: before the first update no ratio is further from 1 than [rounding]
-        iteration 1/1 | echo [reward] [success] | [speed] tokens/s | [time] left
-        error: cannot access `run/checkpoints/.step-000001.partial/model.safetensors`: File too large (os error 27)
-        ");
+    status: 1
+    --- errors
+    model: tiny, a byte-level decoder of [size] M parameters, built in and trained from scratch; train your own with --model DIR
+    games: echo; no opponents: the games have one seat
+    sampler and trainer agree: before the first update no ratio is further from 1 than [rounding]
+    iteration 1/1 | echo [reward] [success] | [speed] tokens/s | [time] left
+    error: cannot access `run/checkpoints/.step-000001.partial/model.safetensors`: File too large (os error 27)
+    ");
     });
     assert!(!place.path("run/checkpoints/step-000001").exists());
     assert!(place.read("run/metrics.jsonl").starts_with("{\"step\":1,"), "the figures of the iteration are kept");

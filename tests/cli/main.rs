@@ -5,8 +5,11 @@ mod bad_results; // what scripts return and call wrongly
 mod bad_scripts; // scripts that are wrong, with place and fix
 mod bad_usage; // flags, settings and names that are wrong
 mod check; // the contract of games
+mod check_signal; // games that work but train badly
 mod disks; // folders in use, full disks, checkpoints that were cut
 mod eval; // rates of a policy and of scripted players
+mod guide; // every snippet of the guides
 mod play_and_new; // one episode in the terminal, a game to start from
+mod stacks; // the author's own calls in messages
 mod support; // a folder, the binary, filters
 mod train; // a short run and its directory

@@ -26,7 +26,7 @@ fn a_refused_answer_is_explained_and_asked_for_again() {
     let shown = show(&place.run_with_input(&["play", "games/nim.rhai", "--seat", "1", "--seed", "4"], "z9\nb1\n"));
     filtered(&place, || {
         insta::assert_snapshot!(shown, @r"
-    status: 0
+    status: 1
     --- output
     You have seat 1 of 2; the others: bot.
 
@@ -122,7 +122,23 @@ fn new_games_pass_the_check_in_both_languages() {
     status: 0
     --- output
     games/sticks.lua: sticks is fine (100 random episodes)
+      length   6.6 turns; 6 at most of one seat; 100 % ended by the rules
+      prompts  observe 192 bytes (193 at most), brief 2 bytes (3 at most); 2.8 legal answers
+      success  by      episodes  seat 1  seat 2
+               random       100    50 %    55 %
+               bot          100    97 %    98 %
+               search         4   100 %   100 %
+      seats    alike, as far as 100 episodes tell, against `random`
+      signal   the scores of a group of 16 by random play spread by 0.50; 0 of 16 groups have no spread
     games/stones.rhai: stones is fine (100 random episodes)
+      length   6.6 turns; 6 at most of one seat; 100 % ended by the rules
+      prompts  observe 192 bytes (193 at most), brief 2 bytes (3 at most); 2.8 legal answers
+      success  by      episodes  seat 1  seat 2
+               random       100    53 %    55 %
+               bot          100    95 %   100 %
+               search         4   100 %   100 %
+      seats    alike, as far as 100 episodes tell, against `random`
+      signal   the scores of a group of 16 by random play spread by 0.50; 0 of 16 groups have no spread
     ");
 }
 

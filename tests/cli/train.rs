@@ -18,22 +18,22 @@ fn a_short_run_prints_progress_and_rates() {
     let shown = shown.lines().map(plain).collect::<Vec<_>>().join("\n");
     filtered(&place, || {
         insta::assert_snapshot!(shown, @r"
-        status: 0
-        --- output
-        game opponent episodes before success 95 % interval score illegal format turns
-        echo none 20 [rates]
-        --- errors
-        model: tiny, a byte-level decoder of [size] M parameters, built in and trained from scratch; train your own with --model DIR
-        games: echo; opponent: random,spy=bot
-        before training:
-        game opponent episodes success 95 % interval score illegal format turns
-        echo none 20 [rates]
+    status: 0
+    --- output
+    game opponent episodes before success 95 % interval score illegal format turns
+    echo none 20 [rates]
+    --- errors
+    model: tiny, a byte-level decoder of [size] M parameters, built in and trained from scratch; train your own with --model DIR
+    games: echo; no opponents: the games have one seat
+    before training:
+    game opponent episodes success 95 % interval score illegal format turns
+    echo none 20 [rates]
 
-        sampler and trainer agree: before the first update no ratio is further from 1 than [rounding]
-        iteration 1/2 | echo [reward] [success] | [speed] tokens/s | [time] left
-        iteration 2/2 | echo [reward] [success] | [speed] tokens/s | [time] left
-        done; the run is in run
-        ");
+    sampler and trainer agree: before the first update no ratio is further from 1 than [rounding]
+    iteration 1/2 | echo [reward] [success] | [speed] tokens/s | [time] left
+    iteration 2/2 | echo [reward] [success] | [speed] tokens/s | [time] left
+    done; the run is in run
+    ");
     });
 }
 

@@ -524,7 +524,7 @@ fn errors_have_the_authors_file_and_line() {
         let diagnostic = fault(script.call("run", &mut [Argument::Data(&map(&[("b", 1_i64.into())]))]));
         assert_eq!(diagnostic.code, "script::runtime");
         assert_eq!(at(&diagnostic), Some((format!("games/case.{}", language.extension()), line)), "{diagnostic}");
-        assert!(!diagnostic.notes.is_empty(), "{diagnostic}");
+        assert_eq!(diagnostic.stack.len(), 2, "{diagnostic}");
     }
     for (language, text, module) in [
         (

@@ -10,3 +10,4 @@ mod perfect_play; // the search opponent against theory
 mod playthrough; // one stored episode a game
 mod support; // loading games, threads with a deep stack
 mod twins; // tic-tac-toe in Lua and in Rhai
+mod types; // the type files for editors against what the host offers

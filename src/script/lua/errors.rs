@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mlua::Lua;
 use mlua::function::FunctionInfo;
 
-use crate::diag::{Diagnostic, SourceSpan};
+use crate::diag::{Diagnostic, Frame, SourceSpan};
 use crate::script::{Limits, Source};
 
 /// Longest text of a script or module.
@@ -40,6 +40,17 @@ pub(super) fn illegal(error: &mlua::Error) -> Option<String> {
     }
 }
 
+/// Names the outermost call, if it is there and has no name of its own, by what the host called.
+pub(super) fn called_as(mut problem: Box<Diagnostic>, function: &str) -> Box<Diagnostic> {
+    if problem.stack.len() < MAX_FRAMES
+        && !function.is_empty()
+        && let Some(frame) = problem.stack.last_mut()
+    {
+        frame.function.get_or_insert_with(|| function.to_owned());
+    }
+    problem
+}
+
 /// The name of a module in messages.
 pub(super) fn module_name(name: &str) -> String {
     format!("scripts/lib/{name}.lua")
@@ -57,12 +68,35 @@ pub(super) struct Sources {
     texts: Vec<Text>,
 }
 
+/// A line of one of the author's texts that was running.
+#[derive(Clone, Debug)]
+struct Call {
+    text: usize,
+    line: u32,
+    function: Option<String>,
+}
+
+impl Call {
+    fn is_at(&self, other: &Self) -> bool {
+        (self.text, self.line) == (other.text, other.line)
+    }
+}
+
 /// An error taken apart.
 struct Told {
     code: &'static str,
     message: String,
-    /// From the innermost outwards: the text's number and the line.
-    frames: Vec<(usize, u32)>,
+    /// The line that the message names, if it names one.
+    named: Option<Call>,
+    /// From the innermost outwards.
+    calls: Vec<Call>,
+}
+
+impl Told {
+    /// The line to blame.
+    fn place(&self) -> Option<&Call> {
+        self.named.as_ref().or(self.calls.first())
+    }
 }
 
 impl Sources {
@@ -126,11 +160,13 @@ impl Sources {
 
     /// A call whose time was over.
     pub(super) fn timeout(&self, error: Option<&mlua::Error>, limits: &Limits) -> Box<Diagnostic> {
-        let frames = error.map(|error| self.told(error).frames).unwrap_or_default();
         let message = format!("the script ran longer than {:?}", limits.call);
         let help = "look for a loop that does not end; search less deep, or keep what can be computed once";
         let diagnostic = Diagnostic::error("script::timeout", message).help(help);
-        Box::new(self.placed(diagnostic, &frames))
+        Box::new(match error.map(|error| self.told(error)) {
+            Some(told) => self.placed(diagnostic, &told),
+            None => diagnostic.at(self.whole()),
+        })
     }
 
     /// Any other error; `expired` is the host's own word on whether the time was over.
@@ -139,7 +175,7 @@ impl Sources {
             return self.timeout(Some(error), limits);
         }
         let told = self.told(error);
-        let mut diagnostic = Diagnostic::error(told.code, told.message);
+        let mut diagnostic = Diagnostic::error(told.code, told.message.clone());
         if told.code == "script::syntax" {
             // The parser's messages are sentences; ours start in lower case.
             let mut letters = diagnostic.message.chars();
@@ -151,22 +187,28 @@ impl Sources {
             diagnostic = diagnostic.help("look for a list or a string that keeps growing");
             // The garbage of the failed call would count against the next one. It fails only where finalizers do.
             let _ = lua.gc_collect();
-        } else if let Some(help) = self.help(&diagnostic.message, &told.frames) {
+        } else if let Some(help) = self.help(&diagnostic.message, &told) {
             diagnostic = diagnostic.help(help);
         } else if told.code == "script::syntax" {
             diagnostic =
                 diagnostic.help("look for a missing bracket, comma, quote or `end` here or in the lines above");
         }
-        Box::new(self.placed(diagnostic, &told.frames))
+        Box::new(self.placed(diagnostic, &told))
     }
 
-    /// Adds the place and the author's stack.
-    fn placed(&self, diagnostic: Diagnostic, frames: &[(usize, u32)]) -> Diagnostic {
-        let span = |&(text, line): &(usize, u32)| self.texts.get(text).map(|text| SourceSpan::line(&text.file, line));
-        let mut places = frames.iter().filter_map(span);
-        let mut diagnostic = diagnostic.at(places.next().unwrap_or_else(|| self.whole()));
-        for place in places.take(MAX_FRAMES) {
-            diagnostic = diagnostic.note(format!("called from {place}"));
+    /// Adds the place, its line and the author's stack.
+    fn placed(&self, diagnostic: Diagnostic, told: &Told) -> Diagnostic {
+        let frame = |call: &Call| {
+            let file = &self.texts.get(call.text)?.file;
+            Some(Frame { place: SourceSpan::line(file, call.line), function: call.function.clone() })
+        };
+        let place = told.place().and_then(|call| Some((frame(call)?.place, &self.texts.get(call.text)?.written)));
+        let mut diagnostic = match place {
+            Some((place, written)) => diagnostic.at(place).snippet_from(written),
+            None => diagnostic.at(self.whole()),
+        };
+        if told.code != "script::syntax" {
+            diagnostic.stack = told.calls.iter().filter_map(frame).take(MAX_FRAMES).collect();
         }
         diagnostic
     }
@@ -176,7 +218,7 @@ impl Sources {
         match error {
             mlua::Error::CallbackError { traceback, cause } => {
                 let mut told = self.told(cause);
-                self.add_frames(traceback, &mut told.frames);
+                self.add_calls(traceback, &mut told.calls);
                 told
             }
             mlua::Error::WithContext { cause, .. } => self.told(cause),
@@ -202,15 +244,27 @@ impl Sources {
     /// Takes a message apart: the place before it, the stack after it.
     fn told_text(&self, code: &'static str, text: &str) -> Told {
         let (message, stack) = text.split_once("\nstack traceback:").unwrap_or((text, ""));
-        let (mut message, mut frames) = (message, Vec::new());
+        let (mut message, mut named) = (message, Vec::new());
         // An error that passes through a coroutine is given a place by each.
-        while let Some((frame, rest)) = self.frame(message) {
+        while let Some((call, rest)) = self.call_at(message) {
             message = rest.trim_start_matches([':', ' ']);
-            frames.push(frame);
+            named.push(call);
         }
-        frames.reverse();
-        frames.dedup();
-        self.add_frames(stack, &mut frames);
+        named.reverse();
+        let mut calls = Vec::new();
+        self.add_calls(stack, &mut calls);
+        // The stack is whole if it has the place of the message; a coroutine's has only the part outside.
+        if !named.first().is_some_and(|first| calls.iter().any(|call| first.is_at(call))) {
+            let outer = std::mem::take(&mut calls);
+            calls.clone_from(&named);
+            calls.extend(outer);
+            calls.dedup_by(|next, last| {
+                if last.function.is_none() {
+                    last.function.clone_from(&next.function);
+                }
+                next.is_at(last)
+            });
+        }
         let code = if message.ends_with("not enough memory") { "script::memory" } else { code };
         // Addresses differ from run to run and tell nothing.
         let message = match message {
@@ -218,33 +272,35 @@ impl Sources {
             table if table.starts_with("table: 0x") => "`error` was called with a table",
             other => other,
         };
-        Told { code, message: message.trim().to_owned(), frames }
+        Told { code, message: message.trim().to_owned(), named: named.into_iter().next(), calls }
     }
 
-    /// Adds the author's frames of a stack, innermost first.
-    fn add_frames(&self, stack: &str, frames: &mut Vec<(usize, u32)>) {
+    /// Adds the author's calls of a stack, innermost first; a recursion in one line counts once.
+    fn add_calls(&self, stack: &str, calls: &mut Vec<Call>) {
         for line in stack.lines() {
-            if let Some((frame, _)) = self.frame(line.trim_start())
-                && frames.last() != Some(&frame)
-            {
-                frames.push(frame);
+            let Some((call, rest)) = self.call_at(line.trim_start()) else { continue };
+            let function = rest.split_once("function '").and_then(|(_, rest)| rest.strip_suffix('\''));
+            let function = function.map(str::to_owned);
+            match calls.last_mut().filter(|last| last.is_at(&call)) {
+                Some(last) => last.function = last.function.take().or(function),
+                None => calls.push(Call { function, ..call }),
             }
         }
     }
 
     /// The place at the start of a line, and what follows it.
-    fn frame<'a>(&self, line: &'a str) -> Option<((usize, u32), &'a str)> {
+    fn call_at<'a>(&self, line: &'a str) -> Option<(Call, &'a str)> {
         self.texts.iter().enumerate().find_map(|(text, Text { name, .. })| {
             let rest = line.strip_prefix(name.as_str())?.strip_prefix(':')?;
             let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-            Some(((text, rest[..digits].parse().ok()?), &rest[digits..]))
+            Some((Call { text, line: rest[..digits].parse().ok()?, function: None }, &rest[digits..]))
         })
     }
 
     /// How to mend what often goes wrong, judged by the message and the author's line.
-    fn help(&self, message: &str, frames: &[(usize, u32)]) -> Option<&'static str> {
+    fn help(&self, message: &str, told: &Told) -> Option<&'static str> {
         /// What the message contains, what the line contains, and the help.
-        const HELPS: [(&str, &str, &str); 13] = [
+        const HELPS: [(&str, &str, &str); 23] = [
             ("readonly table", "", "put `local` before the name; globals can be set only while the script loads"),
             ("", "os.", "scripts have no clock and no `os`; a turn's number is in the state if you count it"),
             ("", "io.", "scripts have no files; read data with `gift.dataset(\"data/rows.jsonl\")`"),
@@ -257,11 +313,45 @@ impl Sources {
             ("", "<<", "Luau has no `<<`; use `bit32.lshift`"),
             ("", ">>", "Luau has no `>>`; use `bit32.rshift`"),
             ("", "&", "Luau has no `&`; use `bit32.band`, or `and`"),
+            ("`gift.", "", "see `The library` in `games/README.md`"),
+            ("`rng:", "", "see `Randomness` in `games/README.md`"),
             ("stack overflow", "", "look for a recursion that does not end"),
+            (
+                "attempt to index nil",
+                "",
+                "what stands before the `.` or `[` is nil here: is the field misspelt, or not set in `init`?",
+            ),
+            (
+                "attempt to call a nil value",
+                "",
+                "nothing of that name is a function here: is it misspelt, or defined further down?",
+            ),
+            (
+                "on nil",
+                "",
+                "one of the values is nil: is a field misspelt, or not set in `init`? `tonumber` gives nil for what is no number",
+            ),
+            (
+                "nil and ",
+                "",
+                "one of the values is nil: is a field misspelt, or not set in `init`? `tonumber` gives nil for what is no number",
+            ),
+            (
+                "and nil",
+                "",
+                "one of the values is nil: is a field misspelt, or not set in `init`? `tonumber` gives nil for what is no number",
+            ),
+            (
+                "attempt to compare",
+                "",
+                "both sides must be numbers, or both strings: `tonumber(action)` makes a number of an answer",
+            ),
+            ("attempt to concatenate", "", "only strings and numbers can be joined: write `tostring(value)`"),
+            ("attempt to call", "", "only functions can be called: is a name used twice?"),
         ];
-        let line = frames
-            .first()
-            .and_then(|&(text, line)| self.texts.get(text)?.written.lines().nth((line as usize).checked_sub(1)?));
+        let line = told
+            .place()
+            .and_then(|call| self.texts.get(call.text)?.written.lines().nth((call.line as usize).checked_sub(1)?));
         let line = line.unwrap_or_default();
         // A help about a line is about code that Luau refused, so a word in a string or comment seldom misleads.
         HELPS

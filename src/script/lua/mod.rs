@@ -21,6 +21,9 @@ use crate::diag::{Diagnostic, SourceSpan};
 use errors::Sources;
 use objects::Rng;
 
+/// Most names of fields that are looked at.
+const MAX_NAMES: usize = 1000;
+
 /// The engine for `.lua` and `.luau` files.
 pub(super) struct LuaEngine;
 
@@ -120,6 +123,23 @@ impl Script for LuaScript {
         }
     }
 
+    fn field_names(&self) -> Vec<String> {
+        let Root::Table(table) = &self.root else { return Vec::new() };
+        let keys = table.pairs::<LuaValue, LuaValue>().filter_map(Result::ok).map(|(key, _)| key);
+        let names =
+            keys.filter_map(|key| key.as_string().and_then(|name| name.to_str().ok().map(|name| name.to_owned())));
+        let mut names: Vec<String> = names.take(MAX_NAMES).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn place_of(&self, name: &str) -> SourceSpan {
+        match self.lookup(name) {
+            Ok(LuaValue::Function(function)) => self.sources.defined_at(&function.info()),
+            _ => self.sources.whole(),
+        }
+    }
+
     fn is_function(&self) -> bool {
         matches!(self.root, Root::Function(_))
     }
@@ -155,7 +175,10 @@ impl Script for LuaScript {
             }),
             Err(error) => match errors::illegal(&error) {
                 Some(reason) if !expired => Err(CallError::Illegal(reason)),
-                _ => Err(CallError::Fault(self.sources.fault(&self.lua, &error, expired, &self.limits))),
+                _ => {
+                    let problem = self.sources.fault(&self.lua, &error, expired, &self.limits);
+                    Err(CallError::Fault(errors::called_as(problem, name)))
+                }
             },
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ::rhai::{EvalAltResult, ParseError, Position};
 
 use super::budget::Excess;
-use crate::diag::{Diagnostic, SourceSpan};
+use crate::diag::{Diagnostic, Frame, SourceSpan};
 use crate::script::{Limits, Source};
 
 /// Longest text of a script or module.
@@ -58,6 +58,20 @@ impl Sources {
         SourceSpan::file(&self.script)
     }
 
+    /// Where a function of the script begins, found by its name: Rhai does not tell.
+    pub(super) fn defined_at(&self, function: &str) -> SourceSpan {
+        let begins = |line: &str| {
+            let line = line.trim_start();
+            let after = line.strip_prefix("private ").unwrap_or(line).strip_prefix("fn ").unwrap_or(line);
+            let rest = after.trim_start().strip_prefix(function).map(str::trim_start);
+            rest.is_some_and(|rest| rest.starts_with('(') || (rest.starts_with(':') && !rest.starts_with("::")))
+        };
+        match self.texts.first().and_then(|(_, text)| text.lines().position(begins)) {
+            Some(index) => SourceSpan::line(&self.script, index as u32 + 1),
+            None => self.whole(),
+        }
+    }
+
     /// Refuses texts whose compilation could take long.
     pub(super) fn check_sizes(&self) -> Result<(), Box<Diagnostic>> {
         match self.texts.iter().find(|(_, text)| text.len() > MAX_SOURCE_BYTES) {
@@ -89,7 +103,13 @@ impl Sources {
     /// A text that does not parse.
     pub(super) fn syntax(&self, error: &ParseError) -> Box<Diagnostic> {
         let message = lower_first(&error.0.to_string());
-        Box::new(Diagnostic::error("script::syntax", message).at(span(&self.name, error.1)).help(SYNTAX_HELP))
+        let place = span(&self.name, error.1);
+        Box::new(
+            Diagnostic::error("script::syntax", message)
+                .at(place)
+                .snippet_from(self.text(&self.name))
+                .help(SYNTAX_HELP),
+        )
     }
 
     /// A call whose time was over. Rhai forgets where it was.
@@ -117,8 +137,8 @@ impl Sources {
 
     /// Any other error.
     pub(super) fn fault(&self, function: &str, error: &EvalAltResult, limits: &Limits) -> Box<Diagnostic> {
-        let mut places = Vec::new();
-        let (inner, file) = unwrap(error, &self.name, &mut places);
+        let mut calls = Vec::new();
+        let (inner, file) = unwrap(error, function, &self.name, &mut calls);
         let place = span(file, inner.position());
         let (code, message, help) = match inner {
             EvalAltResult::ErrorParsing(error, _) => {
@@ -151,30 +171,79 @@ impl Sources {
                 ("script::runtime", lower_first(message), None)
             }
         };
-        let mut diagnostic = Diagnostic::error(code, message).at(place);
-        diagnostic.help = help.map(str::to_owned);
-        for place in places.iter().rev().filter(|place| place.line > 0).take(MAX_FRAMES) {
-            diagnostic = diagnostic.note(format!("called from {place}"));
+        let text = self.text(file);
+        let mut diagnostic = Diagnostic::error(code, message).at(place).snippet_from(text);
+        diagnostic.help = help.or_else(|| self::help(&diagnostic.message)).map(str::to_owned);
+        if code != "script::syntax" {
+            calls.reverse();
+            calls.dedup_by(|next, last| next.place == last.place);
+            calls.retain(|frame| frame.place.line > 0);
+            calls.truncate(MAX_FRAMES);
+            diagnostic.stack = calls;
         }
         Box::new(diagnostic)
     }
+
+    /// The text of a file as messages name it; empty for none of this script.
+    fn text(&self, file: &str) -> &str {
+        self.texts.iter().find(|(path, _)| path.as_os_str() == file).map_or("", |(_, text)| text)
+    }
 }
 
-/// The innermost error and its file; the calls around it are added to `places`, outermost first.
+/// How to mend what often goes wrong.
+fn help(message: &str) -> Option<&'static str> {
+    const HELPS: [(&str, &str); 9] = [
+        ("`gift.", "see `The library` in `games/README.md`"),
+        ("`rng.", "see `Randomness` in `games/README.md`"),
+        (
+            "variable not found",
+            "is it misspelt? Functions see the script's top-level constants, and no variables of other functions",
+        ),
+        (
+            "function not found",
+            "is it misspelt, or given values of other kinds? Text becomes a number with `parse_int`, a number text with `to_string`",
+        ),
+        ("unknown property", "is the field misspelt, or not set in `init`? `state.field ?? 0` gives a default"),
+        ("property", "what stands before the `.` is no map: is a field misspelt, or not set in `init`?"),
+        ("index", "lists start at 0 and end at `len() - 1`; `\"key\" in map` tells whether a map has a key"),
+        ("cannot modify", "functions cannot change top-level constants: keep what changes in the state"),
+        ("mismatch", "the value is of another kind than the operation needs: is a `return` forgotten?"),
+    ];
+    let message = message.to_lowercase();
+    HELPS.iter().find(|(said, _)| message.contains(said)).map(|(_, help)| *help)
+}
+
+/// The innermost error and its file; the calls around it are added to `calls`, outermost first, the line of the error
+/// itself last.
 fn unwrap<'a>(
     mut error: &'a EvalAltResult,
+    function: &str,
     mut file: &'a str,
-    places: &mut Vec<SourceSpan>,
+    calls: &mut Vec<Frame>,
 ) -> (&'a EvalAltResult, &'a str) {
+    let named = |name: &str| {
+        let is_plain = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+        is_plain.then(|| name.to_owned())
+    };
+    let mut function = named(function);
     loop {
         match error {
-            EvalAltResult::ErrorInFunctionCall(_, source, inner, position)
-            | EvalAltResult::ErrorInModule(source, inner, position) => {
-                places.push(span(file, *position));
+            EvalAltResult::ErrorInFunctionCall(name, source, inner, position) => {
+                calls.push(Frame { place: span(file, *position), function: function.take() });
+                file = if source.is_empty() { file } else { source };
+                // A closure's name is a hash, which tells nothing.
+                function = named(name.rsplit("::").next().unwrap_or(name));
+                error = inner;
+            }
+            EvalAltResult::ErrorInModule(source, inner, position) => {
+                calls.push(Frame { place: span(file, *position), function: function.take() });
                 file = if source.is_empty() { file } else { source };
                 error = inner;
             }
-            _ => return (error, file),
+            _ => {
+                calls.push(Frame { place: span(file, error.position()), function });
+                return (error, file);
+            }
         }
     }
 }

@@ -137,6 +137,19 @@ impl Script for RhaiScript {
         }
     }
 
+    fn field_names(&self) -> Vec<String> {
+        let Root::Map(map) = &self.root else { return Vec::new() };
+        let functions = self.ast.iter_functions().map(|function| function.name.to_owned());
+        let mut names: Vec<String> = map.keys().map(ToString::to_string).chain(functions).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    fn place_of(&self, name: &str) -> SourceSpan {
+        self.sources.defined_at(name)
+    }
+
     fn is_function(&self) -> bool {
         matches!(self.root, Root::Function(_))
     }
