@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand. The only room that wires the others together, prints, reads the clock or
 //! exits. Results go to standard output, progress and logs to standard error.
 
+mod bench; // how fast the parts of a run are
 mod check; // the contract of games
 mod eval; // a frozen policy against fixed opponents
 mod model; // tiny or a folder, on a device
@@ -37,6 +38,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Write a small game to start from
     New(new::NewArgs),
+    /// Measure how fast the parts of a run are
+    Bench(bench::BenchArgs),
 }
 
 /// How a command ended.
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Play(args) => play::run(args, &mut std::io::stdin().lock(), &mut out),
         Command::Check(args) => check::run(args, &mut out),
         Command::New(args) => new::run(args, &mut out),
+        Command::Bench(args) => bench::run(args, &mut out),
     };
     let flushed = out.flush();
     let status = result.unwrap_or_else(|error| {
