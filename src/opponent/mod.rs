@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crate::config::DEFAULT_OPPONENT;
 use crate::diag::Diagnostic;
 use crate::game::{GameDef, Seat};
-use crate::script::Value;
+use crate::script::State;
 use crate::seed::Stream;
 
 pub use search::DEFAULT_NODES;
@@ -87,7 +87,7 @@ impl Opponents {
     pub fn act(
         &self,
         game: &GameDef,
-        state: &Value,
+        state: &State,
         seat: Seat,
         stream: &mut Stream,
     ) -> Result<String, Box<Diagnostic>> {

@@ -15,7 +15,7 @@ use std::sync::Mutex;
 
 use crate::diag::Diagnostic;
 use crate::game::{ApplyError, GameDef, Seat};
-use crate::script::Value;
+use crate::script::{State, Value};
 use crate::seed::Stream;
 
 /// Positions that one move may visit by default.
@@ -77,7 +77,7 @@ pub(super) fn act(
     solved: &Solved,
     nodes: usize,
     game: &GameDef,
-    state: &Value,
+    state: &State,
     seat: Seat,
     stream: &mut Stream,
 ) -> Result<String, Box<Diagnostic>> {
@@ -99,7 +99,7 @@ fn value_children(
     solved: &Solved,
     nodes: usize,
     game: &GameDef,
-    state: &Value,
+    state: &State,
     seat: Seat,
     actions: &[String],
 ) -> Result<Vec<Worth>, Box<Diagnostic>> {
@@ -114,8 +114,8 @@ fn value_children(
                     .found(format!("gift.illegal({reason:?})")),
             )),
         })
-        .collect::<Result<Vec<Value>, _>>()?;
-    let memory_key = |child: &Value| format!("{}|{nodes}|{}", game.source.version, key(child));
+        .collect::<Result<Vec<State>, _>>()?;
+    let memory_key = |child: &State| format!("{}|{nodes}|{}", game.source.version, key(child));
     {
         let memory = lock(solved);
         let known: Option<Vec<Worth>> = children.iter().map(|child| memory.get(&memory_key(child)).cloned()).collect();
@@ -159,11 +159,11 @@ fn lock(solved: &Solved) -> std::sync::MutexGuard<'_, HashMap<String, Worth>> {
 }
 
 impl Search<'_> {
-    fn all(&mut self, states: &[Value]) -> Result<Vec<Worth>, Stop> {
+    fn all(&mut self, states: &[State]) -> Result<Vec<Worth>, Stop> {
         states.iter().map(|state| self.value(state, 1)).collect()
     }
 
-    fn value(&mut self, state: &Value, depth: usize) -> Result<Worth, Stop> {
+    fn value(&mut self, state: &State, depth: usize) -> Result<Worth, Stop> {
         let position = key(state);
         if let Some(worth) = self.table.get(&position) {
             return Ok(worth.clone());
@@ -184,7 +184,7 @@ impl Search<'_> {
         Ok(worth)
     }
 
-    fn best_child(&mut self, state: &Value, seat: Seat, depth: usize) -> Result<Worth, Stop> {
+    fn best_child(&mut self, state: &State, seat: Seat, depth: usize) -> Result<Worth, Stop> {
         let Some(actions) = self.game.actions(state, seat).map_err(Stop::Fault)? else {
             self.is_exact = false;
             return self.estimate(state);
@@ -205,7 +205,7 @@ impl Search<'_> {
         best.map_or_else(|| self.estimate(state), Ok)
     }
 
-    fn estimate(&self, state: &Value) -> Result<Worth, Stop> {
+    fn estimate(&self, state: &State) -> Result<Worth, Stop> {
         let scores = (1..=self.game.seats)
             .map(|seat| Ok(self.game.score(state, Seat(seat)).map_err(Stop::Fault)?.unwrap_or(0.0)))
             .collect::<Result<_, Stop>>()?;
