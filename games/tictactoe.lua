@@ -13,11 +13,26 @@ local game = { name = "tictactoe", seats = 2, max_turns = 5 }
 
 local MARKS = { "X", "O" }
 
+local LABELS = { "1", "2", "3", "4", "5", "6", "7", "8", "9" }
+
+-- The cell of each label.
+local CELLS = {}
+for cell, label in LABELS do CELLS[label] = cell end
+
 local LINES = {
   { 1, 2, 3 }, { 4, 5, 6 }, { 7, 8, 9 },
   { 1, 4, 7 }, { 2, 5, 8 }, { 3, 6, 9 },
   { 1, 5, 9 }, { 3, 5, 7 },
 }
+
+-- The lines through each cell.
+local LINES_OF = {}
+for cell = 1, 9 do
+  LINES_OF[cell] = {}
+  for _, line in LINES do
+    if table.find(line, cell) then table.insert(LINES_OF[cell], line) end
+  end
+end
 
 local CORNERS = { 1, 3, 7, 9 }
 local SIDES = { 2, 4, 6, 8 }
@@ -66,24 +81,20 @@ local function completing_cell(board, mark)
   return nil
 end
 
-local function has_line(board, mark)
-  for _, line in ipairs(LINES) do
+-- Whether a line of `mark` goes through the cell.
+local function has_line(board, mark, cell)
+  for _, line in LINES_OF[cell] do
     if board[line[1]] == mark and board[line[2]] == mark and board[line[3]] == mark then return true end
   end
   return false
 end
 
+-- What `gift.grid(board, 3)` draws, written out because every turn of every episode asks for it.
 local function drawing(board)
-  local rows = {}
-  for row = 0, 2 do
-    local cells = {}
-    for column = 1, 3 do
-      local cell = row * 3 + column
-      cells[column] = board[cell] == "" and tostring(cell) or board[cell]
-    end
-    rows[#rows + 1] = " " .. table.concat(cells, " | ")
-  end
-  return table.concat(rows, "\n---+---+---\n")
+  local a, b, c, d, e, f, g, h, i = table.unpack(board)
+  return " " .. (a == "" and "1" or a) .. " | " .. (b == "" and "2" or b) .. " | " .. (c == "" and "3" or c)
+    .. "\n---+---+---\n " .. (d == "" and "4" or d) .. " | " .. (e == "" and "5" or e) .. " | " .. (f == "" and "6" or f)
+    .. "\n---+---+---\n " .. (g == "" and "7" or g) .. " | " .. (h == "" and "8" or h) .. " | " .. (i == "" and "9" or i)
 end
 
 local function place(state, seat, cell)
@@ -117,30 +128,29 @@ function game.to_act(state)
 end
 
 function game.observe(state, seat)
-  local own_count = 0
+  local own_count, board, own = 0, state.board, MARKS[seat]
   for cell = 1, 9 do
-    if state.board[cell] == MARKS[seat] then own_count = own_count + 1 end
+    if board[cell] == own then own_count += 1 end
   end
-  local parts = {}
+  local rules = ""
   if own_count == state.opening then -- nothing but random marks so far: the seat's first turn
-    parts[1] = gift.template(RULES[state.rules], { mark = MARKS[seat], other = MARKS[3 - seat] })
-    if state.win_text then parts[#parts + 1] = WIN_CONDITION end
-    if state.opening == 1 then parts[#parts + 1] = "Each side has begun with one random move." end
+    rules = gift.template(RULES[state.rules], { mark = MARKS[seat], other = MARKS[3 - seat] }) .. "\n\n"
+    if state.win_text then rules ..= WIN_CONDITION .. "\n\n" end
+    if state.opening == 1 then rules ..= "Each side has begun with one random move.\n\n" end
   end
-  if state.last == 0 then
-    parts[#parts + 1] = "The board is empty and you move first:"
-  else
-    parts[#parts + 1] = "Your opponent's latest move was cell " .. state.last .. ". The board is now:"
-  end
-  parts[#parts + 1] = drawing(state.board)
-  parts[#parts + 1] = QUESTION
-  return table.concat(parts, "\n\n")
+  local last = if state.last == 0
+    then "The board is empty and you move first:"
+    else "Your opponent's latest move was cell " .. LABELS[state.last] .. ". The board is now:"
+  return rules .. last .. "\n\n" .. drawing(state.board) .. "\n\n" .. QUESTION
 end
 
 function game.actions(state, seat)
-  local list = {}
-  for _, cell in ipairs(free_cells(state.board)) do
-    list[#list + 1] = tostring(cell)
+  local board, list, count = state.board, table.create(9), 0
+  for cell = 1, 9 do
+    if board[cell] == "" then
+      count += 1
+      list[count] = LABELS[cell]
+    end
   end
   return list
 end
@@ -152,16 +162,16 @@ local function parse(action)
 end
 
 function game.apply(state, seat, action)
-  local cell = parse(action)
+  local cell = CELLS[action] or parse(action)
   if not cell then gift.illegal("the answer has to be the number of a free cell, 1 to 9, and nothing else") end
   if state.board[cell] ~= "" then
     gift.illegal("cell " .. cell .. " is taken; free cells are " .. table.concat(free_cells(state.board), ", "))
   end
   place(state, seat, cell)
-  if has_line(state.board, MARKS[seat]) then
+  if has_line(state.board, MARKS[seat], cell) then
     state.winner = seat
     state.turn = 0
-  elseif #free_cells(state.board) == 0 then
+  elseif not table.find(state.board, "") then
     state.turn = 0
   end
   return state

@@ -136,6 +136,17 @@ function gift.math_equal(a, b) end
 ---@return table<string, gift.Data>[]
 function gift.dataset(path) end
 
+---A board drawn row by row; a free cell (`""`) shows its number, from 1.
+---@param cells string[]
+---@param columns integer
+---@return string
+function gift.grid(cells, columns) end
+
+---The numbers of the free cells of a board, as texts in order.
+---@param cells string[]
+---@return string[]
+function gift.free(cells) end
+
 ---Fills in `{name}` from `values.name`; `{{name}}` gives a literal `{name}`. A name without a value is an error.
 ---@param text string
 ---@param values? table<string, string|number|boolean>

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::diag::{Diagnostic, SourceSpan, closest};
-use crate::script::{Argument, CallError, Field, Language, Script, Source, Value, with_script};
+use crate::script::{Argument, CallError, Field, Language, Script, Source, State, Value, with_script};
 use crate::seed::{Seed, Stream};
 
 use super::ScriptHost;
@@ -226,9 +226,18 @@ impl GameDef {
         with_script(&self.source, &self.host.limits, &self.host.library, run).map_err(CallError::Fault)?
     }
 
+    fn call_state(&self, function: &str, arguments: &mut [Argument<'_>], replaces: bool) -> Result<State, CallError> {
+        let run = |script: &dyn Script| script.call_state(function, arguments, replaces);
+        with_script(&self.source, &self.host.limits, &self.host.library, run).map_err(CallError::Fault)?
+    }
+
     /// A call in which `gift.illegal` has no meaning.
     fn ask(&self, function: &str, arguments: &mut [Argument<'_>]) -> Result<Value, Box<Diagnostic>> {
-        self.call(function, arguments).map_err(|error| match error {
+        self.call(function, arguments).map_err(|error| self.no_refusal(function, error))
+    }
+
+    fn no_refusal(&self, function: &str, error: CallError) -> Box<Diagnostic> {
+        match error {
             CallError::Fault(diagnostic) => diagnostic,
             CallError::Illegal(reason) => Box::new(
                 self.problem(function, "game::misplaced_illegal", format!("`{function}` called `gift.illegal`"))
@@ -236,7 +245,7 @@ impl GameDef {
                     .found(format!("`gift.illegal({reason:?})`"))
                     .help(format!("use `error(…)` in `{function}` for what should never happen")),
             ),
-        })
+        }
     }
 
     /// An error of the function, with the line where that begins.
@@ -279,13 +288,14 @@ impl GameDef {
     ///
     /// # Errors
     /// A [`Diagnostic`] if the script fails or returns no table.
-    pub fn init(&self, seed: Seed) -> Result<Value, Box<Diagnostic>> {
+    pub fn init(&self, seed: Seed) -> Result<State, Box<Diagnostic>> {
         let mut stream = seed.stream();
-        let options = self.options.clone();
-        let state = self.ask("init", &mut [Argument::Rng(&mut stream), Argument::Data(&options)])?;
-        match state {
-            Value::Map(_) | Value::List(_) => Ok(state),
-            other => Err(self.bad_result("init", "a table, the state", &other, "end `init` with `return state`")),
+        let mut arguments = [Argument::Rng(&mut stream), Argument::Data(&self.options)];
+        let state = self.call_state("init", &mut arguments, false).map_err(|error| self.no_refusal("init", error))?;
+        if state.is_table() {
+            Ok(state)
+        } else {
+            Err(self.bad_result("init", "a table, the state", &state, "end `init` with `return state`"))
         }
     }
 
@@ -293,8 +303,8 @@ impl GameDef {
     ///
     /// # Errors
     /// A [`Diagnostic`] if the script fails or names no seat.
-    pub fn to_act(&self, state: &Value) -> Result<Option<Seat>, Box<Diagnostic>> {
-        let value = self.ask("to_act", &mut [Argument::Data(state)])?;
+    pub fn to_act(&self, state: &State) -> Result<Option<Seat>, Box<Diagnostic>> {
+        let value = self.ask("to_act", &mut [Argument::State(state)])?;
         if value == Value::Nil {
             return Ok(None);
         }
@@ -314,10 +324,10 @@ impl GameDef {
     ///
     /// # Errors
     /// A [`Diagnostic`] if the script fails, returns no text, or a text that is too long.
-    pub fn observe(&self, state: &Value, seat: Seat, brief: bool) -> Result<String, Box<Diagnostic>> {
+    pub fn observe(&self, state: &State, seat: Seat, brief: bool) -> Result<String, Box<Diagnostic>> {
         let function = if brief && self.has("brief") { "brief" } else { "observe" };
         let seat_value = seat.value();
-        match self.ask(function, &mut [Argument::Data(state), Argument::Data(&seat_value)])? {
+        match self.ask(function, &mut [Argument::State(state), Argument::Data(&seat_value)])? {
             Value::Text(text) if text.len() <= MAX_OBSERVATION => Ok(text),
             Value::Text(text) => Err(Box::new(
                 self.problem(function, "game::long_observation", format!("the text of `{function}` is too long"))
@@ -334,14 +344,17 @@ impl GameDef {
     /// # Errors
     /// A [`Diagnostic`] if the script fails or returns anything but a list of different strings (numbers are taken as
     /// their text) that is not empty.
-    pub fn actions(&self, state: &Value, seat: Seat) -> Result<Option<Vec<String>>, Box<Diagnostic>> {
+    pub fn actions(&self, state: &State, seat: Seat) -> Result<Option<Vec<String>>, Box<Diagnostic>> {
         if !self.has("actions") {
             return Ok(None);
         }
         let seat_value = seat.value();
-        let value = self.ask("actions", &mut [Argument::Data(state), Argument::Data(&seat_value)])?;
+        let mut value = self.ask("actions", &mut [Argument::State(state), Argument::Data(&seat_value)])?;
         if value == Value::Nil {
             return Ok(None);
+        }
+        if let Some(actions) = take_actions(&mut value) {
+            return Ok(Some(actions));
         }
         let help = "return a list of strings such as { \"1\", \"2\" }, or nil for free text";
         let wrong = || self.bad_result("actions", "a list of different strings, not empty, or nil", &value, help);
@@ -381,11 +394,20 @@ impl GameDef {
     ///
     /// # Errors
     /// [`ApplyError::Illegal`] if the rules refuse it, [`ApplyError::Fault`] if the script fails or returns no table.
-    pub fn apply(&self, state: &Value, seat: Seat, action: &str) -> Result<Value, ApplyError> {
+    pub fn apply(&self, state: &State, seat: Seat, action: &str) -> Result<State, ApplyError> {
+        self.apply_to(state, seat, action, false)
+    }
+
+    /// As [`GameDef::apply`], where nobody asks about the earlier state again if the action is taken.
+    pub(super) fn advance(&self, state: &State, seat: Seat, action: &str) -> Result<State, ApplyError> {
+        self.apply_to(state, seat, action, true)
+    }
+
+    fn apply_to(&self, state: &State, seat: Seat, action: &str, replaces: bool) -> Result<State, ApplyError> {
         let (seat_value, action) = (seat.value(), Value::from(action));
-        let mut arguments = [Argument::Data(state), Argument::Data(&seat_value), Argument::Data(&action)];
-        match self.call("apply", &mut arguments) {
-            Ok(state @ (Value::Map(_) | Value::List(_))) => Ok(state),
+        let mut arguments = [Argument::State(state), Argument::Data(&seat_value), Argument::Data(&action)];
+        match self.call_state("apply", &mut arguments, replaces) {
+            Ok(state) if state.is_table() => Ok(state),
             Ok(other) => {
                 let help = "end `apply` with `return state`, or refuse with `gift.illegal(\"why\")`";
                 Err(ApplyError::Fault(self.bad_result("apply", "a table, the new state", &other, help)))
@@ -399,8 +421,8 @@ impl GameDef {
     ///
     /// # Errors
     /// A [`Diagnostic`] if the script fails, or a seat has no finite score or no success.
-    pub fn outcome(&self, state: &Value) -> Result<Outcome, Box<Diagnostic>> {
-        let value = self.ask("outcome", &mut [Argument::Data(state)])?;
+    pub fn outcome(&self, state: &State) -> Result<Outcome, Box<Diagnostic>> {
+        let value = self.ask("outcome", &mut [Argument::State(state)])?;
         let seats = self.seats as usize;
         let scores: Option<Vec<f64>> =
             value.get("scores").and_then(Value::as_list).and_then(|list| list.iter().map(Value::as_number).collect());
@@ -427,7 +449,7 @@ impl GameDef {
     ///
     /// # Errors
     /// A [`Diagnostic`] if there is no `bot`, it fails, or returns no text.
-    pub fn bot(&self, state: &Value, seat: Seat, stream: &mut Stream) -> Result<String, Box<Diagnostic>> {
+    pub fn bot(&self, state: &State, seat: Seat, stream: &mut Stream) -> Result<String, Box<Diagnostic>> {
         if !self.has("bot") {
             return Err(Box::new(
                 self.problem("bot", "game::no_bot", format!("`{}` has no scripted player", self.name))
@@ -436,7 +458,7 @@ impl GameDef {
             ));
         }
         let seat_value = seat.value();
-        let mut arguments = [Argument::Data(state), Argument::Data(&seat_value), Argument::Rng(stream)];
+        let mut arguments = [Argument::State(state), Argument::Data(&seat_value), Argument::Rng(stream)];
         match self.ask("bot", &mut arguments)? {
             Value::Text(action) => Ok(action),
             Value::Int(number) => Ok(number.to_string()),
@@ -448,12 +470,12 @@ impl GameDef {
     ///
     /// # Errors
     /// A [`Diagnostic`] if the script fails or returns no finite number; `Ok(None)` if the game has no `score`.
-    pub fn score(&self, state: &Value, seat: Seat) -> Result<Option<f64>, Box<Diagnostic>> {
+    pub fn score(&self, state: &State, seat: Seat) -> Result<Option<f64>, Box<Diagnostic>> {
         if !self.has("score") {
             return Ok(None);
         }
         let seat_value = seat.value();
-        let value = self.ask("score", &mut [Argument::Data(state), Argument::Data(&seat_value)])?;
+        let value = self.ask("score", &mut [Argument::State(state), Argument::Data(&seat_value)])?;
         match value.as_number().filter(|number| number.is_finite()) {
             Some(number) => Ok(Some(number)),
             None => Err(self.bad_result("score", "a finite number", &value, "return an estimate of the seat's score")),
@@ -513,6 +535,19 @@ fn function_place(source: &Source, name: &str) -> SourceSpan {
         },
         None => SourceSpan::file(&source.path),
     }
+}
+
+/// The items of a list of texts in ascending order, as `actions` should give it; `None` for anything else, which is left as
+/// it is.
+fn take_actions(value: &mut Value) -> Option<Vec<String>> {
+    let Value::List(items) = value else { return None };
+    let mut last = "";
+    for item in &*items {
+        let text = item.as_text().filter(|text| *text > last && text.len() <= MAX_ACTION)?;
+        last = text;
+    }
+    let take = |item| if let Value::Text(text) = item { text } else { String::new() };
+    (!items.is_empty()).then(|| std::mem::take(items).into_iter().map(take).collect())
 }
 
 fn is_name(name: &str) -> bool {

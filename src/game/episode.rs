@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::diag::Diagnostic;
-use crate::script::Value;
+use crate::script::State;
 use crate::seed::Seed;
 
 use super::definition::SharedGame;
@@ -43,7 +43,7 @@ pub struct Turn {
 pub struct Episode {
     game: SharedGame,
     seed: Seed,
-    state: Value,
+    state: State,
     status: Status,
     turns: Vec<Turn>,
     turn_counts: Vec<u32>,
@@ -79,7 +79,7 @@ impl Episode {
     }
 
     /// The state now.
-    pub fn state(&self) -> &Value {
+    pub fn state(&self) -> &State {
         &self.state
     }
 
@@ -113,7 +113,7 @@ impl Episode {
     /// A [`Diagnostic`] if the script fails; the episode must then be voided.
     pub fn act(&mut self, seat: Seat, action: &Action) -> Result<(), Box<Diagnostic>> {
         let refusal = if action.well_formed {
-            match self.game.apply(&self.state, seat, &action.text) {
+            match self.game.advance(&self.state, seat, &action.text) {
                 Ok(state) => {
                     self.state = state;
                     None
@@ -125,13 +125,31 @@ impl Episode {
             Some("it is not in the answer format".to_owned())
         };
         let legal = refusal.is_none();
-        self.turns.push(Turn { seat, action: action.text.clone(), legal, well_formed: action.well_formed, refusal });
+        self.finish_turn(Turn { seat, action: action.text.clone(), legal, well_formed: action.well_formed, refusal })
+    }
+
+    /// Adds the turn and looks where the episode stands after it.
+    fn finish_turn(&mut self, turn: Turn) -> Result<(), Box<Diagnostic>> {
+        let (seat, legal) = (turn.seat, turn.legal);
+        self.turns.push(turn);
         if let Some(count) = self.turn_counts.get_mut(seat.0 as usize - 1) {
             *count += 1;
         }
         self.status =
             if !legal && self.game.illegal == IllegalRule::End { Status::Forfeited(seat) } else { self.find_status()? };
         Ok(())
+    }
+
+    /// Plays the seat's action if the script takes it; otherwise nothing happens and the result is false.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails after it took the action; the episode must then be voided.
+    pub fn act_if_taken(&mut self, seat: Seat, action: &str) -> Result<bool, Box<Diagnostic>> {
+        let Ok(state) = self.game.advance(&self.state, seat, action) else { return Ok(false) };
+        self.state = state;
+        let turn = Turn { seat, action: action.to_owned(), legal: true, well_formed: true, refusal: None };
+        self.finish_turn(turn)?;
+        Ok(true)
     }
 
     /// Ends the episode by a limit of the host.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crate::config::DEFAULT_OPPONENT;
 use crate::diag::Diagnostic;
 use crate::game::{GameDef, Seat};
-use crate::script::Value;
+use crate::script::State;
 use crate::seed::Stream;
 
 pub use search::DEFAULT_NODES;
@@ -84,7 +84,7 @@ impl Opponents {
     ///
     /// # Errors
     /// A [`Diagnostic`] if the script fails.
-    pub fn solves(&self, game: &GameDef, state: &Value, seat: Seat) -> Result<bool, Box<Diagnostic>> {
+    pub fn solves(&self, game: &GameDef, state: &State, seat: Seat) -> Result<bool, Box<Diagnostic>> {
         match self.spec(&game.name) {
             Spec::Search(nodes) => search::solves(&self.solved, nodes, game, state, seat),
             _ => Ok(false),
@@ -98,7 +98,7 @@ impl Opponents {
     pub fn act(
         &self,
         game: &GameDef,
-        state: &Value,
+        state: &State,
         seat: Seat,
         stream: &mut Stream,
     ) -> Result<String, Box<Diagnostic>> {

@@ -15,7 +15,7 @@ use std::sync::Mutex;
 
 use crate::diag::Diagnostic;
 use crate::game::{ApplyError, GameDef, Seat};
-use crate::script::Value;
+use crate::script::{State, Value};
 use crate::seed::Stream;
 
 /// Positions that one move may visit by default.
@@ -77,7 +77,7 @@ pub(super) fn act(
     solved: &Solved,
     nodes: usize,
     game: &GameDef,
-    state: &Value,
+    state: &State,
     seat: Seat,
     stream: &mut Stream,
 ) -> Result<String, Box<Diagnostic>> {
@@ -100,7 +100,7 @@ pub(super) fn solves(
     solved: &Solved,
     nodes: usize,
     game: &GameDef,
-    state: &Value,
+    state: &State,
     seat: Seat,
 ) -> Result<bool, Box<Diagnostic>> {
     let Some(actions) = game.actions(state, seat)? else { return Ok(false) };
@@ -113,7 +113,7 @@ fn value_children(
     solved: &Solved,
     nodes: usize,
     game: &GameDef,
-    state: &Value,
+    state: &State,
     seat: Seat,
     actions: &[String],
 ) -> Result<Vec<Worth>, Box<Diagnostic>> {
@@ -140,7 +140,7 @@ fn value_children(
 }
 
 /// The position after each action.
-fn children(game: &GameDef, state: &Value, seat: Seat, actions: &[String]) -> Result<Vec<Value>, Box<Diagnostic>> {
+fn children(game: &GameDef, state: &State, seat: Seat, actions: &[String]) -> Result<Vec<State>, Box<Diagnostic>> {
     let child = |action: &String| match game.apply(state, seat, action) {
         Ok(child) => Ok(child),
         Err(ApplyError::Fault(problem)) => Err(problem),
@@ -158,7 +158,7 @@ fn memory_key(game: &GameDef, nodes: usize, position: &str) -> String {
 }
 
 /// The exact worth of all these positions, if it is remembered.
-fn known(solved: &Solved, nodes: usize, game: &GameDef, children: &[Value]) -> Option<Vec<Worth>> {
+fn known(solved: &Solved, nodes: usize, game: &GameDef, children: &[State]) -> Option<Vec<Worth>> {
     let memory = lock(solved);
     children.iter().map(|child| memory.get(&memory_key(game, nodes, &key(child))).cloned()).collect()
 }
@@ -168,7 +168,7 @@ fn solve(
     solved: &Solved,
     nodes: usize,
     game: &GameDef,
-    children: &[Value],
+    children: &[State],
 ) -> Result<Option<Vec<Worth>>, Box<Diagnostic>> {
     let mut search = Search { game, table: HashMap::new(), nodes_left: nodes, max_depth: MAX_DEPTH, is_exact: true };
     let worths = match search.all(children) {
@@ -192,11 +192,11 @@ fn lock(solved: &Solved) -> std::sync::MutexGuard<'_, HashMap<String, Worth>> {
 }
 
 impl Search<'_> {
-    fn all(&mut self, states: &[Value]) -> Result<Vec<Worth>, Stop> {
+    fn all(&mut self, states: &[State]) -> Result<Vec<Worth>, Stop> {
         states.iter().map(|state| self.value(state, 1)).collect()
     }
 
-    fn value(&mut self, state: &Value, depth: usize) -> Result<Worth, Stop> {
+    fn value(&mut self, state: &State, depth: usize) -> Result<Worth, Stop> {
         let position = key(state);
         if let Some(worth) = self.table.get(&position) {
             return Ok(worth.clone());
@@ -217,7 +217,7 @@ impl Search<'_> {
         Ok(worth)
     }
 
-    fn best_child(&mut self, state: &Value, seat: Seat, depth: usize) -> Result<Worth, Stop> {
+    fn best_child(&mut self, state: &State, seat: Seat, depth: usize) -> Result<Worth, Stop> {
         let Some(actions) = self.game.actions(state, seat).map_err(Stop::Fault)? else {
             self.is_exact = false;
             return self.estimate(state);
@@ -238,7 +238,7 @@ impl Search<'_> {
         best.map_or_else(|| self.estimate(state), Ok)
     }
 
-    fn estimate(&self, state: &Value) -> Result<Worth, Stop> {
+    fn estimate(&self, state: &State) -> Result<Worth, Stop> {
         let scores = (1..=self.game.seats)
             .map(|seat| Ok(self.game.score(state, Seat(seat)).map_err(Stop::Fault)?.unwrap_or(0.0)))
             .collect::<Result<_, Stop>>()?;

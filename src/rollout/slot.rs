@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::{AnswerFormat, Constrain, ObservationKind};
 use crate::diag::Diagnostic;
-use crate::game::{Action, Episode, EpisodeSummary, Seat, StageResult, Status, parse_answer};
+use crate::game::{Episode, EpisodeSummary, Seat, StageResult, Status, parse_answer};
 use crate::policy::{AnswerTrie, KvCache, Target, sample};
 use crate::seed::Stream;
 
@@ -328,8 +328,7 @@ fn opponent_action(
 ) -> Result<String, Box<Diagnostic>> {
     for _ in 0..OPPONENT_TRIES {
         let text = table.opponents.act(episode.game(), episode.state(), seat, stream)?;
-        if episode.game().apply(episode.state(), seat, &text).is_ok() {
-            episode.act(seat, &Action { text: text.clone(), well_formed: true })?;
+        if episode.act_if_taken(seat, &text)? {
             return Ok(text);
         }
     }
@@ -344,9 +343,8 @@ fn opponent_action(
     };
     let actions = game.actions(episode.state(), seat)?.ok_or_else(refused)?;
     let text = actions[stream.index(actions.len())].clone();
-    if game.apply(episode.state(), seat, &text).is_err() {
+    if !episode.act_if_taken(seat, &text)? {
         return Err(refused());
     }
-    episode.act(seat, &Action { text: text.clone(), well_formed: true })?;
     Ok(text)
 }

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::data::DataFiles;
 use super::{Library, Limits, Script, Source, Version, engine};
@@ -13,6 +14,7 @@ use crate::diag::Diagnostic;
 const MAX_SCRIPTS: usize = 32;
 
 struct Entry {
+    text: Arc<str>,
     version: Version,
     path: PathBuf,
     /// The rows that it sees.
@@ -40,8 +42,10 @@ pub fn with_script<R>(
     use_it: impl FnOnce(&dyn Script) -> R,
 ) -> Result<R, Box<Diagnostic>> {
     let matches = |entry: &Entry| {
-        entry.version == source.version
-            && entry.path == source.path
+        // Clones of a source share its text; the names are compared as they are written, not part by part.
+        (Arc::ptr_eq(&entry.text, &source.text) || entry.text == source.text)
+            && entry.version == source.version
+            && entry.path.as_os_str() == source.path.as_os_str()
             && entry.opened.same(&source.opened)
             && entry.limits == *limits
             && entry.library.same(library)
@@ -62,6 +66,7 @@ pub fn with_script<R>(
 fn compile(source: &Source, limits: &Limits, library: &Library) -> Result<Rc<dyn Script>, Box<Diagnostic>> {
     let script: Rc<dyn Script> = Rc::from(engine(source.language).compile(source, limits, library)?);
     let entry = Entry {
+        text: Arc::clone(&source.text),
         version: source.version.clone(),
         path: source.path.clone(),
         opened: source.opened.clone(),

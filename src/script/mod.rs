@@ -13,6 +13,7 @@ mod lua; // Luau through mlua
 mod memory; // how much memory a thread holds
 mod rhai; // Rhai
 mod source; // a script's text with all it loads, and its version
+mod state; // a value that goes from call to call
 mod value; // plain data that crosses the border
 mod watchdog; // the time budget of calls
 
@@ -27,6 +28,7 @@ pub use data::DataFile;
 pub use library::{HostFunction, Library};
 pub use memory::CountingAllocator;
 pub use source::{Language, Source, Version, data_hash};
+pub use state::State;
 pub use value::Value;
 
 /// Stack of a thread that runs scripts, so that no script can overflow it: 4 MiB do when optimised, debug builds need the
@@ -76,6 +78,8 @@ pub enum Field {
 pub enum Argument<'a> {
     /// Plain data, copied into the virtual machine.
     Data(&'a Value),
+    /// A state. The script sees a copy, as with plain data; the machine that it came from has it at hand.
+    State(&'a State),
     /// The generator that the script draws from during this call; using it after the call is an error in the script.
     Rng(&'a mut Stream),
 }
@@ -112,6 +116,13 @@ pub trait Script {
     /// # Errors
     /// [`CallError::Illegal`] if the script called `gift.illegal`; [`CallError::Fault`] for everything else.
     fn call(&self, function: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError>;
+
+    /// As [`Script::call`], for a function that returns a state. With `replaces`, the state among the arguments is needed
+    /// no more, which spares the machine a copy; it stays valid.
+    ///
+    /// # Errors
+    /// As [`Script::call`].
+    fn call_state(&self, function: &str, arguments: &mut [Argument<'_>], replaces: bool) -> Result<State, CallError>;
 }
 
 /// A script language.

@@ -3,8 +3,8 @@
 //! A running call pays one atomic load at most where it asks ([`Timer::expired`], Rhai) and nothing where the thread
 //! reaches into the virtual machine itself ([`Interrupt`], Luau).
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How often running calls are looked at, and so how late a call may be stopped.
@@ -19,10 +19,35 @@ pub(super) trait Interrupt: Send + Sync {
 }
 
 /// The time budget of one virtual machine.
+///
+/// A call pays two atomic writes and no look at the clock: the watchdog sees a call's number at one of its ticks, and ends
+/// the call when it still sees that number after the budget. So a call may run a tick longer than its budget.
 pub(super) struct Timer {
-    deadline: Mutex<Option<Instant>>,
+    /// The number of the running call (above) and the [`phase`] (lowest two bits).
+    word: AtomicU64,
+    /// Budget of the running call, in nanoseconds.
+    budget: AtomicU64,
+    /// Time of the running call that it is not charged for, in nanoseconds.
+    uncharged: AtomicU64,
+    /// Whether the running call is not charged at the moment.
+    is_paused: AtomicBool,
     expired: AtomicBool,
     interrupt: Option<Box<dyn Interrupt>>,
+    /// What the watchdog saw last: the word, and when it saw it first. Nobody else locks it.
+    seen: Mutex<Option<(u64, Instant)>>,
+}
+
+/// What a timer is doing.
+mod phase {
+    pub(super) const MASK: u64 = 3;
+    pub(super) const IDLE: u64 = 0;
+    pub(super) const RUNNING: u64 = 1;
+    /// The watchdog is about to stop the virtual machine; the call must not end meanwhile.
+    pub(super) const ARMING: u64 = 2;
+    /// The virtual machine is being stopped.
+    pub(super) const ARMED: u64 = 3;
+    /// Added for each call.
+    pub(super) const NEXT_CALL: u64 = 4;
 }
 
 impl Timer {
@@ -31,17 +56,29 @@ impl Timer {
     /// # Errors
     /// The operating system's, if the watchdog thread cannot start.
     pub(super) fn new(interrupt: Option<Box<dyn Interrupt>>) -> std::io::Result<Arc<Self>> {
-        let timer = Arc::new(Self { deadline: Mutex::default(), expired: AtomicBool::new(false), interrupt });
+        let timer = Arc::new(Self {
+            word: AtomicU64::new(phase::IDLE),
+            budget: AtomicU64::new(0),
+            uncharged: AtomicU64::new(0),
+            is_paused: AtomicBool::new(false),
+            expired: AtomicBool::new(false),
+            interrupt,
+            seen: Mutex::default(),
+        });
         Watchdog::get()?.watch(&timer);
         Ok(timer)
     }
 
     /// Starts the budget of a call, which ends when the guard is dropped.
     pub(super) fn start(&self, budget: Duration) -> Running<'_> {
-        let mut deadline = self.lock();
         self.expired.store(false, Ordering::Relaxed);
-        *deadline = Instant::now().checked_add(budget);
-        Running { timer: self }
+        self.uncharged.store(0, Ordering::Relaxed);
+        self.budget.store(u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        // One call runs at a time, so nobody writes between the load and the store.
+        let last = self.word.load(Ordering::Relaxed) & !phase::MASK;
+        let word = last.wrapping_add(phase::NEXT_CALL) | phase::RUNNING;
+        self.word.store(word, Ordering::Release);
+        Running { timer: self, word }
     }
 
     /// Whether the time of the running call is over.
@@ -52,27 +89,39 @@ impl Timer {
     /// Does work of the host that the script is not charged for, such as reading a data file.
     pub(super) fn uncharged<R>(&self, work: impl FnOnce() -> R) -> R {
         let start = Instant::now();
-        let stopped = self.lock().take();
+        self.is_paused.store(true, Ordering::Release);
         let result = work();
-        if let Some(deadline) = stopped {
-            *self.lock() = deadline.checked_add(start.elapsed());
-        }
+        let spent = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.uncharged.fetch_add(spent, Ordering::Relaxed);
+        self.is_paused.store(false, Ordering::Release);
         result
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn look(&self, now: Instant) {
-        // The lock is held while arming, so that a call that just ended is never armed.
-        let mut deadline = self.lock();
-        if deadline.is_some_and(|deadline| now >= deadline) {
-            *deadline = None;
+        let word = self.word.load(Ordering::Acquire);
+        if word & phase::MASK != phase::RUNNING {
+            return;
+        }
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((_, since)) = seen.filter(|(last, _)| *last == word) else {
+            *seen = Some((word, now));
+            return;
+        };
+        if self.is_paused.load(Ordering::Acquire) {
+            return;
+        }
+        let allowed = self.budget.load(Ordering::Relaxed).saturating_add(self.uncharged.load(Ordering::Relaxed));
+        if now.saturating_duration_since(since) < Duration::from_nanos(allowed) {
+            return;
+        }
+        // A call that has just ended, or another that has begun, is never armed.
+        let arming = word & !phase::MASK | phase::ARMING;
+        if self.word.compare_exchange(word, arming, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             self.expired.store(true, Ordering::Relaxed);
             if let Some(interrupt) = &self.interrupt {
                 interrupt.arm();
             }
+            self.word.store(word & !phase::MASK | phase::ARMED, Ordering::Release);
         }
     }
 }
@@ -80,15 +129,24 @@ impl Timer {
 /// A call under a time budget.
 pub(super) struct Running<'a> {
     timer: &'a Timer,
+    word: u64,
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let mut deadline = self.timer.lock();
-        *deadline = None;
-        if let Some(interrupt) = &self.timer.interrupt {
+        let timer = self.timer;
+        let idle = self.word & !phase::MASK | phase::IDLE;
+        if timer.word.compare_exchange(self.word, idle, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            return;
+        }
+        // The watchdog was faster: let it finish, then undo what it did.
+        while timer.word.load(Ordering::Acquire) & phase::MASK == phase::ARMING {
+            std::hint::spin_loop();
+        }
+        if let Some(interrupt) = &timer.interrupt {
             interrupt.disarm();
         }
+        timer.word.store(idle, Ordering::Release);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gift_host::game::{Action, ApplyError, Episode, GameDef, Seat, Status, check_game};
-use gift_host::script::Value;
+use gift_host::script::State;
 use gift_host::seed::Seed;
 
 use super::support::{any_action, deep, variants};
@@ -107,7 +107,7 @@ fn the_bot_is_always_legal_and_draws_only_from_its_generator() {
     });
 }
 
-fn states_of(game: &Arc<GameDef>, seed: Seed, actions: &[(Seat, String)]) -> Vec<Value> {
+fn states_of(game: &Arc<GameDef>, seed: Seed, actions: &[(Seat, String)]) -> Vec<State> {
     let mut episode = Episode::start(game, seed).expect("a start");
     let mut states = vec![episode.state().clone()];
     for (seat, text) in actions {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use gift_host::game::{GameDef, Seat, nash};
-use gift_host::script::Value;
+use gift_host::script::{State, Value};
 use gift_host::seed::Seed;
 
 use super::support::{deep, load, options};
@@ -22,7 +22,7 @@ fn payoffs(state: &Value, name: &str) -> Matrix {
 }
 
 /// The numbers (from 0) of the actions that succeed, found by playing each.
-fn successes(game: &GameDef, state: &Value) -> BTreeSet<usize> {
+fn successes(game: &GameDef, state: &State) -> BTreeSet<usize> {
     let actions = game.actions(state, Seat(1)).expect("actions").expect("a list");
     let succeeds = |action: &String| {
         let end = game.apply(state, Seat(1), action).expect("a legal action");

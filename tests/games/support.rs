@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gift_host::game::{GameDef, ScriptHost, Seat};
 use gift_host::reload::read_source;
-use gift_host::script::{Language, Limits, STACK_BYTES, Value};
+use gift_host::script::{Language, Limits, STACK_BYTES, State, Value};
 use gift_host::seed::Stream;
 
 /// Runs `work` in a pool whose threads have the stack that scripts need.
@@ -74,7 +74,7 @@ pub(crate) fn variants() -> Vec<(String, Arc<GameDef>)> {
 }
 
 /// A random legal action; where answers are free text, the scripted player's.
-pub(crate) fn any_action(game: &GameDef, state: &Value, seat: Seat, stream: &mut Stream) -> String {
+pub(crate) fn any_action(game: &GameDef, state: &State, seat: Seat, stream: &mut Stream) -> String {
     match game.actions(state, seat).expect("actions") {
         Some(actions) => actions[stream.index(actions.len())].clone(),
         None => game.bot(state, seat, stream).expect("a bot where answers are free text"),

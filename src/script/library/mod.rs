@@ -5,6 +5,7 @@
 
 mod aggregate; // mean, all, min, product
 mod dataset; // JSONL, CSV and Parquet files as rows
+mod grid; // boards: their drawing and their free cells
 mod json; // json.encode, json.decode
 mod template; // `{name}` in a text
 
@@ -44,9 +45,11 @@ struct Parts {
 }
 
 /// The functions that need nothing but their arguments.
-const PLAIN: [HostFunction; 6] = [
+const PLAIN: [HostFunction; 8] = [
     HostFunction { name: "all", call: aggregate::all },
     HostFunction { name: "clone", call: clone },
+    HostFunction { name: "free", call: grid::free },
+    HostFunction { name: "grid", call: grid::grid },
     HostFunction { name: "mean", call: aggregate::mean },
     HostFunction { name: "min", call: aggregate::min },
     HostFunction { name: "product", call: aggregate::product },

@@ -5,19 +5,22 @@
 //! in `tests/games/conformance.rs`.
 
 mod border; // Lua values to plain data and back
+mod direct; // calls without detours
 mod errors; // mlua's errors as diagnostics with the author's lines
 mod interrupt; // stops a virtual machine from another thread
 mod objects; // what a script sees as `rng` and as a data set
 mod sandbox; // the virtual machine and its globals
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mlua::{Function, Lua, MultiValue, Table, Value as LuaValue};
 
 use super::loan::Loan;
 use super::watchdog::Timer;
-use super::{Argument, CallError, Field, Library, Limits, Script, ScriptEngine, Source, Value};
+use super::{Argument, CallError, Field, Library, Limits, Script, ScriptEngine, Source, State, Value};
 use crate::diag::{Diagnostic, SourceSpan};
+use direct::{Direct, Use, Want, Way};
 use errors::Sources;
 use objects::Rng;
 
@@ -36,7 +39,10 @@ enum Root {
 /// A script in its virtual machine. The root comes before the machine, so that it is dropped first.
 struct LuaScript {
     root: Root,
+    direct: Direct,
     lua: Lua,
+    /// Whether `gift.log` is dropped, because the call is made a second time.
+    is_quiet: Arc<AtomicBool>,
     timer: Arc<Timer>,
     limits: Limits,
     sources: Arc<Sources>,
@@ -47,7 +53,9 @@ impl ScriptEngine for LuaEngine {
         let sources = Arc::new(Sources::new(source));
         sources.check_sizes()?;
         let (lua, timer) = sandbox::machine(limits).map_err(|cause| sources.engine_failure(&cause))?;
-        sandbox::install(&lua, source, limits, library, &timer).map_err(|cause| sources.engine_failure(&cause))?;
+        let is_quiet = Arc::new(AtomicBool::new(false));
+        sandbox::install(&lua, source, limits, library, &timer, &is_quiet)
+            .map_err(|cause| sources.engine_failure(&cause))?;
 
         let running = timer.start(limits.call);
         let result = sandbox::chunk(&lua, &source.text, sources.script_name())
@@ -65,7 +73,9 @@ impl ScriptEngine for LuaEngine {
         // Globals that the top level sets are the script's own functions; later, a global would be a state that the host
         // neither sees nor resets between episodes.
         lua.globals().set_readonly(true);
-        Ok(Box::new(LuaScript { root, lua, timer, limits: limits.clone(), sources }))
+        let texts = std::iter::once(&source.text).chain(source.modules.values()).map(AsRef::as_ref);
+        let direct = Direct::new(&lua, limits, texts).map_err(|cause| sources.engine_failure(&cause))?;
+        Ok(Box::new(LuaScript { root, direct, lua, is_quiet, timer, limits: limits.clone(), sources }))
     }
 }
 
@@ -145,6 +155,73 @@ impl Script for LuaScript {
     }
 
     fn call(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
+        match self.call_directly(name, arguments, Use::Look, Want::Value) {
+            Way::Value(value) => Ok(value),
+            Way::State(state) => Ok(state.value().clone()),
+            Way::Around => self.call_again(name, arguments),
+            Way::Expired(error) => Err(CallError::Fault(self.sources.timeout(error.as_ref(), &self.limits))),
+        }
+    }
+
+    fn call_state(&self, name: &str, arguments: &mut [Argument<'_>], replaces: bool) -> Result<State, CallError> {
+        match self.call_directly(name, arguments, Use::Change, Want::State { replaces }) {
+            Way::State(state) => Ok(state),
+            Way::Value(value) => Ok(value.into()),
+            Way::Around => self.call_again(name, arguments).map(State::from),
+            Way::Expired(error) => Err(CallError::Fault(self.sources.timeout(error.as_ref(), &self.limits))),
+        }
+    }
+}
+
+impl LuaScript {
+    /// Calls by [`direct`]. An `rng` has been drawn from only if the call gave a result.
+    fn call_directly(&self, name: &str, arguments: &mut [Argument<'_>], usage: Use, want: Want) -> Way {
+        let Some(function) = self.direct.function(&self.lua, name, || self.function(name).ok()) else {
+            return Way::Around;
+        };
+        let loan = arguments.iter().find_map(|argument| match argument {
+            Argument::Rng(stream) => Some(Loan::new(stream)),
+            _ => None,
+        });
+        let rng = match &loan {
+            None => None,
+            Some(loan) => match self.lua.create_userdata(Rng(loan.clone())) {
+                Ok(rng) => Some(rng),
+                Err(_) => return Way::Around,
+            },
+        };
+        let running = self.timer.start(self.limits.call);
+        let way = self.direct.call(&self.lua, function, arguments, rng, (usage, want), || self.timer.expired());
+        drop(running);
+        if let Some(loan) = loan {
+            let is_done = matches!(way, Way::Value(_) | Way::State(_));
+            let stream = arguments.iter_mut().find_map(|argument| match argument {
+                Argument::Rng(stream) => Some(stream),
+                _ => None,
+            });
+            // Also ends the loan of a call that is made again.
+            match stream {
+                Some(stream) if is_done => loan.give_back(stream),
+                Some(stream) => loan.give_back(&mut stream.clone()),
+                None => {}
+            }
+        }
+        way
+    }
+
+    /// Makes the call for every value and every error. What it logs has been logged, if it can log at all.
+    fn call_again(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
+        self.is_quiet.store(true, Ordering::Relaxed);
+        let result = self.call_in_full(name, arguments);
+        self.is_quiet.store(false, Ordering::Relaxed);
+        if result.is_ok() && self.direct.shares() && arguments.iter().any(|it| matches!(it, Argument::State(_))) {
+            // With a copy it works: the script writes into what it is shown, or builds values in unusual ways.
+            self.direct.stop_sharing();
+        }
+        result
+    }
+
+    fn call_in_full(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
         let function = self.function(name).map_err(CallError::Fault)?;
         let fault = |error: &mlua::Error| CallError::Fault(self.sources.fault(&self.lua, error, false, &self.limits));
         let mut values = Vec::with_capacity(arguments.len());
@@ -152,6 +229,7 @@ impl Script for LuaScript {
         for argument in arguments.iter_mut() {
             values.push(match argument {
                 Argument::Data(value) => border::to_lua(&self.lua, value).map_err(|error| fault(&error))?,
+                Argument::State(state) => border::to_lua(&self.lua, state.value()).map_err(|error| fault(&error))?,
                 Argument::Rng(stream) => {
                     let loan = Loan::new(stream);
                     loans.push((loan.clone(), stream));

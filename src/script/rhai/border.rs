@@ -17,21 +17,32 @@ fn read(value: &Dynamic, meter: &mut Meter<'_>) -> Result<Value, Refusal> {
     if value.is_unit() {
         return Ok(Value::Nil);
     }
-    if let Ok(truth) = value.as_bool() {
-        return Ok(Value::Bool(truth));
-    }
-    if let Ok(number) = value.as_int() {
-        return Ok(Value::Int(number));
-    }
-    if let Ok(number) = value.as_float() {
-        return Ok(Value::Float(number));
-    }
-    if let Ok(character) = value.as_char() {
-        return Ok(Value::Text(character.to_string()));
-    }
-    if let Ok(text) = value.as_immutable_string_ref() {
+    // The usual kinds first: each that a value is not costs time.
+    if value.is_string()
+        && let Ok(text) = value.as_immutable_string_ref()
+    {
         meter.text(text.len())?;
         return Ok(Value::Text(text.to_string()));
+    }
+    if value.is_bool()
+        && let Ok(truth) = value.as_bool()
+    {
+        return Ok(Value::Bool(truth));
+    }
+    if value.is_int()
+        && let Ok(number) = value.as_int()
+    {
+        return Ok(Value::Int(number));
+    }
+    if value.is_float()
+        && let Ok(number) = value.as_float()
+    {
+        return Ok(Value::Float(number));
+    }
+    if value.is_char()
+        && let Ok(character) = value.as_char()
+    {
+        return Ok(Value::Text(character.to_string()));
     }
     if let Some(items) = value.read_lock::<Array>() {
         meter.enter()?;

@@ -9,6 +9,8 @@ mod engine; // the engine: limits, the `gift` library, modules
 mod errors; // Rhai's errors as diagnostics
 mod objects; // what a script sees as `gift`, `rng` and as a data set
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -16,11 +18,14 @@ use ::rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, FnPtr, Map, Sco
 
 use super::loan::Loan;
 use super::watchdog::Timer;
-use super::{Argument, CallError, Field, Library, Limits, Script, ScriptEngine, Source, Value};
+use super::{Argument, CallError, Field, Library, Limits, Script, ScriptEngine, Source, State, Value};
 use crate::diag::{Diagnostic, SourceSpan};
 use budget::Budget;
 use errors::Sources;
 use objects::Rng;
+
+/// Most states that are kept as the script sees them.
+const MAX_STATES: usize = 8;
 
 /// The engine for `.rhai` files.
 pub(super) struct RhaiEngine;
@@ -34,6 +39,10 @@ enum Root {
 /// A script and its engine.
 struct RhaiScript {
     root: Root,
+    /// Most parameters of the functions of each name.
+    parameters: BTreeMap<String, usize>,
+    /// States that were handed to the script last, as it sees them.
+    states: RefCell<Vec<(State, Dynamic)>>,
     ast: AST,
     engine: Engine,
     timer: Arc<Timer>,
@@ -73,7 +82,23 @@ impl ScriptEngine for RhaiEngine {
         };
         globals.publish(&scope);
         engine::make_global(&mut engine, &scope, source, &modules);
-        Ok(Box::new(RhaiScript { root, ast, engine, timer, budget, limits: limits.clone(), sources }))
+        let mut parameters = BTreeMap::new();
+        for function in ast.iter_functions() {
+            let most = parameters.entry(function.name.to_owned()).or_insert(0);
+            *most = function.params.len().max(*most);
+        }
+        let states = RefCell::default();
+        Ok(Box::new(RhaiScript {
+            root,
+            parameters,
+            states,
+            ast,
+            engine,
+            timer,
+            budget,
+            limits: limits.clone(),
+            sources,
+        }))
     }
 }
 
@@ -93,6 +118,20 @@ fn not_a_root(found: &str, source: &Source) -> Box<Diagnostic> {
 }
 
 impl RhaiScript {
+    /// The state as the script sees it; a copy of its own, since Rhai copies what is written to.
+    fn state(&self, state: &State) -> Dynamic {
+        let mut states = self.states.borrow_mut();
+        if let Some((_, known)) = states.iter().rev().find(|(known, _)| known.is(state)) {
+            return known.clone();
+        }
+        let fresh = border::to_rhai(state.value());
+        if states.len() >= MAX_STATES {
+            drop(states.remove(0));
+        }
+        states.push((state.clone(), fresh.clone()));
+        fresh
+    }
+
     fn entry(&self, name: &str) -> Option<&Dynamic> {
         let Root::Map(map) = &self.root else { return None };
         map.get(name).filter(|value| !value.is_unit())
@@ -100,7 +139,7 @@ impl RhaiScript {
 
     /// How many parameters the script's function of this name has.
     fn parameters(&self, name: &str) -> Option<usize> {
-        self.ast.iter_functions().filter(|function| function.name == name).map(|function| function.params.len()).max()
+        self.parameters.get(name).copied()
     }
 
     /// Calls with as many arguments as the function takes, as Lua does: more are dropped, missing ones are `()`.
@@ -167,6 +206,7 @@ impl Script for RhaiScript {
         for argument in arguments.iter_mut() {
             values.push(match argument {
                 Argument::Data(value) => border::to_rhai(value),
+                Argument::State(state) => self.state(state),
                 Argument::Rng(stream) => {
                     let loan = Loan::new(stream);
                     loans.push((loan.clone(), stream));
@@ -194,5 +234,9 @@ impl Script for RhaiScript {
                 None => CallError::Fault(self.sources.fault(name, &error, &self.limits)),
             }),
         }
+    }
+
+    fn call_state(&self, name: &str, arguments: &mut [Argument<'_>], _replaces: bool) -> Result<State, CallError> {
+        self.call(name, arguments).map(State::from)
     }
 }

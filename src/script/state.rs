@@ -1,0 +1,212 @@
+//! A value that goes from call to call: a game's state. Kept in a compact form that virtual machines read and write
+//! without building a [`Value`], which is made when somebody looks at it. Part of the border; not a value of any machine.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+
+use super::Value;
+
+/// Plain data that is handed from call to call. Cheap to clone; never changes; looks like the [`Value`] that it stands for.
+#[derive(Clone)]
+pub struct State(Arc<Form>);
+
+struct Form {
+    /// What the state was made of; `None` if it was made from a value.
+    parts: Option<(Arc<Shape>, Box<[Cell]>)>,
+    value: OnceLock<Value>,
+}
+
+impl State {
+    /// The state of this shape and these cells.
+    pub(super) fn from_cells(shape: Arc<Shape>, cells: Box<[Cell]>) -> Self {
+        Self(Arc::new(Form { parts: Some((shape, cells)), value: OnceLock::new() }))
+    }
+
+    /// What the state was made of, if not of a value.
+    pub(super) fn parts(&self) -> Option<(&Arc<Shape>, &[Cell])> {
+        self.0.parts.as_ref().map(|(shape, cells)| (shape, &**cells))
+    }
+
+    /// The value.
+    pub fn value(&self) -> &Value {
+        let build = || self.parts().map(|(shape, cells)| shape.value(cells)).unwrap_or_default();
+        self.0.value.get_or_init(build)
+    }
+
+    /// Whether both are clones of one state.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether it is a list or a map, as a game's state has to be.
+    pub fn is_table(&self) -> bool {
+        match self.parts() {
+            Some((shape, _)) => !matches!(**shape, Shape::Cell(_)),
+            None => matches!(self.value(), Value::List(_) | Value::Map(_)),
+        }
+    }
+}
+
+impl From<Value> for State {
+    fn from(value: Value) -> Self {
+        Self(Arc::new(Form { parts: None, value: OnceLock::from(value) }))
+    }
+}
+
+impl Deref for State {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        self.value()
+    }
+}
+
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        self.value() == other.value()
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value().fmt(f)
+    }
+}
+
+/// How a state is built: its lists and maps, and the numbers of the cells in them. States of one game mostly share it.
+#[derive(Debug, PartialEq)]
+pub(super) enum Shape {
+    /// The cell of this number.
+    Cell(u32),
+    /// The items in order.
+    List(Vec<Self>),
+    /// The fields, sorted by name.
+    Map(Vec<(Box<str>, Self)>),
+}
+
+impl Shape {
+    /// Whether it is a single cell.
+    pub(super) fn is_cell(&self) -> bool {
+        matches!(self, Self::Cell(_))
+    }
+
+    /// How many parts it has itself.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Cell(_) => 0,
+            Self::List(items) => items.len(),
+            Self::Map(fields) => fields.len(),
+        }
+    }
+
+    fn value(&self, cells: &[Cell]) -> Value {
+        match self {
+            Self::Cell(number) => cells.get(*number as usize).map(Cell::value).unwrap_or_default(),
+            Self::List(items) => Value::List(items.iter().map(|item| item.value(cells)).collect()),
+            Self::Map(fields) => {
+                let field = |(name, field): &(Box<str>, Self)| (name.clone().into_string(), field.value(cells));
+                Value::Map(fields.iter().map(field).collect::<BTreeMap<_, _>>())
+            }
+        }
+    }
+}
+
+/// A value without parts.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Cell {
+    Nil,
+    Truth(bool),
+    Int(i64),
+    Float(f64),
+    /// A text of so many bytes.
+    Short(u8, [u8; Self::SHORT]),
+    Long(Arc<str>),
+}
+
+impl Cell {
+    /// The longest text that needs no memory of its own, in bytes.
+    const SHORT: usize = 14;
+
+    /// The cell of a text.
+    pub(super) fn text(text: &str) -> Self {
+        let mut bytes = [0; Self::SHORT];
+        match bytes.get_mut(..text.len()) {
+            Some(start) => {
+                start.copy_from_slice(text.as_bytes());
+                Self::Short(text.len() as u8, bytes)
+            }
+            None => Self::Long(text.into()),
+        }
+    }
+
+    /// The cell of a number.
+    pub(super) fn number(value: &Value) -> Self {
+        match value {
+            Value::Int(number) => Self::Int(*number),
+            other => Self::Float(other.as_number().unwrap_or(f64::NAN)),
+        }
+    }
+
+    /// Whether it is this text.
+    pub(super) fn is_text(&self, text: &[u8]) -> bool {
+        match self {
+            Self::Short(length, bytes) => bytes.get(..usize::from(*length)) == Some(text),
+            Self::Long(own) => own.as_bytes() == text,
+            _ => false,
+        }
+    }
+
+    /// The text, if it is one.
+    pub(super) fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Short(length, bytes) => bytes.get(..usize::from(*length)).and_then(|text| str::from_utf8(text).ok()),
+            Self::Long(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn value(&self) -> Value {
+        match self {
+            Self::Nil => Value::Nil,
+            Self::Truth(truth) => Value::Bool(*truth),
+            Self::Int(number) => Value::Int(*number),
+            Self::Float(number) => Value::Float(*number),
+            text => text.as_text().unwrap_or_default().into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_cells_is_the_value_that_they_stand_for() {
+        let long = "a text that is longer than a cell";
+        let shape = Shape::Map(vec![
+            ("board".into(), Shape::List(vec![Shape::Cell(4), Shape::Cell(0), Shape::List(vec![])])),
+            ("deep".into(), Shape::Map(vec![("é".into(), Shape::Cell(1)), ("yes".into(), Shape::Cell(2))])),
+            ("least".into(), Shape::Cell(3)),
+        ]);
+        let cells = [Cell::text(long), Cell::Float(-0.5), Cell::Truth(true), Cell::Int(i64::MIN), Cell::text("X")];
+        let state = State::from_cells(Arc::new(shape), Box::new(cells));
+        let value = Value::from([
+            ("board", Value::List(vec!["X".into(), long.into(), Value::List(vec![])])),
+            ("deep", Value::from([("é", (-0.5).into()), ("yes", true.into())])),
+            ("least", i64::MIN.into()),
+        ]);
+        assert!(state.is_table());
+        assert_eq!(state.value(), &value);
+        assert_eq!(state, State::from(value));
+    }
+
+    #[test]
+    fn texts_of_any_length_survive_in_a_cell() {
+        for length in 0..40 {
+            let text = "ä".repeat(length);
+            assert_eq!(Cell::text(&text).as_text(), Some(&*text));
+        }
+    }
+}
