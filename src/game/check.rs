@@ -24,6 +24,14 @@ pub fn check_game(game: &Arc<GameDef>, episodes: u64, seed: Seed) -> Vec<Diagnos
             }
         }
     }
+    if game.is_fresh_each_call() {
+        warnings.push(
+            at(game, Diagnostic::warning("game::kept", "functions change what stands outside them"))
+                .expected("all that lasts is in the state, and tables are built while the script loads")
+                .found("writes to variables or tables of the top level, which are gone after each call")
+                .help("keep it in the state; as it is, the top level runs again for every call, which takes time"),
+        );
+    }
     if truncated * 2 > episodes {
         warnings.push(
             at(game, Diagnostic::warning("game::truncated", "random play seldom ends within `max_turns`"))
@@ -52,9 +60,9 @@ fn check_episode(
     if episode.state() != again.state() {
         return Err(Box::new(
             at(game, Diagnostic::error("game::not_deterministic", "the same seed gave two different starts"))
-                .expected("`init` draws only from its `rng`, and keeps nothing between calls")
+                .expected("`init` draws only from its `rng`")
                 .found("two states that differ")
-                .help("look for variables outside the functions that `init` changes"),
+                .help("look for the address of a table or a function in the state, as `tostring` gives it"),
         ));
     }
     while let Status::Turn(seat) = *episode.status() {

@@ -18,3 +18,6 @@ pub use format::{Action, parse_answer};
 pub use host::ScriptHost;
 pub use nest::{GameStats, Nest, NestMode, StageResult};
 pub use reward::{EpisodeSummary, RewardScript};
+
+/// Where episodes are played: on threads that may be given up.
+pub use crate::script::for_each_abandonable;

@@ -30,7 +30,12 @@ impl Dataset {
         if let Some(dataset) = opened.get(path) {
             return Ok(Arc::clone(dataset));
         }
-        let bytes = std::fs::metadata(path).map_err(|cause| cause.to_string())?.len();
+        let file = std::fs::metadata(path).map_err(|cause| cause.to_string())?;
+        if !file.is_file() {
+            // Reading a pipe or a device would not end.
+            return Err("expected a regular file".to_owned());
+        }
+        let bytes = file.len();
         if bytes > MAX_FILE_BYTES {
             return Err(format!("the file has {bytes} bytes, more than {MAX_FILE_BYTES}"));
         }

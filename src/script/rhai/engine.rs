@@ -195,6 +195,19 @@ impl Modules {
         self.lock().get(name).cloned().flatten()
     }
 
+    /// The variables of all modules that the script has loaded.
+    pub(super) fn variables(&self) -> Vec<Dynamic> {
+        fn of(module: &Module, depth: usize, list: &mut Vec<Dynamic>) {
+            list.extend(module.iter_var().map(|(_, value)| value.clone()));
+            if depth < MAX_MODULES {
+                module.iter_sub_modules().for_each(|(_, module)| of(module, depth + 1, list));
+            }
+        }
+        let mut list = Vec::new();
+        self.lock().values().flatten().for_each(|module| of(module, 0, &mut list));
+        list
+    }
+
     /// Not to be held while a module runs, since it may import others.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Option<Shared<Module>>>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)

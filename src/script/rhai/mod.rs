@@ -7,8 +7,10 @@ mod border; // Rhai values to plain data and back
 mod budget; // memory and nesting of a call
 mod engine; // the engine: limits, the `gift` library, modules
 mod errors; // Rhai's errors as diagnostics
+mod isolation; // nothing lasts from one call to the next
 mod objects; // what a script sees as `gift`, `rng` and as a data set
 
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -16,10 +18,11 @@ use ::rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, FnPtr, Map, Sco
 
 use super::loan::Loan;
 use super::watchdog::Timer;
-use super::{Argument, CallError, Field, Library, Limits, Script, ScriptEngine, Source, Value};
+use super::{Argument, CallError, Field, Library, Limits, Script, ScriptEngine, Source, Value, memory};
 use crate::diag::{Diagnostic, SourceSpan};
-use budget::Budget;
+use budget::{Budget, Excess};
 use errors::Sources;
+use isolation::Captured;
 use objects::Rng;
 
 /// The engine for `.rhai` files.
@@ -38,6 +41,9 @@ struct RhaiScript {
     engine: Engine,
     timer: Arc<Timer>,
     budget: Budget,
+    captured: RefCell<Captured>,
+    /// Bytes that calls have left behind: closures that hold themselves are never freed.
+    left_behind: Cell<isize>,
     limits: Limits,
     sources: Arc<Sources>,
 }
@@ -73,7 +79,15 @@ impl ScriptEngine for RhaiEngine {
         };
         globals.publish(&scope);
         engine::make_global(&mut engine, &scope, source, &modules);
-        Ok(Box::new(RhaiScript { root, ast, engine, timer, budget, limits: limits.clone(), sources }))
+        let variables: Vec<Dynamic> =
+            scope.iter_raw().map(|(_, _, value)| value.clone()).chain(modules.variables()).collect();
+        let captured = match &root {
+            Root::Map(map) => Captured::by(variables.iter().chain(map.values())),
+            Root::Function(pointer) => Captured::by(variables.iter().chain(pointer.curry())),
+        };
+        let (captured, left_behind) = (RefCell::new(captured), Cell::new(0));
+        let limits = limits.clone();
+        Ok(Box::new(RhaiScript { root, ast, engine, timer, budget, captured, left_behind, limits, sources }))
     }
 }
 
@@ -141,6 +155,11 @@ impl Script for RhaiScript {
         matches!(self.root, Root::Function(_))
     }
 
+    fn is_fresh_each_call(&self) -> bool {
+        // What closures captured is restored instead.
+        false
+    }
+
     fn call(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
         if !(self.is_function() && name.is_empty()) {
             match self.field(name).map_err(CallError::Fault)? {
@@ -149,6 +168,11 @@ impl Script for RhaiScript {
                 Field::Data(value) => return Err(CallError::Fault(self.sources.not_a_function(name, value.kind()))),
             }
         }
+        let limit = isize::try_from(self.limits.memory_bytes).unwrap_or(isize::MAX);
+        if self.left_behind.get() > limit {
+            return Err(CallError::Fault(self.sources.excess(name, Some(Excess::LeftBehind), &self.limits)));
+        }
+        let held = memory::held();
         let mut values = Vec::with_capacity(arguments.len());
         let mut loans = Vec::new();
         for argument in arguments.iter_mut() {
@@ -169,17 +193,24 @@ impl Script for RhaiScript {
         for (loan, stream) in loans {
             loan.give_back(stream);
         }
-        match result {
+        let before = memory::held();
+        let answer = match &result {
             _ if expired => Err(CallError::Fault(self.sources.timeout(name, &self.limits))),
             _ if excess.is_some() => Err(CallError::Fault(self.sources.excess(name, excess, &self.limits))),
-            Ok(value) => border::from_rhai(&value, &self.limits).map_err(|refusal| {
+            Ok(value) => border::from_rhai(value, &self.limits).map_err(|refusal| {
                 let what = if name.is_empty() { "the result".to_owned() } else { format!("the result of `{name}`") };
                 CallError::Fault(refusal.diagnostic(&what, self.sources.whole()))
             }),
-            Err(error) => Err(match errors::illegal(&error) {
+            Err(error) => Err(match errors::illegal(error) {
                 Some(reason) => CallError::Illegal(reason),
-                None => CallError::Fault(self.sources.fault(name, &error, &self.limits)),
+                None => CallError::Fault(self.sources.fault(name, error, &self.limits)),
             }),
-        }
+        };
+        let handed_out = memory::held().wrapping_sub(before);
+        drop(result);
+        self.captured.borrow_mut().restore();
+        let left = memory::held().wrapping_sub(held).wrapping_sub(handed_out);
+        self.left_behind.set(self.left_behind.get().saturating_add(left));
+        answer
     }
 }

@@ -22,7 +22,7 @@ use gift_host::script::{Language, Limits, STACK_BYTES, Source, Value};
 use gift_host::seed::{Seed, Stream};
 use rayon::prelude::*;
 
-use super::support::scripts_in;
+use super::support::{resident, scripts_in};
 
 /// What no script may read: it stands in a file beside the scripts' folder and in an environment-like setting.
 const SECRET: &str = "canary-7c1f";
@@ -34,7 +34,7 @@ const SLOW: Duration = Duration::from_millis(700);
 
 /// Short, so that the many scripts that run into them are quick.
 fn limits() -> Limits {
-    Limits { call: Duration::from_millis(20), memory_bytes: 24 << 20, ..Limits::default() }
+    Limits { call: Duration::from_millis(8), memory_bytes: 24 << 20, ..Limits::default() }
 }
 
 /// A folder with a data file that scripts may read and one that they may not.
@@ -81,7 +81,7 @@ fn shipped(language: Language) -> Vec<String> {
     files.retain(|path| Language::of(path) == Some(language));
     // A data set of a shipped game is no part of the yard; the mutants read the yard's.
     let read = |path: &PathBuf| {
-        std::fs::read_to_string(path).expect("a game").replace("data/spy_words.jsonl", "data/rows.jsonl")
+        gift_host::reload::read_source(path).expect("a game").text.replace("data/spy_words.jsonl", "data/rows.jsonl")
     };
     files.iter().map(read).collect()
 }
@@ -147,12 +147,6 @@ fn witness(host: &ScriptHost) -> Vec<(f64, bool)> {
         episode.result(seat)
     };
     WITNESS.iter().map(result).collect()
-}
-
-/// The resident memory of the process in bytes; 0 where the system does not tell.
-fn resident() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).map_or(0, |pages| pages * 4096)
 }
 
 fn setting(name: &str, default: u64) -> u64 {

@@ -420,14 +420,14 @@ pub(super) fn game(stream: &mut Stream) -> String {
         format!("{variables}fn helper(x) {{ x }}\nfn deep(n) {{ if n > 0 {{ deep(n - 1) }} else {{ n }} }}\n{top}");
     if as_functions {
         for (name, parameters, body) in &functions {
-            text +=
-                &format!("fn {name}({parameters}) {{\n{}{body}\n}}\n", if once_in(stream, 2) { variables } else { "" });
+            let variables = if once_in(stream, 2) { variables } else { "" };
+            text.extend(["fn ", name, "(", parameters, ") {\n", variables, body, "\n}\n"]);
         }
     }
-    text += &format!("#{{ name: \"fuzz\", seats: {seats}, max_turns: 3");
+    text.extend(["#{ name: \"fuzz\", max_turns: 3, seats: ", &seats.to_string()]);
     if !as_functions {
         for (name, parameters, body) in &functions {
-            text += &format!(",\n  {name}: |{parameters}| {{\n{body}\n  }}");
+            text.extend([",\n  ", name, ": |", parameters, "| {\n", body, "\n  }"]);
         }
     }
     text + " }\n"

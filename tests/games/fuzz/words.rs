@@ -80,7 +80,10 @@ pub(super) fn mutate(
             0 => drop(tokens.remove(at)),
             1 => tokens.insert(at, tokens[other].clone()),
             2 => tokens.swap(at, other),
-            3 => tokens[at] = tokens[other].clone(),
+            3 => {
+                let other = tokens[other].clone();
+                tokens[at] = other;
+            }
             4 | 5 => {
                 // The next word or number, since most tokens are white space or signs.
                 let word = |token: &String| token.starts_with(|c: char| c.is_ascii_alphanumeric());
@@ -95,7 +98,7 @@ pub(super) fn mutate(
                     let from = if once_in(stream, 4) { words } else { &alike };
                     let word = pick(stream, from);
                     if once_in(stream, 4) || !KEYWORDS.contains(&word) {
-                        tokens[at] = word.to_owned();
+                        word.clone_into(&mut tokens[at]);
                     }
                 }
             }
