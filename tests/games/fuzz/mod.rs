@@ -17,10 +17,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gift_host::diag::Diagnostic;
-use gift_host::game::{Action, Episode, GameDef, ScriptHost, Status};
+use gift_host::game::{Action, Episode, GameDef, ScriptHost, Status, for_each_abandonable};
 use gift_host::script::{Language, Limits, STACK_BYTES, Source, Value};
 use gift_host::seed::{Seed, Stream};
-use rayon::prelude::*;
 
 use super::support::{resident, scripts_in};
 
@@ -175,7 +174,9 @@ fn fuzz(language: Language) {
     let mut settled = 0;
     pool.install(|| {
         for batch in (0..count).collect::<Vec<_>>().chunks(2000) {
-            batch.par_iter().for_each(|&number| {
+            let mut numbers = batch.to_vec();
+            let lost = for_each_abandonable(numbers.iter_mut().collect(), |number| {
+                let number = *number;
                 let mut stream = Seed::new(first).child(language.extension(), number).stream();
                 let text = script(language, &shipped, &mut stream);
                 let modules = BTreeMap::from([("cards".to_owned(), Arc::clone(&cards))]);
@@ -203,6 +204,7 @@ fn fuzz(language: Language) {
                 *verdicts.lock().expect("the counts").entry(code).or_default() += 1;
                 done.fetch_add(1, Ordering::Relaxed);
             });
+            assert!(lost.is_empty(), "scripts {lost:?} of seed {first} could not be stopped");
             assert_eq!(witness(&patient), expected, "another script's game has changed");
             if settled == 0 {
                 settled = resident();
