@@ -14,8 +14,11 @@ use super::workers::Worker;
 
 /// The budget of work of the host that a script is not charged for.
 const UNCHARGED: Duration = Duration::from_secs(60);
-/// A call that waits for a processor is ended after so many budgets nevertheless.
+/// A call that waits for a processor is ended after so many budgets nevertheless, and given up after so many more.
 const MAX_STRETCH: u32 = 10;
+const MAX_GRACE_STRETCH: u32 = 4;
+/// A call is not given up sooner after the end of its time: some operations of the library take tens of milliseconds.
+const MIN_GRACE: Duration = Duration::from_millis(250);
 /// How often running calls are looked at, and so how late a call may be stopped.
 const TICK: Duration = Duration::from_millis(4);
 
@@ -120,6 +123,7 @@ impl Timer {
         } else if !self.expired() {
             self.expired.store(true, Ordering::Relaxed);
             // As long again, from now, before it is given up.
+            call.budget = call.budget.max(MIN_GRACE);
             (call.start, call.deadline) = (now, now + call.budget);
             call.mark = self.processor.read().map(|used| (Duration::ZERO, used));
             if let Some(interrupt) = &self.interrupt {
@@ -136,7 +140,8 @@ impl Timer {
     fn left(&self, call: &Call, wall: Duration) -> Option<Duration> {
         let (before, mark) = call.mark?;
         let used = before + self.processor.read()?.saturating_sub(mark);
-        (used < call.budget && wall < call.budget * MAX_STRETCH).then(|| call.budget.saturating_sub(used))
+        let stretch = if self.expired() { MAX_GRACE_STRETCH } else { MAX_STRETCH };
+        (used < call.budget && wall < call.budget * stretch).then(|| call.budget.saturating_sub(used))
     }
 }
 

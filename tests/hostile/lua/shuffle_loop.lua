@@ -2,7 +2,7 @@
 -- Shuffles a long list for ever.
 local game = { name = "hostile", seats = 1, max_turns = 2 }
 function game.init(rng, options)
-  local t = table.create(190000, 0)
+  local t = table.create(90000, 0)
   while true do rng:shuffle(t) end
   return { n = 0 }
 end
