@@ -107,22 +107,16 @@ local function unused_attributes(state, seat)
 end
 
 -- What the data says about a word in all pairs that have it: its own attributes, and those of the words it is paired
--- with. Built when first needed: only free text asks for it.
+-- with. Built while the script loads: what a call builds is gone after the call.
 local known = {}
-local function knowledge_of(word)
-  if known[word] then return known[word] end
-  local own, related = {}, {}
-  for index = 1, #word_pairs do
-    local row = word_pairs[index]
-    if row.civilian == word or row.undercover == word then
-      for side, list in pairs(row.attributes) do
-        local target = (side == "shared" or row[side] == word) and own or related
-        for _, attribute in ipairs(list) do target[#target + 1] = attribute end
-      end
+for _, row in word_pairs do
+  for _, word in { row.civilian, row.undercover } do
+    known[word] = known[word] or { own = {}, related = {} }
+    for side, list in pairs(row.attributes) do
+      local target = (side == "shared" or row[side] == word) and known[word].own or known[word].related
+      for _, attribute in ipairs(list) do target[#target + 1] = attribute end
     end
   end
-  known[word] = { own = own, related = related }
-  return known[word]
 end
 
 -- How a description fits the seat's own word: "+" it names an attribute of it, "-" it names attributes of something
@@ -131,7 +125,7 @@ local function fit(state, seat, text)
   if state.describe == "attributes" then
     return words.contains(attributes_of(state, seat), text) and "+" or "-"
   end
-  local knowledge = knowledge_of(word_of(state, seat))
+  local knowledge = known[word_of(state, seat)]
   local fitting, foreign = 0, 0
   for _, token in ipairs(words.split(text)) do
     if words.contains(knowledge.own, token) then

@@ -142,7 +142,7 @@ impl Default for RunConfig {
             dtype: "auto".to_owned(),
             opponent: DEFAULT_OPPONENT.to_owned(),
             seat: 0,
-            steps: 120,
+            steps: 200,
             seed: 0,
             out: None,
             checkpoint_every: 50,

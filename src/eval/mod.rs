@@ -5,10 +5,8 @@ mod interval; // Wilson's interval
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use crate::diag::Diagnostic;
-use crate::game::{Action, Episode, GameDef, Seat, Status};
+use crate::game::{Action, Episode, GameDef, Seat, Status, for_each_abandonable};
 use crate::opponent::Opponents;
 use crate::rollout::{Group, GroupPlan, RolloutSettings, StagePlan, Table, play};
 use crate::seed::Seed;
@@ -172,10 +170,13 @@ impl Match {
     /// Puts a scripted player through the match, on the same seeds and seats as a policy.
     pub fn play_scripted(&self, player: &Opponents, opponents: &Opponents) -> Vec<SuccessRate> {
         let rate_of = |game: &Arc<GameDef>| {
-            let results: Vec<Result<Tally, Box<Diagnostic>>> = (0..self.episodes)
-                .into_par_iter()
-                .map(|episode| self.scripted_episode(game, episode, player, opponents))
-                .collect();
+            let mut episodes: Vec<_> = (0..self.episodes).map(|episode| (episode, None)).collect();
+            for (_, result) in for_each_abandonable(episodes.iter_mut().collect(), |(episode, result)| {
+                *result = Some(self.scripted_episode(game, *episode, player, opponents));
+            }) {
+                *result = Some(Err(game.stuck()));
+            }
+            let results: Vec<_> = episodes.into_iter().filter_map(|(_, result)| result).collect();
             let voided: Vec<&Diagnostic> =
                 results.iter().filter_map(|result| result.as_ref().err().map(AsRef::as_ref)).collect();
             let tallies: Vec<Tally> = results.iter().filter_map(|result| result.as_ref().ok()).copied().collect();

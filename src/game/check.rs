@@ -5,7 +5,7 @@ mod transcript; // all that a script answers in an episode, to compare plays of 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, SourceSpan};
 use crate::seed::{Seed, Stream};
 
 use super::{Action, ApplyError, Episode, GameDef, Seat, Status};
@@ -129,6 +129,14 @@ pub fn examine(game: &Arc<GameDef>, seeds: &[Seed]) -> Examination {
             return Examination { problems: vec![problem], figures: trial.figures };
         }
     }
+    if game.is_fresh_each_call() {
+        let warning = Diagnostic::warning("game::kept", "functions change what stands outside them")
+            .at(SourceSpan::file(&game.source.path))
+            .expected("all that lasts is in the state, and tables are built while the script loads")
+            .found("writes to variables or tables of the top level, which are gone after each call")
+            .help("keep it in the state; as it is, the top level runs again for every call, which takes time");
+        trial.warnings.push(warning);
+    }
     warn_of_sizes(game, &mut trial);
     Examination { problems: trial.warnings, figures: trial.figures }
 }
@@ -194,9 +202,9 @@ fn check_episode(game: &Arc<GameDef>, seed: Seed, thorough: bool, trial: &mut Tr
         let problem = Diagnostic::error("game::not_deterministic", "the same seed gave two different starts");
         return Err(Box::new(
             game.blame("init", problem)
-                .expected("`init` draws only from its `rng`, and keeps nothing between calls")
+                .expected("`init` draws only from its `rng`")
                 .found("two states that differ")
-                .help("look for variables outside the functions that `init` changes"),
+                .help("look for the address of a table or a function in the state, as `tostring` gives it"),
         ));
     }
     let mut briefs = vec![0; game.seats as usize];

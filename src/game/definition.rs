@@ -221,6 +221,25 @@ impl GameDef {
         &self.host
     }
 
+    /// Whether the script's top level runs again for each call on this thread, because its functions change what stands
+    /// there.
+    pub fn is_fresh_each_call(&self) -> bool {
+        with_script(&self.source, &self.host.limits, &self.host.library, |script| script.is_fresh_each_call())
+            .unwrap_or_default()
+    }
+
+    /// What to say of an episode whose thread was given up: a call of the script could not be stopped.
+    pub fn stuck(&self) -> Box<Diagnostic> {
+        // Without the line: the script must not be asked.
+        Box::new(
+            Diagnostic::error("script::stuck", "a call of the script could not be stopped")
+                .at(SourceSpan::file(&self.source.path))
+                .expected(format!("every call ends within {:?}, or can be ended then", self.host.limits.call))
+                .found("a call that went on for as long again, inside one operation of the library")
+                .help("make that operation smaller; the script's thread was given up with its memory"),
+        )
+    }
+
     fn call(&self, function: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
         let run = |script: &dyn Script| script.call(function, arguments);
         with_script(&self.source, &self.host.limits, &self.host.library, run).map_err(CallError::Fault)?

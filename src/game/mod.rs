@@ -22,3 +22,6 @@ pub use host::ScriptHost;
 pub use nest::{GameStats, NEST_FIELDS, Nest, NestMode, StageResult};
 pub use reward::{EpisodeSummary, RewardScript};
 pub use trial::{try_nest, try_reward};
+
+/// Where episodes are played: on threads that may be given up.
+pub use crate::script::for_each_abandonable;

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use rayon::prelude::*;
-
+use crate::game::for_each_abandonable;
 use crate::policy::Chunk;
 
 use super::slot::{Slot, Waiting};
@@ -33,10 +32,10 @@ pub fn play(
             return Err(Error::Interrupted);
         }
         let rules_started = (table.clock)();
-        slots
-            .par_iter_mut()
-            .filter(|slot| slot.waiting == Waiting::Rules)
-            .for_each(|slot| slot.advance(table, settings));
+        let at_the_rules = slots.iter_mut().filter(|slot| slot.waiting == Waiting::Rules).collect();
+        for slot in for_each_abandonable(at_the_rules, |slot| slot.advance(table, settings)) {
+            slot.void_as_stuck();
+        }
         stats.env += (table.clock)().saturating_sub(rules_started);
         let waiting: Vec<usize> = (0..slots.len()).filter(|&index| slots[index].waiting == Waiting::Model).collect();
         if waiting.is_empty() {

@@ -9,7 +9,7 @@ use crate::game::{Episode, EpisodeSummary, Seat, StageResult, Status, parse_answ
 use crate::policy::{AnswerTrie, KvCache, Target, sample};
 use crate::seed::Stream;
 
-use super::{Culprit, GroupPlan, RolloutSettings, StageRecord, Table, Trajectory, TurnRecord, Voided};
+use super::{Culprit, GroupPlan, RolloutSettings, StagePlan, StageRecord, Table, Trajectory, TurnRecord, Voided};
 
 /// Refused actions of an opponent before a random legal one is taken instead.
 const OPPONENT_TRIES: usize = 3;
@@ -95,16 +95,29 @@ impl<'a> Slot<'a> {
     /// Lets the rules and the opponents go on until the learner must answer or the trajectory is over. A fault voids it.
     pub(super) fn advance(&mut self, table: &Table<'_>, settings: &RolloutSettings) {
         if let Err(problem) = self.try_advance(table, settings) {
-            let stage = &self.plan.stages[self.stages.len().min(self.plan.stages.len() - 1)];
-            let game = stage.game.name.clone();
-            self.voided = Some(Voided {
-                culprit: self.scorer.take().unwrap_or_else(|| Culprit::Game(game.clone())),
-                game,
-                problem: Arc::from(problem),
-            });
-            self.waiting = Waiting::Nothing;
-            self.cache = None;
+            self.void(problem);
         }
+    }
+
+    /// Voids the trajectory whose script could not be stopped: [`Slot::advance`] never came to its end.
+    pub(super) fn void_as_stuck(&mut self) {
+        self.void(self.stage().game.stuck());
+    }
+
+    /// The stage that is played, or the last.
+    fn stage(&self) -> &'a StagePlan {
+        &self.plan.stages[self.stages.len().min(self.plan.stages.len() - 1)]
+    }
+
+    fn void(&mut self, problem: Box<Diagnostic>) {
+        let game = self.stage().game.name.clone();
+        self.voided = Some(Voided {
+            culprit: self.scorer.take().unwrap_or_else(|| Culprit::Game(game.clone())),
+            game,
+            problem: Arc::from(problem),
+        });
+        self.waiting = Waiting::Nothing;
+        self.cache = None;
     }
 
     fn try_advance(&mut self, table: &Table<'_>, settings: &RolloutSettings) -> Result<(), Box<Diagnostic>> {

@@ -16,6 +16,7 @@ mod source; // a script's text with all it loads, and its version
 mod state; // a value that goes from call to call
 mod value; // plain data that crosses the border
 mod watchdog; // the time budget of calls
+mod workers; // threads that run scripts and may be given up
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub use memory::CountingAllocator;
 pub use source::{Language, Source, Version, data_hash};
 pub use state::State;
 pub use value::Value;
+pub use workers::for_each_abandonable;
 
 /// Stack of a thread that runs scripts, so that no script can overflow it: 4 MiB do when optimised, debug builds need the
 /// rest. Only what is touched costs memory.
@@ -38,7 +40,8 @@ pub const STACK_BYTES: usize = 16 << 20;
 /// What one script may use.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Wall-clock time of one call; also of loading the script.
+    /// Time of one call; also of loading the script. On Linux the thread's processor time, as long as ten times as much
+    /// has not passed on the clock: waiting for a busy machine is not charged. Elsewhere the clock's.
     pub call: Duration,
     /// Memory of one virtual machine, in bytes; of one call in Rhai, and there only with [`CountingAllocator`].
     pub memory_bytes: usize,
@@ -110,6 +113,10 @@ pub trait Script {
 
     /// Whether the script returned one function instead of a table (a reward script); it is called by the name `""`.
     fn is_function(&self) -> bool;
+
+    /// Whether the script's top level runs again for each call, because a function of the script changes what stands there:
+    /// nothing lasts from one call to the next, and what was kept is computed again.
+    fn is_fresh_each_call(&self) -> bool;
 
     /// Calls the function field `function` with the arguments, under the limits.
     ///

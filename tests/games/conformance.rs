@@ -239,7 +239,8 @@ fn endless_scripts_are_stopped() {
         "script::timeout",
     );
     both_fail("while true do end", "loop { }", "script::timeout");
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    // On a busy machine waiting is not charged, so this may take some times the budget.
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -377,13 +378,20 @@ fn wrong_draws_are_errors_with_a_line() {
     assert_eq!(found.place.as_ref().map(|place| place.line), Some(3), "{found}");
 }
 
+/// Neither as a variable nor inside a coroutine does a generator outlive its call: the next one has its own.
 #[test]
 fn a_generator_ends_with_its_call() {
-    let body = "local kept\nfunction game.run(state, rng) kept = kept or rng return kept:int(1, 6) end";
-    let script = compile(&source(Language::Lua, body)).expect("a script");
-    assert!(call(&*script, &Value::Nil).is_ok());
-    let found = fault(call(&*script, &Value::Nil));
-    assert!(found.message.contains("a call that is over"), "{found}");
+    for body in [
+        "local kept\nfunction game.run(state, rng) kept = kept or rng return kept:int(1, 1000000) end",
+        "local kept = {}\nfunction game.run(state, rng) kept[1] = kept[1] or rng return kept[1]:int(1, 1000000) end",
+    ] {
+        let script = compile(&source(Language::Lua, body)).expect("a script");
+        let (mut stream, mut host) = (Seed::new(3).stream(), Seed::new(3).stream());
+        for _ in 0..3 {
+            let drawn = script.call("run", &mut [Argument::Data(&Value::Nil), Argument::Rng(&mut stream)]);
+            assert_eq!(drawn.expect("a number"), Value::Int(host.int(1, 1_000_000)));
+        }
+    }
 }
 
 #[test]
@@ -641,7 +649,7 @@ fn long_library_calls_are_bounded() {
         let found = fault(lua_run(body));
         assert!(["script::timeout", "script::runtime", "script::memory"].contains(&found.code), "{body}: {found}");
     }
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(90), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -4,6 +4,9 @@
 mod battery; // what every game must keep, by random play
 mod conformance; // Lua and Rhai behind one interface
 mod dataset; // math problems from a user's file
+mod fuzz; // random scripts do no harm
+mod hostile; // the corpus of hostile scripts
+mod isolation; // nothing lasts from one call to the next
 mod matrix; // success is a place in an equilibrium
 mod nests; // every nest and reward script that is shipped
 mod perfect_play; // the search opponent against theory

@@ -2,13 +2,16 @@
 //! keeps failing is replaced by the last good one.
 #![expect(clippy::float_cmp, reason = "the counts and rewards here are whole numbers")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
-use gift_host::game::RewardScript;
+use gift_host::game::{GameDef, RewardScript, ScriptHost};
 use gift_host::reload::read_source;
 use gift_host::rollout::Culprit;
 use gift_host::run::{Error, IterationReport};
+use gift_host::script::{HostFunction, Library, Limits, Value};
 
 use super::support::{ECHO, Lab, config, game, host, iterate, pool, start, unchecked};
 
@@ -192,4 +195,40 @@ fn a_reward_version_that_always_fails_gives_way_as_well() {
         assert!(lost.problems.iter().any(|problem| problem.to_string().contains("reward.lua")));
         assert_eq!(iterate(&mut run).versions["reward"], good.source.version);
     });
+}
+
+/// A call that sleeps inside the host, where nothing can end it, stands for a library call without an end: its thread is
+/// given up, its episode is lost, and the run goes on with other threads.
+#[test]
+fn a_script_that_cannot_be_stopped_costs_its_episodes_only() {
+    #[expect(clippy::unnecessary_wraps, reason = "the form of a function of the host")]
+    fn hold(_: &[Value]) -> Result<Value, String> {
+        std::thread::sleep(Duration::from_secs(600));
+        Ok(Value::Nil)
+    }
+    let lab = Lab::new();
+    let text = failing("state.digit == 3").replace("error(\"boom\")", "gift.hold()");
+    let source = read_source(&lab.write("games/echo.lua", &text)).unwrap_or_else(|problem| panic!("{problem}"));
+    let host = ScriptHost {
+        limits: Limits { call: Duration::from_millis(20), ..Limits::default() },
+        library: Library::new(vec![HostFunction { name: "hold", call: hold }]),
+    };
+    let game =
+        GameDef::compile(&source, Value::Map(BTreeMap::new()), &host).unwrap_or_else(|problem| panic!("{problem}"));
+    let start_time = Instant::now();
+    pool(2).install(|| {
+        let settings = [TOLERANT, &["rollout.groups=4"]].concat();
+        let mut run = start(config(&settings), unchecked(vec![Arc::new(game)]));
+        let (mut played, mut lost) = (0, 0);
+        for step in 1..=2 {
+            let report = iterate(&mut run);
+            let counted = counts(&report);
+            assert_eq!((report.step, counted.0 + counted.1), (step, 16));
+            (played, lost) = (played + counted.0, lost + counted.1);
+            let mut voided = report.groups.iter().flat_map(|scored| &scored.group.voided);
+            assert!(voided.all(|voided| voided.problem.code == "script::stuck"));
+        }
+        assert!(lost > 0 && played > 0, "{played} played, {lost} lost");
+    });
+    assert!(start_time.elapsed() < Duration::from_secs(120), "{:?}", start_time.elapsed());
 }

@@ -62,6 +62,10 @@ impl Dataset {
         let known = opened.get(path).cloned();
         for _ in 0..TRIES {
             let metadata = std::fs::metadata(path).map_err(|cause| cause.to_string())?;
+            if !metadata.is_file() {
+                // Reading a pipe or a device would not end.
+                return Err("expected a regular file".to_owned());
+            }
             let stamp = Stamp::of(&metadata);
             if stamp.bytes > MAX_FILE_BYTES {
                 return Err(format!("the file has {} bytes, more than {MAX_FILE_BYTES}", stamp.bytes));

@@ -56,6 +56,12 @@ pub(super) fn module_name(name: &str) -> String {
     format!("scripts/lib/{name}.lua")
 }
 
+/// The message without its place in our own part of the library, which stands between the author and the machine's.
+fn without_prelude(message: &str) -> &str {
+    let rest = message.strip_prefix("prelude:").and_then(|rest| rest.split_once(": "));
+    rest.filter(|(line, _)| line.chars().all(|c| c.is_ascii_digit())).map_or(message, |(_, rest)| rest)
+}
+
 /// A text that Luau knows by a name.
 struct Text {
     name: String,
@@ -244,7 +250,7 @@ impl Sources {
     /// Takes a message apart: the place before it, the stack after it.
     fn told_text(&self, code: &'static str, text: &str) -> Told {
         let (message, stack) = text.split_once("\nstack traceback:").unwrap_or((text, ""));
-        let (mut message, mut named) = (message, Vec::new());
+        let (mut message, mut named) = (without_prelude(message), Vec::new());
         // An error that passes through a coroutine is given a place by each.
         while let Some((call, rest)) = self.call_at(message) {
             message = rest.trim_start_matches([':', ' ']);

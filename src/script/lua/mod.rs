@@ -5,12 +5,15 @@
 //! in `tests/games/conformance.rs`.
 
 mod border; // Lua values to plain data and back
+mod bytecode; // which scripts assign variables of their top level
 mod direct; // calls without detours
 mod errors; // mlua's errors as diagnostics with the author's lines
 mod interrupt; // stops a virtual machine from another thread
+mod isolation; // nothing lasts from one call to the next
 mod objects; // what a script sees as `rng` and as a data set
 mod sandbox; // the virtual machine and its globals
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,6 +26,7 @@ use crate::diag::{Diagnostic, SourceSpan};
 use direct::{Direct, Use, Want, Way};
 use errors::Sources;
 use objects::Rng;
+use sandbox::RefusedWrite;
 
 /// Most names of fields that are looked at.
 const MAX_NAMES: usize = 1000;
@@ -40,10 +44,14 @@ enum Root {
 struct LuaScript {
     root: Root,
     direct: Direct,
+    /// The top level, to be run again for each call if `is_fresh`.
+    main: Function,
+    is_fresh: Cell<bool>,
     lua: Lua,
     /// Whether `gift.log` is dropped, because the call is made a second time.
     is_quiet: Arc<AtomicBool>,
     timer: Arc<Timer>,
+    refused_write: RefusedWrite,
     limits: Limits,
     sources: Arc<Sources>,
 }
@@ -52,30 +60,45 @@ impl ScriptEngine for LuaEngine {
     fn compile(&self, source: &Source, limits: &Limits, library: &Library) -> Result<Box<dyn Script>, Box<Diagnostic>> {
         let sources = Arc::new(Sources::new(source));
         sources.check_sizes()?;
-        let (lua, timer) = sandbox::machine(limits).map_err(|cause| sources.engine_failure(&cause))?;
+        let engine_failure = |cause: mlua::Error| sources.engine_failure(&cause);
+        let (lua, timer, refused_write) = sandbox::machine(limits).map_err(engine_failure)?;
         let is_quiet = Arc::new(AtomicBool::new(false));
-        sandbox::install(&lua, source, limits, library, &timer, &is_quiet)
-            .map_err(|cause| sources.engine_failure(&cause))?;
+        sandbox::install(&lua, source, limits, library, &timer, &is_quiet).map_err(engine_failure)?;
+        let host = isolation::Library::of(&lua).map_err(engine_failure)?;
 
         let running = timer.start(limits.call);
-        let result = sandbox::chunk(&lua, &source.text, sources.script_name())
-            .into_function()
-            .and_then(|main| main.call::<LuaValue>(()));
+        let main = sandbox::chunk(&lua, &source.text, sources.script_name()).into_function();
+        let result = main.and_then(|main| Ok((main.call::<LuaValue>(())?, main)));
         let expired = timer.expired();
         drop(running);
-        let root = match result {
+        let (value, main) = match result {
             Ok(_) if expired => return Err(sources.timeout(None, limits)),
-            Ok(LuaValue::Table(table)) => Root::Table(table),
-            Ok(LuaValue::Function(function)) => Root::Function(function),
-            Ok(other) => return Err(not_a_root(&other, source)),
+            Ok(result) => result,
             Err(error) => return Err(sources.fault(&lua, &error, expired, limits)),
         };
+        let root = Root::of(value.clone()).ok_or_else(|| not_a_root(&value, source))?;
         // Globals that the top level sets are the script's own functions; later, a global would be a state that the host
         // neither sees nor resets between episodes.
         lua.globals().set_readonly(true);
+        let seal = || {
+            let modules = LuaValue::Table(sandbox::modules(&lua)?);
+            host.seal(&lua, &[value, LuaValue::Table(lua.globals()), modules])
+        };
+        let is_sealed = !sandbox::assigns_top_level(source) && seal().map_err(engine_failure)?;
         let texts = std::iter::once(&source.text).chain(source.modules.values()).map(AsRef::as_ref);
-        let direct = Direct::new(&lua, limits, texts).map_err(|cause| sources.engine_failure(&cause))?;
-        Ok(Box::new(LuaScript { root, direct, lua, is_quiet, timer, limits: limits.clone(), sources }))
+        let direct = Direct::new(&lua, limits, texts).map_err(engine_failure)?;
+        let (is_fresh, limits) = (Cell::new(!is_sealed), limits.clone());
+        Ok(Box::new(LuaScript { root, direct, main, is_fresh, lua, is_quiet, timer, refused_write, limits, sources }))
+    }
+}
+
+impl Root {
+    fn of(value: LuaValue) -> Option<Self> {
+        match value {
+            LuaValue::Table(table) => Some(Self::Table(table)),
+            LuaValue::Function(function) => Some(Self::Function(function)),
+            _ => None,
+        }
     }
 }
 
@@ -91,9 +114,91 @@ fn not_a_root(found: &LuaValue, source: &Source) -> Box<Diagnostic> {
 }
 
 impl LuaScript {
+    /// One run of a call. `None` if it tried to write to what is read-only between calls.
+    fn attempt(&self, name: &str, arguments: &mut [Argument<'_>]) -> Option<Result<Value, CallError>> {
+        let is_fresh = self.is_fresh.get();
+        let fault = |error: &mlua::Error| CallError::Fault(self.sources.fault(&self.lua, error, false, &self.limits));
+        let mut values = Vec::with_capacity(arguments.len());
+        let mut loans = Vec::new();
+        for argument in arguments.iter_mut() {
+            let value = match argument {
+                Argument::Data(value) => border::to_lua(&self.lua, value),
+                Argument::State(state) => border::to_lua(&self.lua, state.value()),
+                Argument::Rng(stream) => {
+                    let loan = Loan::new(stream);
+                    loans.push((loan.clone(), stream));
+                    self.lua.create_userdata(Rng(loan)).map(LuaValue::UserData)
+                }
+            };
+            match value {
+                Ok(value) => values.push(value),
+                Err(error) => return Some(Err(fault(&error))),
+            }
+        }
+        self.refused_write.store(false, Ordering::Relaxed);
+        let running = self.timer.start(self.limits.call);
+        let function = if is_fresh {
+            let root = sandbox::run_again(&self.lua, &self.main).map(Root::of);
+            root.and_then(|root| root.map_or(Ok(Err(LuaValue::Nil)), |root| root.function(name)))
+        } else {
+            self.root.function(name)
+        };
+        let result = function
+            .map(|found| found.map(|function| (function.call::<LuaValue>(MultiValue::from_vec(values)), function)));
+        let expired = self.timer.expired();
+        drop(running);
+        let (result, function) = match result {
+            Ok(Ok(called)) => called,
+            Ok(Err(other)) => {
+                return Some(Err(CallError::Fault(self.sources.not_a_function(name, &border::kind(&other)))));
+            }
+            Err(error) => {
+                return Some(Err(CallError::Fault(self.sources.fault(&self.lua, &error, expired, &self.limits))));
+            }
+        };
+        let has_refused = || {
+            self.refused_write.load(Ordering::Relaxed)
+                || result.as_ref().is_err_and(|error| isolation::is_refused_write(&error.to_string()))
+        };
+        if !is_fresh && has_refused() {
+            // Ends the loans; the streams are as they were.
+            loans.into_iter().for_each(|(loan, stream)| loan.give_back(&mut stream.clone()));
+            return None;
+        }
+        for (loan, stream) in loans {
+            loan.give_back(stream);
+        }
+        Some(match result {
+            Ok(_) if expired => Err(CallError::Fault(self.sources.timeout(None, &self.limits))),
+            Ok(value) => border::from_lua(&value, &self.limits).map_err(|refusal| {
+                let what = if name.is_empty() { "the result".to_owned() } else { format!("the result of `{name}`") };
+                let info = function.info();
+                CallError::Fault(refusal.diagnostic(&what, self.sources.defined_at(&info)))
+            }),
+            Err(error) => match errors::illegal(&error) {
+                Some(reason) if !expired => Err(CallError::Illegal(reason)),
+                _ => {
+                    let problem = self.sources.fault(&self.lua, &error, expired, &self.limits);
+                    Err(CallError::Fault(errors::called_as(problem, name)))
+                }
+            },
+        })
+    }
+}
+
+impl Root {
+    /// The function of this name, or another value that the field has.
+    fn function(&self, name: &str) -> mlua::Result<Result<Function, LuaValue>> {
+        let found = match self {
+            Self::Function(function) if name.is_empty() => return Ok(Ok(function.clone())),
+            _ => self.lookup(name)?,
+        };
+        Ok(if let LuaValue::Function(function) = found { Ok(function) } else { Err(found) })
+    }
+
     /// The field's value, looked up without running code of the script.
     fn lookup(&self, name: &str) -> mlua::Result<LuaValue> {
-        let Root::Table(table) = &self.root else { return Ok(LuaValue::Nil) };
+        let Self::Table(table) = self else { return Ok(LuaValue::Nil) };
         let mut table = table.clone();
         // A script may inherit fields from another table; a longer chain is a loop.
         for _ in 0..8 {
@@ -107,22 +212,12 @@ impl LuaScript {
         }
         Ok(LuaValue::Nil)
     }
-
-    fn function(&self, name: &str) -> Result<Function, Box<Diagnostic>> {
-        let found = match &self.root {
-            Root::Function(function) if name.is_empty() => return Ok(function.clone()),
-            _ => self.lookup(name).map_err(|error| self.sources.fault(&self.lua, &error, false, &self.limits))?,
-        };
-        match found {
-            LuaValue::Function(function) => Ok(function),
-            other => Err(self.sources.not_a_function(name, &border::kind(&other))),
-        }
-    }
 }
 
 impl Script for LuaScript {
     fn field(&self, name: &str) -> Result<Field, Box<Diagnostic>> {
-        let value = self.lookup(name).map_err(|error| self.sources.fault(&self.lua, &error, false, &self.limits))?;
+        let value =
+            self.root.lookup(name).map_err(|error| self.sources.fault(&self.lua, &error, false, &self.limits))?;
         match value {
             LuaValue::Nil => Ok(Field::Missing),
             LuaValue::Function(_) => Ok(Field::Function),
@@ -144,7 +239,7 @@ impl Script for LuaScript {
     }
 
     fn place_of(&self, name: &str) -> SourceSpan {
-        match self.lookup(name) {
+        match self.root.lookup(name) {
             Ok(LuaValue::Function(function)) => self.sources.defined_at(&function.info()),
             _ => self.sources.whole(),
         }
@@ -152,6 +247,10 @@ impl Script for LuaScript {
 
     fn is_function(&self) -> bool {
         matches!(self.root, Root::Function(_))
+    }
+
+    fn is_fresh_each_call(&self) -> bool {
+        self.is_fresh.get()
     }
 
     fn call(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
@@ -176,7 +275,10 @@ impl Script for LuaScript {
 impl LuaScript {
     /// Calls by [`direct`]. An `rng` has been drawn from only if the call gave a result.
     fn call_directly(&self, name: &str, arguments: &mut [Argument<'_>], usage: Use, want: Want) -> Way {
-        let Some(function) = self.direct.function(&self.lua, name, || self.function(name).ok()) else {
+        if self.is_fresh.get() {
+            return Way::Around;
+        }
+        let Some(function) = self.direct.function(&self.lua, name, || self.root.function(name).ok()?.ok()) else {
             return Way::Around;
         };
         let loan = arguments.iter().find_map(|argument| match argument {
@@ -190,9 +292,14 @@ impl LuaScript {
                 Err(_) => return Way::Around,
             },
         };
+        self.refused_write.store(false, Ordering::Relaxed);
         let running = self.timer.start(self.limits.call);
-        let way = self.direct.call(&self.lua, function, arguments, rng, (usage, want), || self.timer.expired());
+        let mut way = self.direct.call(&self.lua, function, arguments, rng, (usage, want), || self.timer.expired());
         drop(running);
+        if self.refused_write.load(Ordering::Relaxed) && matches!(way, Way::Value(_) | Way::State(_)) {
+            // It has caught the error.
+            way = Way::Around;
+        }
         if let Some(loan) = loan {
             let is_done = matches!(way, Way::Value(_) | Way::State(_));
             let stream = arguments.iter_mut().find_map(|argument| match argument {
@@ -211,7 +318,8 @@ impl LuaScript {
 
     /// Makes the call for every value and every error. What it logs has been logged, if it can log at all.
     fn call_again(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
-        self.is_quiet.store(true, Ordering::Relaxed);
+        // A script whose top level runs for each call has not been called yet.
+        self.is_quiet.store(!self.is_fresh.get(), Ordering::Relaxed);
         let result = self.call_in_full(name, arguments);
         self.is_quiet.store(false, Ordering::Relaxed);
         if result.is_ok() && self.direct.shares() && arguments.iter().any(|it| matches!(it, Argument::State(_))) {
@@ -221,43 +329,12 @@ impl LuaScript {
         result
     }
 
+    /// Makes the call, with a fresh top level if it tries to write to what is read-only between calls.
     fn call_in_full(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
-        let function = self.function(name).map_err(CallError::Fault)?;
-        let fault = |error: &mlua::Error| CallError::Fault(self.sources.fault(&self.lua, error, false, &self.limits));
-        let mut values = Vec::with_capacity(arguments.len());
-        let mut loans = Vec::new();
-        for argument in arguments.iter_mut() {
-            values.push(match argument {
-                Argument::Data(value) => border::to_lua(&self.lua, value).map_err(|error| fault(&error))?,
-                Argument::State(state) => border::to_lua(&self.lua, state.value()).map_err(|error| fault(&error))?,
-                Argument::Rng(stream) => {
-                    let loan = Loan::new(stream);
-                    loans.push((loan.clone(), stream));
-                    LuaValue::UserData(self.lua.create_userdata(Rng(loan)).map_err(|error| fault(&error))?)
-                }
-            });
+        if let Some(result) = self.attempt(name, arguments) {
+            return result;
         }
-        let running = self.timer.start(self.limits.call);
-        let result = function.call::<LuaValue>(MultiValue::from_vec(values));
-        let expired = self.timer.expired();
-        drop(running);
-        for (loan, stream) in loans {
-            loan.give_back(stream);
-        }
-        match result {
-            Ok(_) if expired => Err(CallError::Fault(self.sources.timeout(None, &self.limits))),
-            Ok(value) => border::from_lua(&value, &self.limits).map_err(|refusal| {
-                let what = if name.is_empty() { "the result".to_owned() } else { format!("the result of `{name}`") };
-                let info = function.info();
-                CallError::Fault(refusal.diagnostic(&what, self.sources.defined_at(&info)))
-            }),
-            Err(error) => match errors::illegal(&error) {
-                Some(reason) if !expired => Err(CallError::Illegal(reason)),
-                _ => {
-                    let problem = self.sources.fault(&self.lua, &error, expired, &self.limits);
-                    Err(CallError::Fault(errors::called_as(problem, name)))
-                }
-            },
-        }
+        self.is_fresh.set(true);
+        self.attempt(name, arguments).unwrap_or_else(|| Err(CallError::Fault(self.sources.timeout(None, &self.limits))))
     }
 }

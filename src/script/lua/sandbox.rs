@@ -8,15 +8,18 @@ use mlua::chunk::{Chunk, ChunkMode, Compiler};
 use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table, Value as LuaValue};
 
 use super::border;
+use super::bytecode::assigns_top_level as assigns_top_level_of;
 use super::errors::{Illegal, module_name};
 use super::interrupt::LuaInterrupt;
+use super::isolation::is_refused_write;
 use super::objects::Rows;
 use crate::script::library::JSON;
 use crate::script::watchdog::Timer;
 use crate::script::{HostFunction, Library, Limits, Source};
 
-/// Where the machine keeps the results of modules.
+/// Where the machine keeps the results of modules, and the modules as functions.
 const MODULES: &str = "gift.modules";
+const MODULE_FUNCTIONS: &str = "gift.module_functions";
 
 /// Functions of the library that Luau does faster than the host, for the usual arguments. Each text is called with the
 /// host's function, which does the rest, and returns the function.
@@ -30,21 +33,66 @@ const FASTER: [(&str, &str); 3] = [
 const REMOVED: [&str; 8] =
     ["loadstring", "require", "getfenv", "setfenv", "collectgarbage", "gcinfo", "newproxy", "print"];
 
-/// A virtual machine with the standard globals, and its timer.
-pub(super) fn machine(limits: &Limits) -> mlua::Result<(Lua, Arc<Timer>)> {
+/// Set when a call has tried to write to a table that is read-only, also where it caught the error.
+pub(super) type RefusedWrite = Arc<AtomicBool>;
+
+/// A virtual machine with the standard globals, its timer, and the sign of a refused write.
+pub(super) fn machine(limits: &Limits) -> mlua::Result<(Lua, Arc<Timer>, RefusedWrite)> {
     let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::UTF8 | StdLib::BIT | StdLib::COROUTINE;
     let lua = Lua::new_with(libraries, LuaOptions::new().catch_rust_panics(false))?;
-    // Level 2 would inline functions, and an author's stack would lack them; in games no difference could be measured.
-    lua.set_compiler(Compiler::new().set_optimization_level(1).set_debug_level(1));
+    lua.set_compiler(compiler());
     lua.enable_jit(true);
     lua.set_memory_limit(limits.memory_bytes)?;
     let globals = lua.globals();
     for name in REMOVED {
         globals.raw_remove(name)?;
     }
-    lua.load(include_str!("prelude.luau")).set_name("=prelude").set_mode(ChunkMode::Text).exec()?;
+    let refused = RefusedWrite::default();
+    let sign = Arc::clone(&refused);
+    let note = lua.create_function(move |_, error: LuaValue| {
+        let is_write = match &error {
+            LuaValue::Nil => true,
+            LuaValue::Error(error) => is_refused_write(&error.to_string()),
+            _ => false,
+        };
+        sign.fetch_or(is_write, Ordering::Relaxed);
+        Ok(())
+    })?;
+    lua.load(include_str!("prelude.luau")).set_name("=prelude").set_mode(ChunkMode::Text).call::<()>(note)?;
     let timer = Timer::new(Some(Box::new(LuaInterrupt::new(&lua)?)))?;
-    Ok((lua, timer))
+    Ok((lua, timer, refused))
+}
+
+fn compiler() -> Compiler {
+    // Level 2 would inline functions, and an author's stack would lack them; in games no difference could be measured.
+    Compiler::new().set_optimization_level(1).set_debug_level(1)
+}
+
+/// Whether a function of the script or of a module may assign a variable of its top level.
+pub(super) fn assigns_top_level(source: &Source) -> bool {
+    // A text that does not parse is told of when it is loaded.
+    let assigns = |text: &str| {
+        compiler().compile(text.trim_start_matches('\u{feff}')).is_ok_and(|code| assigns_top_level_of(&code))
+    };
+    std::iter::once(&source.text).chain(source.modules.values()).any(|text| assigns(text))
+}
+
+/// The results of the modules that were loaded.
+pub(super) fn modules(lua: &Lua) -> mlua::Result<Table> {
+    lua.named_registry_value(MODULES)
+}
+
+/// Runs the top level again, as if the script had just been loaded.
+pub(super) fn run_again(lua: &Lua, main: &Function) -> mlua::Result<LuaValue> {
+    let globals = lua.globals();
+    globals.set_readonly(false);
+    let result = globals
+        .clear()
+        .and_then(|()| lua.set_named_registry_value(MODULES, lua.create_table()?))
+        .and_then(|()| main.call(()));
+    globals.set_readonly(true);
+    globals.set_safeenv(true);
+    result
 }
 
 /// Adds `gift` and `require`, then seals all globals.
@@ -97,6 +145,7 @@ pub(super) fn install(
     lua.globals().raw_set("gift", gift)?;
 
     lua.set_named_registry_value(MODULES, lua.create_table()?)?;
+    lua.set_named_registry_value(MODULE_FUNCTIONS, lua.create_table()?)?;
     let modules = source.modules.clone();
     lua.globals().raw_set("require", lua.create_function(move |lua, name: String| require(lua, &modules, &name))?)?;
     lua.sandbox(true)
@@ -153,7 +202,13 @@ fn require(lua: &Lua, modules: &BTreeMap<String, Arc<str>>, name: &str) -> mlua:
         return Err(mlua::Error::runtime(message));
     };
     loaded.raw_set(name, false)?;
-    let result = chunk(lua, text, &module_name(name)).into_function().and_then(|main| main.call::<LuaValue>(()));
+    let functions: Table = lua.named_registry_value(MODULE_FUNCTIONS)?;
+    let main = match functions.raw_get(name)? {
+        Some(main) => Ok(main),
+        None => chunk(lua, text, &module_name(name)).into_function(),
+    };
+    let run = |main: Function| functions.raw_set(name, &main).and_then(|()| main.call::<LuaValue>(()));
+    let result = main.and_then(run);
     match result {
         Ok(LuaValue::Nil | LuaValue::Boolean(false)) => loaded.raw_set(name, true)?,
         Ok(value) => loaded.raw_set(name, value)?,

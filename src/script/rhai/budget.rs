@@ -22,6 +22,8 @@ pub(super) enum Excess {
     Memory = 1,
     /// Values nested deeper than can be dropped.
     Nesting = 2,
+    /// Memory that earlier calls have left behind and nothing frees.
+    LeftBehind = 3,
 }
 
 /// The budget of the calls of one engine. An excess is remembered until the next call, so that a script which mends it in

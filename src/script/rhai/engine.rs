@@ -4,7 +4,10 @@ use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use ::rhai::{AST, Dynamic, Engine, EvalAltResult, Module, ModuleResolver, OptimizationLevel, Position, Scope, Shared};
+use ::rhai::{
+    AST, Dynamic, Engine, EvalAltResult, ImmutableString, Module, ModuleResolver, OptimizationLevel, Position, Scope,
+    Shared,
+};
 
 use super::border::{from_rhai, to_rhai};
 use super::budget::Budget;
@@ -95,6 +98,11 @@ pub(super) fn engine(
     engine.on_progress(move |_| (clock.expired() || memory.exceeded().is_some()).then_some(Dynamic::UNIT));
     // `sleep` is a function of Rhai's, which a pointer made from its name would reach even if the word were disabled.
     engine.register_fn("sleep", |_: i64| no_sleep()).register_fn("sleep", |_: f64| no_sleep());
+    // With nothing to put in, Rhai's own does not end, and reaches no operation where it could be stopped.
+    let longest = limits.max_text_bytes;
+    engine.register_fn("pad", move |text: &mut ImmutableString, length: i64, padding: &str| {
+        pad(text, length, padding, longest)
+    });
     let (printed, debugged) = (library.clone(), library.clone());
     engine.on_print(move |text| printed.log(text));
     engine.on_debug(move |text, _, _| debugged.log(text));
@@ -104,6 +112,24 @@ pub(super) fn engine(
     let globals = Globals::default();
     resolve_variables(&mut engine, globals.clone(), budget.clone());
     (engine, globals, modules)
+}
+
+/// Adds `padding` again and again until the text has `length` characters, the last time only as much as fits.
+fn pad(text: &mut ImmutableString, length: i64, padding: &str, longest: usize) -> Result<(), Box<EvalAltResult>> {
+    let missing = usize::try_from(length).unwrap_or(0).saturating_sub(text.chars().count());
+    if missing == 0 {
+        return Ok(());
+    }
+    if padding.is_empty() {
+        return Err("`pad` has nothing to put in: its last argument is an empty text".into());
+    }
+    let added: usize =
+        if missing > longest { missing } else { padding.chars().cycle().take(missing).map(char::len_utf8).sum() };
+    if text.len().saturating_add(added) > longest {
+        return Err(EvalAltResult::ErrorDataTooLarge("Length of string".to_owned(), Position::NONE).into());
+    }
+    text.make_mut().extend(padding.chars().cycle().take(missing));
+    Ok(())
 }
 
 fn no_sleep() -> Result<(), Box<EvalAltResult>> {
@@ -193,6 +219,19 @@ impl Modules {
     /// The module, if the script has loaded it.
     fn loaded(&self, name: &str) -> Option<Shared<Module>> {
         self.lock().get(name).cloned().flatten()
+    }
+
+    /// The variables of all modules that the script has loaded.
+    pub(super) fn variables(&self) -> Vec<Dynamic> {
+        fn of(module: &Module, depth: usize, list: &mut Vec<Dynamic>) {
+            list.extend(module.iter_var().map(|(_, value)| value.clone()));
+            if depth < MAX_MODULES {
+                module.iter_sub_modules().for_each(|(_, module)| of(module, depth + 1, list));
+            }
+        }
+        let mut list = Vec::new();
+        self.lock().values().flatten().for_each(|module| of(module, 0, &mut list));
+        list
     }
 
     /// Not to be held while a module runs, since it may import others.

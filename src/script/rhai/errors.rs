@@ -126,13 +126,17 @@ impl Sources {
     pub(super) fn excess(&self, function: &str, excess: Option<Excess>, limits: &Limits) -> Box<Diagnostic> {
         let what = match excess {
             Some(Excess::Nesting) => "the script nests values or closures too deep".to_owned(),
+            Some(Excess::LeftBehind) => {
+                format!("calls of the script have left more than {} bytes of memory behind", limits.memory_bytes)
+            }
             _ => format!("the script needs more than {} bytes of memory", limits.memory_bytes),
         };
-        Box::new(
-            Diagnostic::error("script::memory", format!("{what}{}", inside(function)))
-                .at(self.whole())
-                .help("look for a list, a string or a closure that keeps growing"),
-        )
+        let help = if excess == Some(Excess::LeftBehind) {
+            "look for a closure that captures the variable it is kept in: it holds itself and is never freed"
+        } else {
+            "look for a list, a string or a closure that keeps growing"
+        };
+        Box::new(Diagnostic::error("script::memory", format!("{what}{}", inside(function))).at(self.whole()).help(help))
     }
 
     /// Any other error.

@@ -7,9 +7,10 @@ mod border; // Rhai values to plain data and back
 mod budget; // memory and nesting of a call
 mod engine; // the engine: limits, the `gift` library, modules
 mod errors; // Rhai's errors as diagnostics
+mod isolation; // nothing lasts from one call to the next
 mod objects; // what a script sees as `gift`, `rng` and as a data set
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,10 +19,11 @@ use ::rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, FnPtr, Map, Sco
 
 use super::loan::Loan;
 use super::watchdog::Timer;
-use super::{Argument, CallError, Field, Library, Limits, Script, ScriptEngine, Source, State, Value};
+use super::{Argument, CallError, Field, Library, Limits, Script, ScriptEngine, Source, State, Value, memory};
 use crate::diag::{Diagnostic, SourceSpan};
-use budget::Budget;
+use budget::{Budget, Excess};
 use errors::Sources;
+use isolation::Captured;
 use objects::Rng;
 
 /// Most states that are kept as the script sees them.
@@ -47,6 +49,9 @@ struct RhaiScript {
     engine: Engine,
     timer: Arc<Timer>,
     budget: Budget,
+    captured: RefCell<Captured>,
+    /// Bytes that calls have left behind: closures that hold themselves are never freed.
+    left_behind: Cell<isize>,
     limits: Limits,
     sources: Arc<Sources>,
 }
@@ -87,7 +92,14 @@ impl ScriptEngine for RhaiEngine {
             let most = parameters.entry(function.name.to_owned()).or_insert(0);
             *most = function.params.len().max(*most);
         }
-        let states = RefCell::default();
+        let variables: Vec<Dynamic> =
+            scope.iter_raw().map(|(_, _, value)| value.clone()).chain(modules.variables()).collect();
+        let captured = match &root {
+            Root::Map(map) => Captured::by(variables.iter().chain(map.values())),
+            Root::Function(pointer) => Captured::by(variables.iter().chain(pointer.curry())),
+        };
+        let (captured, left_behind) = (RefCell::new(captured), Cell::new(0));
+        let (states, limits) = (RefCell::default(), limits.clone());
         Ok(Box::new(RhaiScript {
             root,
             parameters,
@@ -96,7 +108,9 @@ impl ScriptEngine for RhaiEngine {
             engine,
             timer,
             budget,
-            limits: limits.clone(),
+            captured,
+            left_behind,
+            limits,
             sources,
         }))
     }
@@ -193,6 +207,11 @@ impl Script for RhaiScript {
         matches!(self.root, Root::Function(_))
     }
 
+    fn is_fresh_each_call(&self) -> bool {
+        // What closures captured is restored instead.
+        false
+    }
+
     fn call(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
         if !(self.is_function() && name.is_empty()) {
             match self.field(name).map_err(CallError::Fault)? {
@@ -201,6 +220,11 @@ impl Script for RhaiScript {
                 Field::Data(value) => return Err(CallError::Fault(self.sources.not_a_function(name, value.kind()))),
             }
         }
+        let limit = isize::try_from(self.limits.memory_bytes).unwrap_or(isize::MAX);
+        if self.left_behind.get() > limit {
+            return Err(CallError::Fault(self.sources.excess(name, Some(Excess::LeftBehind), &self.limits)));
+        }
+        let held = memory::held();
         let mut values = Vec::with_capacity(arguments.len());
         let mut loans = Vec::new();
         for argument in arguments.iter_mut() {
@@ -222,18 +246,25 @@ impl Script for RhaiScript {
         for (loan, stream) in loans {
             loan.give_back(stream);
         }
-        match result {
+        let before = memory::held();
+        let answer = match &result {
             _ if expired => Err(CallError::Fault(self.sources.timeout(name, &self.limits))),
             _ if excess.is_some() => Err(CallError::Fault(self.sources.excess(name, excess, &self.limits))),
-            Ok(value) => border::from_rhai(&value, &self.limits).map_err(|refusal| {
+            Ok(value) => border::from_rhai(value, &self.limits).map_err(|refusal| {
                 let what = if name.is_empty() { "the result".to_owned() } else { format!("the result of `{name}`") };
                 CallError::Fault(refusal.diagnostic(&what, self.sources.whole()))
             }),
-            Err(error) => Err(match errors::illegal(&error) {
+            Err(error) => Err(match errors::illegal(error) {
                 Some(reason) => CallError::Illegal(reason),
-                None => CallError::Fault(self.sources.fault(name, &error, &self.limits)),
+                None => CallError::Fault(self.sources.fault(name, error, &self.limits)),
             }),
-        }
+        };
+        let handed_out = memory::held().wrapping_sub(before);
+        drop(result);
+        self.captured.borrow_mut().restore();
+        let left = memory::held().wrapping_sub(held).wrapping_sub(handed_out);
+        self.left_behind.set(self.left_behind.get().saturating_add(left));
+        answer
     }
 
     fn call_state(&self, name: &str, arguments: &mut [Argument<'_>], _replaces: bool) -> Result<State, CallError> {

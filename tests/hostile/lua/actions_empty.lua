@@ -1,0 +1,25 @@
+-- expect: game::bad_result in actions
+-- No legal action.
+local game = { name = "hostile", seats = 1, max_turns = 2 }
+function game.init(rng, options)
+  return { n = 0 }
+end
+function game.to_act(state)
+  if state.n > 0 then return nil end
+  return 1
+end
+function game.observe(state, seat)
+  return "n is " .. tostring(state.n)
+end
+function game.actions(state, seat)
+  do return {} end
+  return { "a", "b" }
+end
+function game.apply(state, seat, action)
+  state.n = 1
+  return state
+end
+function game.outcome(state)
+  return { scores = { 1 }, success = { true } }
+end
+return game

@@ -1,0 +1,29 @@
+-- expect: script::timeout|script::memory in init
+-- Removes from the front of a long list for ever.
+local game = { name = "hostile", seats = 1, max_turns = 2 }
+function game.init(rng, options)
+  local t = table.create(1000000, 0)
+  while true do
+    table.remove(t, 1)
+    t[#t + 1] = 0
+  end
+  return { n = 0 }
+end
+function game.to_act(state)
+  if state.n > 0 then return nil end
+  return 1
+end
+function game.observe(state, seat)
+  return "n is " .. tostring(state.n)
+end
+function game.actions(state, seat)
+  return { "a", "b" }
+end
+function game.apply(state, seat, action)
+  state.n = 1
+  return state
+end
+function game.outcome(state)
+  return { scores = { 1 }, success = { true } }
+end
+return game
