@@ -130,13 +130,15 @@ impl Direct {
         // SAFETY: the caller's; nothing is borrowed while Luau may raise an error, which only a lack of memory could be.
         unsafe {
             let top = ffi::lua_gettop(lua);
-            let mut tables = master.tables.iter();
-            let follower = &mut Follower { limits, cells: &mut cells, tables: &mut tables };
-            match follower.follow(lua, &shape) {
+            // The copy, with its master below it.
+            master.tables.first().into_iter().for_each(|&table| reference(lua, table));
+            ffi::lua_pushvalue(lua, top);
+            let followed = Follower { limits, cells: &mut cells }.follow(lua, &shape);
+            ffi::lua_settop(lua, top);
+            match followed {
                 Ok(true) => {}
                 refused => {
                     master.give_up(lua);
-                    ffi::lua_settop(lua, top);
                     return refused.map(|_| None);
                 }
             }
@@ -170,19 +172,17 @@ impl Direct {
 }
 
 /// Brings a master up to date with a changed copy of it.
-struct Follower<'a, 'b> {
+struct Follower<'a> {
     limits: &'a Limits,
     cells: &'a mut [Cell],
-    /// The references of the master's tables that were not met yet.
-    tables: &'a mut std::slice::Iter<'b, c_int>,
 }
 
-impl Follower<'_, '_> {
-    /// Compares the table on the stack, of which only values may have changed, with the cells, and writes what differs into
-    /// both cells and master; false if more than values differ.
+impl Follower<'_> {
+    /// Compares the copy on the stack, of which only values may have changed, with the master below it, and writes what
+    /// differs into both cells and master; false if more than values differ.
     ///
     /// # Safety
-    /// As [`super::Frame::run`].
+    /// As [`super::Frame::run`]; the master is of this shape.
     #[expect(unsafe_code, reason = "the C interface of Luau")]
     unsafe fn follow(&mut self, lua: *mut lua_State, shape: &Shape) -> Result<bool, Unusual> {
         // SAFETY: the caller's; each level makes room for itself.
@@ -194,86 +194,95 @@ impl Follower<'_, '_> {
             if ffi::lua_getmetatable(lua, -1) != 0 {
                 return Err(Unusual);
             }
-            let Some(&table) = self.tables.next() else { return Ok(false) };
+            let copy = ffi::lua_gettop(lua);
+            let master = copy - 1;
             match shape {
-                Shape::Cell(_) => return Ok(false),
-                // In the order in which `build` met the tables, from the last to the first.
-                Shape::Map(fields) => {
-                    for (name, field) in fields.iter().rev() {
-                        push_text(lua, name);
-                        ffi::lua_rawget(lua, -2);
-                        if !self.part(lua, field, table, |lua| push_text(lua, name))? {
-                            return Ok(false);
-                        }
-                        ffi::lua_pop(lua, 1);
-                    }
-                }
+                Shape::Cell(_) => Ok(false),
                 Shape::List(items) => {
-                    for (at, item) in items.iter().enumerate().rev() {
-                        let index = at as c_int + 1;
-                        ffi::lua_rawgeti_(lua, -1, index);
-                        if !self.part(lua, item, table, |lua| ffi::lua_pushnumber(lua, f64::from(index)))? {
+                    for (item, index) in items.iter().zip(1..) {
+                        ffi::lua_rawgeti_(lua, master, index);
+                        ffi::lua_rawgeti_(lua, copy, index);
+                        if ffi::lua_rawequal(lua, -2, -1) == 0
+                            && !self.part(lua, item, master, |lua| ffi::lua_pushnumber(lua, f64::from(index)))?
+                        {
                             return Ok(false);
                         }
-                        ffi::lua_pop(lua, 1);
+                        ffi::lua_settop(lua, copy);
+                    }
+                    // Each item is there; nothing else may be. A walk that passes over as many places as there are items
+                    // meets whatever else there is: what the array part does not hold of the items fills the places of
+                    // the rest that are passed over.
+                    let mut at = items.len() as c_int;
+                    let mut count = items.len();
+                    loop {
+                        at = ffi::lua_rawiter(lua, copy, at);
+                        if at < 0 {
+                            break;
+                        }
+                        count += 1;
+                        ffi::lua_settop(lua, copy);
+                    }
+                    Ok(count == items.len())
+                }
+                Shape::Map(fields) => {
+                    // A copy has its names in the places of its master's, until one is added.
+                    let mut at = 0;
+                    loop {
+                        let next = ffi::lua_rawiter(lua, master, at);
+                        if ffi::lua_rawiter(lua, copy, at) != next {
+                            return Ok(false);
+                        }
+                        if next < 0 {
+                            return Ok(true);
+                        }
+                        let (key, old, new) = (copy + 1, copy + 2, copy + 4);
+                        if ffi::lua_rawequal(lua, key, copy + 3) == 0 {
+                            return Ok(false);
+                        }
+                        if ffi::lua_rawequal(lua, old, new) == 0 {
+                            let name = bytes_at(lua, key);
+                            let found = fields.iter().find(|(known, _)| known.as_bytes() == name);
+                            let Some((_, field)) = found else { return Ok(false) };
+                            ffi::lua_pushvalue(lua, old);
+                            ffi::lua_pushvalue(lua, new);
+                            if !self.part(lua, field, master, |lua| ffi::lua_pushvalue(lua, key))? {
+                                return Ok(false);
+                            }
+                        }
+                        ffi::lua_settop(lua, copy);
+                        at = next;
                     }
                 }
             }
-            // Each part of the shape is there; nothing else may be. In a list whose items are all found, a walk that passes
-            // over as many places as it has items meets whatever else there is: what the array part does not hold of the
-            // items fills the places of the rest that are passed over.
-            let (mut count, mut at) =
-                if let Shape::List(items) = shape { (items.len(), items.len() as c_int) } else { (0, 0) };
-            loop {
-                at = ffi::lua_rawiter(lua, -1, at);
-                if at < 0 {
-                    break;
-                }
-                count += 1;
-                ffi::lua_pop(lua, 2);
-            }
-            Ok(count == shape.len())
         }
     }
 
-    /// As [`Follower::follow`] for the value on the stack, which the master's table holds under the key that `push_key`
-    /// pushes.
+    /// As [`Follower::follow`] for the values on the stack, which differ and which the master's table holds under the key
+    /// that `push_key` pushes.
     ///
     /// # Safety
-    /// As [`super::Frame::run`].
+    /// As [`Follower::follow`].
     #[expect(unsafe_code, reason = "the C interface of Luau")]
     unsafe fn part(
         &mut self,
         lua: *mut lua_State,
         shape: &Shape,
-        table: c_int,
+        master: c_int,
         push_key: impl FnOnce(*mut lua_State),
     ) -> Result<bool, Unusual> {
         // SAFETY: the caller's.
         unsafe {
             let Shape::Cell(number) = shape else { return self.follow(lua, shape) };
-            let kind = ffi::lua_type(lua, -1);
-            if kind == ffi::LUA_TNIL || kind == ffi::LUA_TTABLE {
+            if matches!(ffi::lua_type(lua, -1), ffi::LUA_TNIL | ffi::LUA_TTABLE) {
                 return Ok(false);
             }
             let Some(known) = self.cells.get_mut(*number as usize) else { return Ok(false) };
-            let same = match known {
-                Cell::Int(number) if kind == ffi::LUA_TNUMBER => {
-                    ffi::lua_tonumberx(lua, -1, std::ptr::null_mut()) == *number as f64
-                }
-                Cell::Short(..) | Cell::Long(_) if kind == ffi::LUA_TSTRING => known.is_text(bytes_at(lua, -1)),
-                _ => false,
-            };
-            if !same {
-                *known = cell(lua, self.limits)?;
-                reference(lua, table);
-                ffi::lua_setreadonly(lua, -1, 0);
-                push_key(lua);
-                push_cell(lua, known);
-                ffi::lua_rawset(lua, -3);
-                ffi::lua_setreadonly(lua, -1, 1);
-                ffi::lua_pop(lua, 1);
-            }
+            *known = cell(lua, self.limits)?;
+            ffi::lua_setreadonly(lua, master, 0);
+            push_key(lua);
+            push_cell(lua, known);
+            ffi::lua_rawset(lua, master);
+            ffi::lua_setreadonly(lua, master, 1);
             Ok(true)
         }
     }

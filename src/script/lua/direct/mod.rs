@@ -8,6 +8,7 @@
 //! was at hand or had to be brought in.
 
 mod masters; // states as tables in the machine
+mod rng; // what a script draws from
 mod transfer; // values into the machine and out of it
 
 use std::cell::{Cell as Flag, RefCell};
@@ -19,6 +20,7 @@ use mlua::ffi::{self, lua_State};
 
 use crate::script::state::{Shape, State};
 use crate::script::{Argument, Limits, Value};
+use crate::seed::Stream;
 use masters::Masters;
 use transfer::{Room, bytes_at, push, read, reference};
 
@@ -67,6 +69,8 @@ pub(super) struct Direct {
     shapes: RefCell<Vec<Arc<Shape>>>,
     /// Whether the script has to get copies even where it should only look.
     copies: Flag<bool>,
+    /// Whether the script gets the `rng` of [`rng`].
+    lends: bool,
 }
 
 /// One call on its way through the machine.
@@ -75,8 +79,11 @@ struct Frame<'a, 'b> {
     limits: &'a Limits,
     function: c_int,
     arguments: &'a [Argument<'b>],
-    /// Where the `rng` lies on the stack, if the call has one.
+    /// Where the `rng` of [`super::objects`] lies on the stack, if the call has one.
     rng: Option<c_int>,
+    /// What an `rng` of [`rng`] draws from, and what it finds the stream by.
+    stream: &'a mut Option<Stream>,
+    lent: Option<*mut *mut Stream>,
     usage: Use,
     want: Want,
     result: Option<Value>,
@@ -104,6 +111,7 @@ impl Direct {
                 enter = ffi::lua_ref(lua, -1);
                 ffi::lua_pushcclosurek(lua, add_traceback, c"traceback".as_ptr(), 0, None);
                 handler = ffi::lua_ref(lua, -1);
+                rng::install(lua);
                 ffi::lua_settop(lua, 0);
             })
         }?;
@@ -116,6 +124,7 @@ impl Direct {
             masters: RefCell::default(),
             shapes: RefCell::default(),
             copies: Flag::new(copies),
+            lends: !copies,
         })
     }
 
@@ -149,29 +158,38 @@ impl Direct {
         !self.copies.get()
     }
 
+    /// Whether an [`Argument::Rng`] is lent to the script without help.
+    pub(super) fn lends(&self) -> bool {
+        self.lends
+    }
+
     /// Gives the script copies of all states from now on.
     pub(super) fn stop_sharing(&self) {
         self.copies.set(true);
     }
 
-    /// Calls the function. `rng` is what the script sees for an [`Argument::Rng`].
+    /// Calls the function. `rng` is what the script sees for an [`Argument::Rng`], if it [is not lent](Self::lends) here;
+    /// one that is has been drawn from only if the call gives a result.
     #[expect(unsafe_code, reason = "the C interface of Luau")]
     pub(super) fn call(
         &self,
         lua: &Lua,
         function: c_int,
-        arguments: &[Argument<'_>],
+        arguments: &mut [Argument<'_>],
         rng: Option<mlua::AnyUserData>,
         (usage, want): (Use, Want),
         expired: impl Fn() -> bool,
     ) -> Way {
         let usage = if self.copies.get() { Use::Change } else { usage };
+        let mut drawn = None;
         let mut frame = Frame {
             direct: self,
             limits: &self.limits,
             function,
             arguments,
             rng: None,
+            stream: &mut drawn,
+            lent: None,
             usage,
             want,
             result: None,
@@ -203,6 +221,10 @@ impl Direct {
             ffi::lua_rawgeti_(lua, ffi::LUA_REGISTRYINDEX, self.enter);
             ffi::lua_pushlightuserdatatagged(lua, (&raw mut frame).cast::<c_void>(), 0);
             let status = ffi::lua_pcall(lua, 1, 0, top + 1);
+            // Nothing was collected since the object left the stack.
+            if let Some(lent) = frame.lent {
+                lent.write(std::ptr::null_mut());
+            }
             let failure = (status != ffi::LUA_OK).then(|| match ffi::lua_type(lua, -1) {
                 ffi::LUA_TSTRING => String::from_utf8_lossy(bytes_at(lua, -1)).into_owned(),
                 _ => String::new(),
@@ -210,11 +232,19 @@ impl Direct {
             ffi::lua_settop(lua, top);
             failure
         };
-        match failure {
+        let way = match failure {
             failure if expired() => Way::Expired(failure.map(mlua::Error::RuntimeError)),
             None => frame.into_way(),
             Some(_) => Way::Around,
+        };
+        if let (Some(drawn), Way::Value(_) | Way::State(_)) = (&drawn, &way) {
+            let stream = arguments.iter_mut().find_map(|argument| match argument {
+                Argument::Rng(stream) => Some(stream),
+                _ => None,
+            });
+            stream.into_iter().for_each(|stream| **stream = drawn.clone());
         }
+        way
     }
 }
 
@@ -236,6 +266,14 @@ impl Frame<'_, '_> {
     unsafe fn run(&mut self, lua: *mut lua_State) -> Result<(), Unusual> {
         // SAFETY: the caller's.
         unsafe {
+            if self.rng.is_none()
+                && let Some(Argument::Rng(stream)) = self.arguments.iter().find(|it| matches!(it, Argument::Rng(_)))
+            {
+                // It lies below the call, which keeps it alive as long as that lasts.
+                let stream: *mut Stream = self.stream.insert(Stream::clone(stream));
+                self.lent = Some(rng::lend(lua, stream));
+                self.rng = Some(ffi::lua_gettop(lua));
+            }
             let base = ffi::lua_gettop(lua);
             // A copy lies below the call, so that the result can be told from it.
             let mut copied = None;

@@ -197,11 +197,21 @@ pub(super) unsafe fn cell(lua: *mut lua_State, limits: &Limits) -> Result<Cell, 
         Ok(match ffi::lua_type(lua, -1) {
             ffi::LUA_TNIL => Cell::Nil,
             ffi::LUA_TBOOLEAN => Cell::Truth(ffi::lua_toboolean(lua, -1) != 0),
-            ffi::LUA_TNUMBER => Cell::number(&border::from_number(ffi::lua_tonumberx(lua, -1, std::ptr::null_mut()))),
+            ffi::LUA_TNUMBER => Cell::number(&read_number(lua, -1)),
             ffi::LUA_TSTRING => Cell::text(text_at(lua, -1, limits)?),
             _ => return Err(Unusual),
         })
     }
+}
+
+/// The number on the stack.
+///
+/// # Safety
+/// The value has to be a number.
+#[expect(unsafe_code, reason = "the C interface of Luau")]
+pub(super) unsafe fn read_number(lua: *mut lua_State, index: c_int) -> Value {
+    // SAFETY: the caller's.
+    border::from_number(unsafe { ffi::lua_tonumberx(lua, index, std::ptr::null_mut()) })
 }
 
 /// The shape and the cells of the value on the stack.
@@ -259,7 +269,7 @@ pub(super) unsafe fn read(lua: *mut lua_State, room: &mut Room<'_>) -> Result<Va
         Ok(match ffi::lua_type(lua, -1) {
             ffi::LUA_TNIL => Value::Nil,
             ffi::LUA_TBOOLEAN => Value::Bool(ffi::lua_toboolean(lua, -1) != 0),
-            ffi::LUA_TNUMBER => border::from_number(ffi::lua_tonumberx(lua, -1, std::ptr::null_mut())),
+            ffi::LUA_TNUMBER => read_number(lua, -1),
             ffi::LUA_TSTRING => Value::Text(text_at(lua, -1, room.limits)?.to_owned()),
             ffi::LUA_TTABLE => {
                 let (mut items, mut fields) = (Vec::new(), BTreeMap::new());
