@@ -131,7 +131,9 @@ impl Direct {
         unsafe {
             let top = ffi::lua_gettop(lua);
             // The copy, with its master below it.
-            master.tables.first().into_iter().for_each(|&table| reference(lua, table));
+            if let Some(&table) = master.tables.first() {
+                reference(lua, table);
+            }
             ffi::lua_pushvalue(lua, top);
             let followed = Follower { limits, cells: &mut cells }.follow(lua, &shape);
             ffi::lua_settop(lua, top);

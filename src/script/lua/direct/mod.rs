@@ -237,12 +237,14 @@ impl Direct {
             None => frame.into_way(),
             Some(_) => Way::Around,
         };
-        if let (Some(drawn), Way::Value(_) | Way::State(_)) = (&drawn, &way) {
+        if let (Some(drawn), Way::Value(_) | Way::State(_)) = (drawn, &way) {
             let stream = arguments.iter_mut().find_map(|argument| match argument {
                 Argument::Rng(stream) => Some(stream),
                 _ => None,
             });
-            stream.into_iter().for_each(|stream| **stream = drawn.clone());
+            if let Some(stream) = stream {
+                **stream = drawn;
+            }
         }
         way
     }
