@@ -172,6 +172,11 @@ fn whole_payoffs(matrix: &[Vec<f64>]) -> Vec<Vec<i64>> {
         let mantissa = mantissa.replace('.', "").parse().unwrap_or(0);
         (mantissa, exponent.parse().unwrap_or(0))
     };
+    let is_exact = |payoff: &f64| payoff.fract() == 0.0 && payoff.abs() < 10_f64.powi(PAYOFF_DIGITS as i32);
+    if matrix.iter().flatten().all(is_exact) {
+        // Whole numbers, as most games have, only get zeros at their end by what follows.
+        return reduced(matrix.iter().map(|line| line.iter().map(|&payoff| payoff as i64).collect()).collect());
+    }
     let nonzero = matrix.iter().flatten().filter(|payoff| **payoff != 0.0);
     let largest = nonzero.map(|&payoff| digits(payoff).1).max().unwrap_or(0);
     let whole = |payoff: f64| -> i64 {
@@ -183,7 +188,11 @@ fn whole_payoffs(matrix: &[Vec<f64>]) -> Vec<Vec<i64>> {
         let unit = 10_i64.pow(drop);
         (mantissa + mantissa.signum() * (unit / 2)) / unit
     };
-    let whole: Vec<Vec<i64>> = matrix.iter().map(|line| line.iter().map(|&payoff| whole(payoff)).collect()).collect();
+    reduced(matrix.iter().map(|line| line.iter().map(|&payoff| whole(payoff)).collect()).collect())
+}
+
+/// The numbers without their common factor.
+fn reduced(whole: Vec<Vec<i64>>) -> Vec<Vec<i64>> {
     let divisor = whole.iter().flatten().fold(0, |divisor, &value| gcd(divisor, value.abs())).max(1);
     whole.into_iter().map(|line| line.into_iter().map(|value| value / divisor).collect()).collect()
 }
@@ -219,15 +228,31 @@ fn is_dominated(payoffs: &[Vec<i64>], support: &[usize], replies: &[usize]) -> b
 /// The opponent's probabilities over all its `count` strategies, supported on `columns`, that make a player with these
 /// `payoffs` indifferent over `rows` and leave it no better reply; none if there is no such or no unique mixture.
 fn mixture(payoffs: &[Vec<i64>], rows: &[usize], columns: &[usize], count: usize) -> Option<Vec<f64>> {
+    /// Up to here a float holds each whole number, so that a quotient of two is rounded once.
+    const MAX_EXACT: i128 = 1 << 53;
     // Small payoffs, which is nearly all, fit 128 bits; where a product does not, the same steps run on big integers.
     let weights = match weights::<i128>(payoffs, rows, columns) {
-        Ok(weights) => weights?.into_iter().map(BigInt::from).collect(),
+        Ok(weights) => {
+            let weights = weights?;
+            // They are positive.
+            let total = weights.iter().try_fold(0_i128, |total, weight| total.checked_add(*weight));
+            if let Some(total) = total.filter(|total| *total <= MAX_EXACT) {
+                let shares = weights.iter().map(|&weight| weight as f64 / total as f64);
+                return spread(columns, shares, count);
+            }
+            weights.into_iter().map(BigInt::from).collect()
+        }
         Err(Overflow) => weights::<BigInt>(payoffs, rows, columns).ok()??,
     };
     let total: BigInt = weights.iter().sum();
+    let shares = weights.into_iter().map(|weight| BigRational::new(weight, total.clone()).to_f64());
+    spread(columns, shares.collect::<Option<Vec<f64>>>()?, count)
+}
+
+/// The probabilities of `columns` among those of all `count` strategies; none if one is too small.
+fn spread(columns: &[usize], shares: impl IntoIterator<Item = f64>, count: usize) -> Option<Vec<f64>> {
     let mut probabilities = vec![0.0; count];
-    for (&j, weight) in columns.iter().zip(weights) {
-        let probability = BigRational::new(weight, total.clone()).to_f64()?;
+    for (&j, probability) in columns.iter().zip(shares) {
         if probability <= MIN_PROBABILITY {
             return None;
         }

@@ -92,15 +92,6 @@ impl Shape {
         matches!(self, Self::Cell(_))
     }
 
-    /// How many parts it has itself.
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Cell(_) => 0,
-            Self::List(items) => items.len(),
-            Self::Map(fields) => fields.len(),
-        }
-    }
-
     fn value(&self, cells: &[Cell]) -> Value {
         match self {
             Self::Cell(number) => cells.get(*number as usize).map(Cell::value).unwrap_or_default(),
@@ -146,15 +137,6 @@ impl Cell {
         match value {
             Value::Int(number) => Self::Int(*number),
             other => Self::Float(other.as_number().unwrap_or(f64::NAN)),
-        }
-    }
-
-    /// Whether it is this text.
-    pub(super) fn is_text(&self, text: &[u8]) -> bool {
-        match self {
-            Self::Short(length, bytes) => bytes.get(..usize::from(*length)) == Some(text),
-            Self::Long(own) => own.as_bytes() == text,
-            _ => false,
         }
     }
 

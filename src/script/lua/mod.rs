@@ -282,7 +282,7 @@ impl LuaScript {
             return Way::Around;
         };
         let loan = arguments.iter().find_map(|argument| match argument {
-            Argument::Rng(stream) => Some(Loan::new(stream)),
+            Argument::Rng(stream) if !self.direct.lends() => Some(Loan::new(stream)),
             _ => None,
         });
         let rng = match &loan {

@@ -11,7 +11,7 @@ use crate::script::loan::{Loan, OVER};
 use crate::seed::Stream;
 
 /// Longest list that `rng:shuffle` takes: it runs without safepoints.
-const MAX_SHUFFLED: usize = 100_000;
+pub(super) const MAX_SHUFFLED: usize = 100_000;
 
 /// The generator of one call, as the script sees it.
 pub(super) struct Rng(pub(super) Loan);
