@@ -27,7 +27,7 @@ pub fn initial_weights(config: &DecoderConfig, seed: Seed) -> Vec<NamedTensor> {
     let tensor = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
         let count = shape.iter().product();
         if shape.len() == 1 {
-            let value = if name.ends_with(".bias") { 0.0 } else { 1.0 };
+            let value = if name.rsplit('.').next() == Some("bias") { 0.0 } else { 1.0 };
             return NamedTensor { name, shape, data: vec![value; count] };
         }
         let mut deviation = if name.contains("embed_tokens") { EMBEDDING_DEVIATION } else { matrix_deviation };
