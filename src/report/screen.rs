@@ -27,8 +27,7 @@ const COLORS: [Color; 6] = [Color::Cyan, Color::Yellow, Color::Green, Color::Mag
 const MARKERS: [Marker; 4] = [Marker::Braille, Marker::Dot, Marker::Block, Marker::Bar];
 
 const KEYS: &str = "\
-1, Tab    curves, episodes
-2         episodes
+1, 2, Tab curves, episodes
 up, down  another episode (also k, j)
 PgUp/PgDn ten episodes on
 left, right  scroll the transcript (also h, l)
