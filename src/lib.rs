@@ -4,7 +4,7 @@
 //!
 //! Rooms, in the order in which data flows: [`script`] and [`game`] hold the rules, [`reload`] swaps them, [`policy`] is the
 //! model, [`opponent`] sits in the other seats, [`rollout`] plays, [`advantage`] turns rewards to credit, [`train`] updates,
-//! [`checkpoint`] stores, [`run`] reads from top to bottom, [`eval`] measures, [`cli`] is what people call.
+//! [`checkpoint`] stores, [`run`] reads from top to bottom, [`eval`] measures, [`report`] shows, [`cli`] is what people call.
 
 pub mod advantage;
 pub mod checkpoint;
@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod opponent;
 pub mod policy;
 pub mod reload;
+pub mod report;
 pub mod rollout;
 pub mod run;
 pub mod script;

@@ -13,7 +13,7 @@ use crate::diag::{Diagnostic, SourceSpan};
 use crate::policy::{Decoder, DecoderConfig, NamedTensor, TensorKind, Tokenizer, read_safetensors, write_safetensors};
 
 pub use files::{Error, create_folder, read_text, remove_folder, replace_text, write_text};
-pub use scripts::{LoadedScript, StoredScript, find_script, load_script, store_script};
+pub use scripts::{LoadedScript, StoredScript, StoredText, find_script, load_script, store_script, stored_text};
 
 /// The counters and everything else of a run that is no tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -84,6 +84,34 @@ pub fn store_script(run: &Path, source: &Source) -> Result<StoredScript, Error> 
     Ok(StoredScript { path: source.path.clone(), version: source.version.clone(), language: source.language })
 }
 
+/// A stored version as text, for people to read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredText {
+    /// The file it came from.
+    pub path: PathBuf,
+    /// The script.
+    pub text: String,
+    /// The text of each module that it loads.
+    pub modules: BTreeMap<String, String>,
+    /// The hash of each data file that its version covers, by the name that the script uses.
+    pub data: BTreeMap<String, String>,
+}
+
+/// The text that a run stored under a version's hash, with nothing compiled or compared.
+///
+/// # Errors
+/// [`Error::Io`] if it is not there.
+pub fn stored_text(run: &Path, hash: &str) -> Result<StoredText, Error> {
+    // A hash comes from a file that may be damaged; it names a file here and no other.
+    let hash: String = hash.chars().filter(char::is_ascii_alphanumeric).collect();
+    let path = run.join("scripts").join(format!("{hash}.json"));
+    let damaged = |error: serde_json::Error| Error::Io { action: "read", path: path.clone(), source: error.into() };
+    let manifest: Manifest = serde_json::from_str(&read_text(&path)?).map_err(damaged)?;
+    let text = read_text(&path.with_extension(manifest.language.extension()))?;
+    let data = manifest.data.into_iter().map(|(name, data)| (name, data.hash)).collect();
+    Ok(StoredText { path: manifest.path, text, modules: manifest.modules, data })
+}
+
 /// What a run stored under a version.
 ///
 /// # Errors

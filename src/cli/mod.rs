@@ -10,8 +10,10 @@ mod new; // a small game to start from
 mod output; // writers, tables, times
 mod play; // one episode in the terminal
 mod replay; // a stored episode, played again and compared
+mod report; // one or several runs as a page
 mod setup; // flags and files to a configuration and a catalog
 mod train; // a training run
+mod watch; // a run on the terminal, while it goes on
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -44,6 +46,10 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Play a stored episode of a run again and compare
     Replay(replay::ReplayArgs),
+    /// Write a page about a run, or several, that opens in a browser
+    Report(report::ReportArgs),
+    /// Look at a run while it goes on
+    Watch(watch::WatchArgs),
 }
 
 /// How a command ended.
@@ -89,6 +95,8 @@ pub fn main() -> ExitCode {
         Command::New(args) => new::run(args, &mut out),
         Command::Bench(args) => bench::run(args, &mut out),
         Command::Replay(args) => replay::run(args, &mut out),
+        Command::Report(args) => report::run(args, &mut out),
+        Command::Watch(args) => watch::run(args, &mut out),
     };
     let flushed = out.flush();
     let status = result.unwrap_or_else(|error| {

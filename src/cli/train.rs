@@ -14,7 +14,7 @@ use crate::config::RunConfig;
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::eval::{Match, SuccessRate};
 use crate::game::NestMode;
-use crate::metrics::{JsonlSink, MetricSink, Record, TensorBoardSink};
+use crate::metrics::{Evaluation, JsonlSink, MetricSink, Record, TensorBoardSink, add_evaluations};
 use crate::opponent::Opponents;
 use crate::policy::Sampling;
 use crate::reload::{Also, Catalog, Event, SettingsFile, Watcher};
@@ -81,6 +81,7 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
     if let Some(rates) = &before {
         let how = if session.is_nested() { " (nested, as in training)" } else { "" };
         log(&format!("before training{how}:\n{}", rates_table(rates, None)));
+        session.store_rates(rates)?;
     }
     let finished = session.train(watcher.as_ref(), &interrupt)?;
     session.progress.finish_and_clear();
@@ -93,6 +94,7 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
         return Ok(ExitStatus::Interrupted);
     }
     if let Some(after) = session.evaluate(&interrupt)? {
+        session.store_rates(&after)?;
         write!(out, "{}", rates_table(&after, before.as_deref()))?;
     } else if interrupt.load(Ordering::Relaxed) {
         log("interrupted while the trained model was measured; training itself was done");
@@ -504,6 +506,25 @@ impl Session {
             self.progress.set_position(report.step);
             self.progress.set_message(text);
         }
+    }
+
+    /// Keeps what was measured of the policy as it is now.
+    fn store_rates(&self, rates: &[SuccessRate]) -> anyhow::Result<()> {
+        let step = self.run.step;
+        let evaluation = |rate: &SuccessRate| Evaluation {
+            step,
+            game: rate.game.clone(),
+            opponent: rate.opponent.clone(),
+            episodes: rate.episodes,
+            success: rate.success,
+            interval: rate.interval,
+            score: rate.score,
+            illegal: rate.illegal,
+            format_error: rate.format_error,
+            turns: rate.turns,
+        };
+        let evaluations: Vec<Evaluation> = rates.iter().map(evaluation).collect();
+        Ok(add_evaluations(&self.folder, step, &evaluations)?)
     }
 
     /// Whether a trajectory holds several games.

@@ -2,6 +2,7 @@
 //! (`metrics.jsonl`, TensorBoard). The other rooms return figures; `cli` hands them here. Computes nothing, prints
 //! nothing and reads no clock.
 
+mod evaluations; // evaluations.jsonl, written and read
 mod jsonl; // metrics.jsonl, written and read
 pub mod names; // every metric, in one table
 mod record; // the figures of one step
@@ -10,6 +11,7 @@ mod tensorboard; // event files
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use evaluations::{Evaluation, add_evaluations, read_evaluations};
 pub use jsonl::{JsonlSink, read_jsonl};
 pub use names::is_timing;
 pub use record::{MetricValue, Record};

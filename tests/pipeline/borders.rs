@@ -38,7 +38,7 @@ const DESIGN: &[(&str, &[&str])] = &[
         ],
     ),
     ("eval", &["rollout", "opponent", "game", "policy", "config"]),
-    ("report", &["metrics", "checkpoint"]),
+    ("report", &["metrics", "checkpoint", "diag"]),
 ];
 
 /// Edges beyond the table, each of plain data or of a room without edges of its own.

@@ -1,0 +1,109 @@
+//! All that a page tells of one run.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::checkpoint;
+use crate::metrics::{MetricValue, Record, names, read_evaluations};
+
+use super::curves::{Curves, Follower, thinned};
+use super::{episodes, versions};
+
+/// The most points that a curve is drawn with.
+const MAX_POINTS: usize = 1_500;
+
+/// A run directory, read as far as it can be.
+#[derive(Debug)]
+pub struct RunView {
+    folder: PathBuf,
+    curves: Curves,
+    config: Option<String>,
+    problems: Vec<String>,
+}
+
+impl RunView {
+    /// Reads settings and metrics of a run. What is missing or damaged is told on the page.
+    pub fn read(folder: &Path) -> Self {
+        let mut problems = Vec::new();
+        let config = checkpoint::read_text(&folder.join("config.toml"));
+        let mut follower = Follower::new(folder);
+        if let Err(error) = follower.poll() {
+            problems.push(format!("metrics.jsonl cannot be read: {error}"));
+        }
+        let curves = follower.curves;
+        if let Err(error) = &config {
+            problems.push(format!("the settings are missing: {error}"));
+        }
+        if curves.records().is_empty() {
+            problems.push("metrics.jsonl has no iteration yet".to_owned());
+        }
+        if curves.damaged_count > 0 {
+            problems.push(format!("metrics.jsonl: damaged lines left out: {}", curves.damaged_count));
+        }
+        Self { folder: folder.to_owned(), curves, config: config.ok(), problems }
+    }
+
+    /// The run as the page's data; `max_bytes` is for its episodes.
+    pub(super) fn to_json(&self, name: &str, max_bytes: usize) -> Value {
+        let records = self.curves.records();
+        let metrics = self.curves.names();
+        let curves = |name: &String| (name.clone(), points_json(&self.curves.points(name)));
+        let is_thinned = records.len() > MAX_POINTS;
+        let events: Vec<Value> = records.iter().filter_map(event).collect();
+        json!({
+            "name": name,
+            "folder": self.folder.display().to_string(),
+            "config": self.config,
+            "facts": self.facts(),
+            "steps": [records.first().map(Record::step), self.curves.last().map(Record::step)],
+            "is_thinned": is_thinned,
+            "curves": metrics.iter().map(curves).collect::<serde_json::Map<_, _>>(),
+            "versions": versions::changes(&self.folder, records),
+            "events": events,
+            "evaluations": read_evaluations(&self.folder),
+            "sample": episodes::sample(&self.folder, max_bytes),
+            "problems": self.problems,
+        })
+    }
+
+    /// What was run, in short: name and value.
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let mut facts = Vec::new();
+        let config: toml::Table = self.config.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default();
+        let setting = |name: &str| match config.get(name)? {
+            toml::Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        };
+        if let Some(files) = config.get("games").and_then(|games| games.get("files")).and_then(toml::Value::as_array) {
+            let files: Vec<&str> = files.iter().filter_map(toml::Value::as_str).collect();
+            facts.push(("games", files.join(", ")));
+        }
+        for name in ["nest", "reward", "model", "opponent", "device", "dtype", "seed"] {
+            facts.extend(setting(name).map(|value| (name, value)));
+        }
+        let done = self.curves.last().map_or(0, Record::step);
+        let of = setting("steps").map_or_else(String::new, |steps| format!(" of {steps}"));
+        facts.push(("iterations", format!("{done}{of}")));
+        let sum = |name: &str| self.curves.points(name).iter().map(|point| point.1).sum::<f64>();
+        let seconds = sum(names::TIME_ROLLOUT_S) + sum(names::TIME_UPDATE_S);
+        facts.push(("time in iterations", format!("{:.0} min {:02.0} s", (seconds / 60.0).floor(), seconds % 60.0)));
+        if let Some((_, bytes)) = self.curves.points(names::MEMORY_PEAK_BYTES).last() {
+            facts.push(("most memory", format!("{:.0} MiB", bytes / f64::from(1 << 20))));
+        }
+        facts
+    }
+}
+
+fn points_json(points: &[(f64, f64)]) -> Value {
+    // Six digits draw the same curve as seventeen.
+    let short = |y: f64| format!("{y:.5e}").parse().unwrap_or(y);
+    thinned(points, MAX_POINTS).into_iter().map(|(x, y)| json!([x, short(y)])).collect()
+}
+
+fn event(record: &Record) -> Option<Value> {
+    match record.get(names::RELOAD_EVENTS)? {
+        MetricValue::Text(text) => Some(json!({"step": record.step(), "text": text})),
+        _ => None,
+    }
+}
