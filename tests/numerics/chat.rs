@@ -81,7 +81,7 @@ fn what_cannot_be_followed_is_refused_with_the_reason() {
         ("{% for message in messages %}{{ message.content }", "the chat template fails"),
         ("{{ raise_exception('never') }}", "never"),
         ("{{ messages[0].content }}", "once, in order"),
-        ("{% for message in messages %}{{ message.content | upper }}{% endfor %}", "once, in order"),
+        ("{% for message in messages %}{{ message.content | upper }}{% endfor %}", "changes the text"),
         ("{% for message in messages %}{{ message.content | replace('#', '') }}{% endfor %}", "changes the text"),
     ] {
         let problem = with_template(template);
