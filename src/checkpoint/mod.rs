@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::diag::{Diagnostic, SourceSpan};
-use crate::policy::{Decoder, DecoderConfig, NamedTensor, TensorKind, Tokenizer, read_safetensors, write_safetensors};
+use crate::policy::{
+    Decoder, DecoderConfig, NamedTensor, TensorKind, Tokenizer, read_safetensors, read_weights, write_safetensors,
+};
 
 pub use files::{Error, create_folder, read_text, remove_folder, replace_text, write_text};
 pub use scripts::{LoadedScript, StoredScript, StoredText, find_script, load_script, store_script, stored_text};
@@ -75,15 +77,23 @@ pub fn save(run: &Path, decoder: &dyn Decoder, tokenizer: &Tokenizer, state: &Ru
 /// # Errors
 /// [`Error`] with the path.
 pub fn save_model(folder: &Path, decoder: &dyn Decoder, tokenizer: &Tokenizer) -> Result<(), Error> {
+    let ends = match tokenizer.ends() {
+        [only] => serde_json::json!(only),
+        several => serde_json::json!(several),
+    };
     let mut config: serde_json::Value = serde_json::from_str(&decoder.config().to_hugging_face()).unwrap_or_default();
     if let Some(fields) = config.as_object_mut() {
-        fields.insert("eos_token_id".to_owned(), tokenizer.end().into());
+        for (name, id) in tokenizer.special_ids() {
+            fields.insert(name.to_owned(), id.into());
+        }
+        fields.insert("eos_token_id".to_owned(), ends.clone());
     }
     write_text(&folder.join("config.json"), &format!("{config:#}\n"))?;
-    let generation = serde_json::json!({"eos_token_id": tokenizer.end(), "do_sample": true, "temperature": 1.0});
+    // A model that came with settings of its own keeps them, as they are among its tokenizer's files.
+    let generation = serde_json::json!({"eos_token_id": ends, "do_sample": true, "temperature": 1.0});
     write_text(&folder.join("generation_config.json"), &format!("{generation:#}\n"))?;
     for (name, content) in tokenizer.files() {
-        write_text(&folder.join(name), &content)?;
+        files::write_bytes(&folder.join(&*name), &content)?;
     }
     let metadata = [("format".to_owned(), "pt".to_owned())];
     write_safetensors(&folder.join(WEIGHTS), &decoder.tensors(TensorKind::Weight)?, &metadata)?;
@@ -112,7 +122,7 @@ pub fn load_model(folder: &Path) -> Result<(DecoderConfig, Vec<NamedTensor>), Bo
     };
     let config = DecoderConfig::read(&path).map_err(|error| unusable(&path, describe(&error)))?;
     let path = folder.join(WEIGHTS);
-    let weights = read_safetensors(&path).map_err(|error| unusable(&path, describe(&error)))?;
+    let weights = read_weights(folder, &config).map_err(|error| unusable(&path, describe(&error)))?;
     Ok((config, weights))
 }
 

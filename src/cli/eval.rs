@@ -69,6 +69,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitSt
     } else {
         let model = super::model::load(&config.model, seed)?;
         super::output::log(&model.describe());
+        super::model::tell_notes(&model, &config);
         let decoder = super::model::place(&model, &config.device, &config.dtype)?;
         let table = Table {
             decoder: decoder.as_ref(),

@@ -5,6 +5,7 @@ mod bench; // how fast the parts of a run are
 mod bench_reload; // from a save to the new version
 mod check; // the contract of games
 mod eval; // a frozen policy against fixed opponents
+mod inspect; // what a model is, and what it says of a text
 mod model; // tiny or a folder, on a device
 mod new; // a small game to start from
 mod output; // writers, tables, times
@@ -42,6 +43,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Write a small game to start from
     New(new::NewArgs),
+    /// Look at a model: what it is, and what it says of a text
+    Model(inspect::ModelArgs),
     /// Measure how fast the parts of a run are
     Bench(bench::BenchArgs),
     /// Play a stored episode of a run again and compare
@@ -93,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Play(args) => play::run(args, &mut std::io::stdin().lock(), &mut out),
         Command::Check(args) => check::run(args, &mut out),
         Command::New(args) => new::run(args, &mut out),
+        Command::Model(args) => inspect::run(args, &mut out),
         Command::Bench(args) => bench::run(args, &mut out),
         Command::Replay(args) => replay::run(args, &mut out),
         Command::Report(args) => report::run(args, &mut out),

@@ -3,9 +3,14 @@
 use std::path::Path;
 
 use crate::checkpoint;
-use crate::diag::Diagnostic;
-use crate::policy::{CandleDecoder, CpuDecoder, Decoder, DecoderConfig, NamedTensor, Tokenizer, initial_weights};
+use crate::config::{Constrain, ObservationKind, RunConfig};
+use crate::diag::{Diagnostic, SourceSpan};
+use crate::policy::{
+    CandleDecoder, CpuDecoder, Decoder, DecoderConfig, Error, NamedTensor, Tokenizer, initial_weights, read_gguf,
+};
 use crate::seed::Seed;
+
+use super::output::log;
 
 /// The shape and the weights that `--model` names.
 pub(crate) struct Model {
@@ -15,7 +20,7 @@ pub(crate) struct Model {
     pub(crate) weights: Vec<NamedTensor>,
     /// The tokenizer.
     pub(crate) tokenizer: Tokenizer,
-    /// The folder that it was read from; `None` for the built-in model with its first, random weights.
+    /// The folder or file that it was read from; `None` for the built-in model with its first, random weights.
     pub(crate) folder: Option<std::path::PathBuf>,
 }
 
@@ -35,35 +40,66 @@ impl Model {
 /// Reads or makes the model.
 ///
 /// # Errors
-/// A [`Diagnostic`] for a folder that holds no usable model.
+/// A [`Diagnostic`] for a folder or file that holds no usable model.
 pub(crate) fn load(name: &str, seed: Seed) -> Result<Model, Box<Diagnostic>> {
-    let tokenizer = Tokenizer::Bytes;
     if name == "tiny" {
+        let tokenizer = Tokenizer::Bytes;
         let config = DecoderConfig::tiny(tokenizer.vocabulary_size());
         let weights = initial_weights(&config, seed.child("weights", 0));
         return Ok(Model { config, weights, tokenizer, folder: None });
     }
-    let folder = Path::new(name);
-    let folder = match checkpoint::find(folder) {
+    let path = Path::new(name);
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+        let (config, weights, tokenizer) = read_gguf(path).map_err(|error| unusable(path, &error))?;
+        return Ok(Model { config, weights, tokenizer, folder: Some(path.to_owned()) });
+    }
+    let folder = match checkpoint::find(path) {
         Some(checkpoint) => checkpoint,
-        None => folder.to_owned(),
+        None => path.to_owned(),
     };
     let (config, weights) = checkpoint::load_model(&folder)?;
-    if config.vocab_size != tokenizer.vocabulary_size() {
+    let tokenizer = Tokenizer::read(&folder, &config).map_err(|error| unusable(&folder, &error))?;
+    if matches!(tokenizer, Tokenizer::Bytes) && config.vocab_size != tokenizer.vocabulary_size() {
         return Err(Box::new(
             Diagnostic::error(
                 "model::tokenizer",
-                format!("`{}` does not use the built-in byte tokenizer", folder.display()),
+                format!("the model in `{}` does not fit its tokenizer", folder.display()),
             )
-            .expected(format!(
-                "a vocabulary of {} ids, as the tiny model's checkpoints have",
-                tokenizer.vocabulary_size()
-            ))
+            .expected(format!("a vocabulary of {} ids, as the built-in tokenizer has", tokenizer.vocabulary_size()))
             .found(format!("a vocabulary of {}", config.vocab_size))
-            .help("this version trains the tiny model and its checkpoints"),
+            .help("take another checkpoint of the run: `config.json` or `tokenizer.json` was changed in this one"),
         ));
     }
     Ok(Model { config, weights, tokenizer, folder: Some(folder) })
+}
+
+/// Tells what the user should know of a model with a tokenizer of its own, and of settings that do not suit it.
+pub(crate) fn tell_notes(model: &Model, config: &RunConfig) {
+    for note in model.tokenizer.notes() {
+        log(&format!("note: {note}"));
+    }
+    let is_tiny = matches!(model.tokenizer, Tokenizer::Bytes);
+    let decode = &config.decode;
+    if !is_tiny && (decode.observation == ObservationKind::Brief || decode.constrain == Constrain::Legal) {
+        log(
+            "warning: `decode` has the settings of the tiny model: short observations, or answers sampled among the legal ones. \
+             A model that knows language is trained with `--set decode.observation=full --set decode.constrain=off --set \
+             decode.format=think` and a small `optimizer.learning_rate`; `configs/smollm2.toml` has all of this",
+        );
+    }
+}
+
+fn unusable(place: &Path, error: &Error) -> Box<Diagnostic> {
+    let (file, message) = match error {
+        Error::Format { path, message } => (path.as_path(), message.clone()),
+        Error::Io { path, source } => (path.as_path(), format!("it cannot be read: {source}")),
+        other => (place, other.to_string()),
+    };
+    Box::new(
+        Diagnostic::error("model::unusable", message)
+            .at(SourceSpan::file(file))
+            .expected("a folder in Hugging Face's layout, or a GGUF file, of a Llama, Mistral, Qwen2 or Qwen3 model"),
+    )
 }
 
 /// Puts a model on a device.
@@ -98,7 +134,7 @@ pub(crate) fn place(model: &Model, device: &str, dtype: &str) -> Result<Box<dyn 
                 return Ok(Box::new(decoder));
             }
             Err(problem) if device != "auto" => return Err(problem),
-            Err(problem) => super::output::log(&format!("no CUDA device, going on on the CPU: {}", problem.message)),
+            Err(problem) => log(&format!("no CUDA device, going on on the CPU: {}", problem.message)),
         }
     }
     if bf16 {

@@ -53,8 +53,8 @@ pub(crate) struct SharedArgs {
     /// One setting, such as `optimizer.learning_rate=1e-4`; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) pairs: Vec<String>,
-    /// `tiny` (built in, trained from scratch), or a folder with a model: a checkpoint of a run
-    #[arg(long, value_name = "tiny|DIR")]
+    /// `tiny` (built in, trained from scratch), a folder with a model (Hugging Face's layout, or a run), or a GGUF file
+    #[arg(long, value_name = "tiny|DIR|FILE.gguf")]
     pub(crate) model: Option<String>,
     /// `auto`, `cpu` or `cuda[:N]`
     #[arg(long)]

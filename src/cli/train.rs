@@ -293,6 +293,7 @@ fn announce(config: &RunConfig, model: &super::model::Model, catalog: &Catalog, 
     } else {
         log(&format!("model: {}, {:.1} M parameters", config.model, model.config.parameter_count() as f64 / 1e6));
     }
+    super::model::tell_notes(model, config);
     log(&format!("games: {}; {}", catalog.names().join(", "), describe_opponents(opponents, catalog)));
 }
 

@@ -11,6 +11,9 @@ use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView, View}
 use super::{DecoderConfig, Error, NamedTensor};
 use crate::seed::Seed;
 
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
 /// Standard deviation of fresh embeddings. Small, because tied embeddings make the logits too: a fresh policy of width 192
 /// then has logits of deviation 0.7 and still tries everything.
 const EMBEDDING_DEVIATION: f64 = 0.05;
@@ -27,7 +30,7 @@ pub fn initial_weights(config: &DecoderConfig, seed: Seed) -> Vec<NamedTensor> {
     let tensor = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
         let count = shape.iter().product();
         if shape.len() == 1 {
-            let value = if name.rsplit('.').next() == Some("bias") { 0.0 } else { 1.0 };
+            let value = if name.ends_with("_proj.bias") { 0.0 } else { 1.0 };
             return NamedTensor { name, shape, data: vec![value; count] };
         }
         let mut deviation = if name.contains("embed_tokens") { EMBEDDING_DEVIATION } else { matrix_deviation };
@@ -59,6 +62,52 @@ pub fn read_safetensors(path: &Path) -> Result<Vec<NamedTensor>, Error> {
     }
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(tensors)
+}
+
+/// The weights of a model in a folder of Hugging Face's layout: `model.safetensors`, or the files that
+/// `model.safetensors.index.json` names. Tensors that the shape has no place for are left out where they are known to say
+/// nothing more: a last projection beside tied embeddings, and stored rotary frequencies.
+///
+/// # Errors
+/// As [`read_safetensors`]; also [`Error::Format`] for an index that is none, or a folder with weights of another format.
+pub fn read_weights(folder: &Path, config: &DecoderConfig) -> Result<Vec<NamedTensor>, Error> {
+    let (single, index) = (folder.join(WEIGHTS), folder.join(INDEX));
+    let mut tensors = if !single.is_file() && index.is_file() {
+        let mut tensors = Vec::new();
+        for file in shards(&index)? {
+            tensors.extend(read_safetensors(&folder.join(file))?);
+        }
+        tensors
+    } else {
+        if !single.is_file() && folder.join("pytorch_model.bin").is_file() {
+            let message =
+                "the weights are in `pytorch_model.bin`; expected safetensors, which transformers writes with \
+                           `save_pretrained`"
+                    .to_owned();
+            return Err(Error::Format { path: single, message });
+        }
+        read_safetensors(&single)?
+    };
+    tensors.retain(|tensor| {
+        let is_copy = config.tied_embeddings && tensor.name == "lm_head.weight";
+        !is_copy && !tensor.name.ends_with("rotary_emb.inv_freq")
+    });
+    Ok(tensors)
+}
+
+/// The files that an index names, each once, without any path.
+fn shards(index: &Path) -> Result<BTreeSet<String>, Error> {
+    let refuse = |message: String| Error::Format { path: index.to_owned(), message };
+    let bytes = fs::read(index).map_err(|source| Error::Io { path: index.to_owned(), source })?;
+    let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
+    let map = json.get("weight_map").and_then(serde_json::Value::as_object);
+    let map = map.ok_or_else(|| refuse("it lacks `weight_map`".to_owned()))?;
+    map.values()
+        .map(|file| match file.as_str() {
+            Some(file) if !file.contains(['/', '\\']) => Ok(file.to_owned()),
+            _ => Err(refuse(format!("`weight_map` names {file}, which is no file of this folder"))),
+        })
+        .collect()
 }
 
 /// Writes tensors as `f32`, sorted by name, with `metadata` in the header. The file appears complete or not at all: it is

@@ -153,7 +153,7 @@ impl<'a> Slot<'a> {
     fn ask(&mut self, seat: Seat, table: &Table<'_>, settings: &RolloutSettings) -> Result<bool, Box<Diagnostic>> {
         let Some(episode) = &mut self.episode else { return Ok(false) };
         let observation = episode.observation(seat, settings.observation == ObservationKind::Brief)?;
-        let prompt = table.tokenizer.prompt(&observation);
+        let prompt = table.tokenizer.prompt(&observation, self.tokens.is_empty());
         let spellings: Option<Vec<Vec<u32>>> = match settings.constrain {
             Constrain::Off => None,
             Constrain::Legal => episode
@@ -201,7 +201,7 @@ impl<'a> Slot<'a> {
 
     /// Appends the tokens that the constraint leaves no choice about, and notices the end of the answer.
     fn take_forced(&mut self, table: &Table<'_>, settings: &RolloutSettings) {
-        let end = table.tokenizer.end();
+        let ends = table.tokenizer.ends();
         let Some(answer) = &mut self.answer else { return };
         if let Some((trie, node)) = &mut answer.trie {
             while let [only] = **trie.allowed(*node) {
@@ -210,11 +210,11 @@ impl<'a> Slot<'a> {
             }
         }
         let written = self.tokens.len() - answer.start;
-        if written > 0 && self.tokens.last() == Some(&end) {
+        if written > 0 && self.tokens.last().is_some_and(|last| ends.contains(last)) {
             self.waiting = Waiting::Rules;
         } else if written >= settings.max_new_tokens && answer.trie.is_none() {
             // Cut: the end token is put in by the host, not sampled.
-            self.tokens.push(end);
+            self.tokens.push(table.tokenizer.end());
             self.is_cut = true;
             self.waiting = Waiting::Rules;
         }

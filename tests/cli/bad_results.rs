@@ -382,9 +382,9 @@ fn a_model_with_another_tokenizer() {
     assert_output!(place, ["eval", "--games", "games/echo.lua", "--model", "run"], @r"
     status: 1
     --- errors
-    error[model::tokenizer]: `run/checkpoints/step-000001` does not use the built-in byte tokenizer
-      expected: a vocabulary of 264 ids, as the tiny model's checkpoints have
+    error[model::tokenizer]: the model in `run/checkpoints/step-000001` does not fit its tokenizer
+      expected: a vocabulary of 264 ids, as the built-in tokenizer has
       found:    a vocabulary of 32000
-      help:     this version trains the tiny model and its checkpoints
+      help:     take another checkpoint of the run: `config.json` or `tokenizer.json` was changed in this one
     ");
 }

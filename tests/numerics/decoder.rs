@@ -55,7 +55,7 @@ fn weights(config: &DecoderConfig, seed: u64) -> Vec<NamedTensor> {
         let mut stream = Seed::new(seed).child("test", index as u64).stream();
         let ends_in_stream = tensor.name.ends_with("o_proj.weight") || tensor.name.ends_with("down_proj.weight");
         let (mean, deviation) = match (tensor.shape.len(), ends_in_stream) {
-            (1, _) if tensor.name.rsplit('.').next() == Some("bias") => (0.0, 0.3),
+            (1, _) if tensor.name.ends_with("_proj.bias") => (0.0, 0.3),
             (1, _) => (1.0, 0.2),
             (_, true) => (0.0, 0.12),
             (_, false) => (0.0, 0.24),

@@ -4,6 +4,7 @@
 
 mod advantage;
 mod answer;
+mod chat;
 mod decoder;
 mod loss;
 mod nash;

@@ -102,7 +102,7 @@ fn lengths_agree_and_masked_tokens_spell_the_answers() {
         let mut expected = Vec::new();
         for turn in list(line, "turns") {
             if turn["seat"] == *own_seats[turn["stage"].as_u64().expect("a stage") as usize] {
-                expected.extend(Tokenizer::Bytes.prompt(turn["observation"].as_str().expect("text")));
+                expected.extend(Tokenizer::Bytes.prompt(turn["observation"].as_str().expect("text"), false));
                 expected.extend(Tokenizer::Bytes.encode(turn["answer"].as_str().expect("text")));
                 expected.push(Tokenizer::Bytes.end());
             }

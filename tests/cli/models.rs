@@ -1,0 +1,126 @@
+//! Models with a tokenizer of their own: a small one with random weights in a folder of Hugging Face's layout.
+
+use std::path::Path;
+
+use gift_host::policy::{DecoderConfig, NamedTensor, initial_weights, write_safetensors};
+use gift_host::seed::Seed;
+use serde_json::{Value, json};
+
+use super::support::{Place, show};
+
+const FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+
+/// A folder `model` with a tokenizer and a chat template, its weights in two files.
+fn with_model() -> Place {
+    let place = Place::with_echo();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/numerics/data/chat_reference.json");
+    let reference: Value = serde_json::from_slice(&std::fs::read(path).expect("stored")).expect("JSON");
+    place.write("model/tokenizer.json", &format!("{:#}", reference["tokenizer.json"]));
+    for (name, text) in reference["cases"][0]["files"].as_object().expect("files") {
+        place.write(&format!("model/{name}"), text.as_str().expect("text"));
+    }
+    let config = DecoderConfig {
+        hidden_size: 32,
+        intermediate_size: 48,
+        head_count: 2,
+        kv_head_count: 1,
+        head_dim: 16,
+        ..DecoderConfig::tiny(344)
+    };
+    place.write("model/config.json", &config.to_hugging_face());
+    let mut weights = initial_weights(&config, Seed::new(1));
+    // As some folders have it although the projection is tied.
+    weights.push(NamedTensor { name: "lm_head.weight".to_owned(), ..weights[0].clone() });
+    let half = weights.len() / 2;
+    let mut map = serde_json::Map::new();
+    for (file, part) in [("a.safetensors", &weights[..half]), ("b.safetensors", &weights[half..])] {
+        write_safetensors(&place.path("model").join(file), part, &[]).expect("written");
+        map.extend(part.iter().map(|tensor| (tensor.name.clone(), json!(file))));
+    }
+    place.write("model/model.safetensors.index.json", &json!({ "weight_map": map }).to_string());
+    place
+}
+
+#[test]
+fn a_folder_trains_and_its_checkpoint_keeps_the_tokenizer() {
+    let place = with_model();
+    let more =
+        ["--model", "model", "--steps", "1", "--set", "decode.observation=full", "--set", "decode.constrain=off"];
+    let output = place.train(&more);
+    assert!(output.status.success(), "{}", show(&output));
+    for file in FILES {
+        let kept = place.read(&format!("run/checkpoints/step-000001/{file}"));
+        assert_eq!(kept, place.read(&format!("model/{file}")), "{file}");
+    }
+    let config: Value = serde_json::from_str(&place.read("run/checkpoints/step-000001/config.json")).expect("JSON");
+    assert_eq!((&config["eos_token_id"], &config["bos_token_id"]), (&json!(2), &json!(1)));
+    let output = place.run(&["model", "info", "run"]);
+    assert!(output.status.success(), "{}", show(&output));
+    // Resumed with the same tokenizer.
+    let output = place.run(&["train", "--resume", "run", "--steps", "2"]);
+    assert!(output.status.success(), "{}", show(&output));
+}
+
+#[test]
+fn what_a_model_is() {
+    let place = with_model();
+    let shown = place.shown(&["model", "info", "model"]);
+    for part in [
+        "family       llama, 0.0 M parameters",
+        "context      4096 tokens",
+        "answer ends  \"<|im_end|>\" (2)",
+        r#"first turn   "<|im_start|>system\nYou play games.<|im_end|>\n<|im_start|>user\nOBSERVATION<|im_end|>\n<|im_start|>assistant\n""#,
+        r#"later turn   "\n<|im_start|>user\nOBSERVATION<|im_end|>\n<|im_start|>assistant\n""#,
+    ] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    let shown = place.shown(&["model", "info", "tiny", "--json"]);
+    assert!(shown.contains("\"first_prompt\": \"<|observation|>OBSERVATION<|answer|>\""), "{shown}");
+}
+
+#[test]
+fn logits_are_distributions_over_the_vocabulary() {
+    let place = with_model();
+    let output = place.run(&["model", "logits", "model", "--text", "the board is 1", "--top", "344", "--json"]);
+    assert!(output.status.success(), "{}", show(&output));
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let positions = document["positions"].as_array().expect("a list");
+    let text: String = positions.iter().map(|position| position["token"].as_str().expect("text")).collect();
+    assert_eq!(text, "the board is 1");
+    for position in positions {
+        let top = position["top"].as_array().expect("a list");
+        let log_probs: Vec<f64> = top.iter().map(|entry| entry["logprob"].as_f64().expect("a number")).collect();
+        assert!(log_probs.is_sorted_by(|a, b| a >= b), "{log_probs:?}");
+        let sum: f64 = log_probs.iter().map(|log_prob| log_prob.exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-6 && top.len() == 344, "{sum}");
+    }
+}
+
+#[test]
+fn models_that_cannot_be_loaded() {
+    let place = with_model();
+    let refused = |arguments: &[&str], parts: &[&str]| {
+        let shown = place.shown(arguments);
+        for part in parts {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+    };
+    place.write("broken.gguf", "GGUF");
+    refused(&["model", "info", "broken.gguf"], &["status: 1", "error[model::unusable]", "--> broken.gguf"]);
+    refused(&["model", "info", "none.gguf"], &["status: 1", "it cannot be read", "--> none.gguf"]);
+    place.write("model/tokenizer.json", "{}");
+    refused(&["model", "info", "model"], &["status: 1", "error[model::unusable]", "--> model/tokenizer.json"]);
+    std::fs::remove_file(place.path("model/tokenizer.json")).expect("there");
+    refused(&["model", "info", "model"], &["the model has no `tokenizer.json`"]);
+    place.write("model/model.safetensors.index.json", r#"{"weight_map": {"a": "../a.safetensors"}}"#);
+    refused(&["model", "info", "model"], &["which is no file of this folder"]);
+    refused(&["model", "logits", "tiny", "--text", ""], &["status: 2", "error[cli::text]"]);
+}
+
+/// The settings of the tiny model suit no model that knows language, and would train it to no end without a word.
+#[test]
+fn settings_of_the_tiny_model_are_told() {
+    let place = with_model();
+    let output = place.train(&["--model", "model", "--steps", "1"]);
+    assert!(show(&output).contains("warning: `decode` has the settings of the tiny model"), "{}", show(&output));
+}
