@@ -162,7 +162,9 @@ impl LuaScript {
         };
         if !is_fresh && has_refused() {
             // Ends the loans; the streams are as they were.
-            loans.into_iter().for_each(|(loan, stream)| loan.give_back(&mut stream.clone()));
+            for (loan, stream) in loans {
+                loan.give_back(&mut stream.clone());
+            }
             return None;
         }
         for (loan, stream) in loans {
