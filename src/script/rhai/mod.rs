@@ -135,7 +135,7 @@ impl RhaiScript {
     /// The state as the script sees it; a copy of its own, since Rhai copies what is written to.
     fn state(&self, state: &State) -> Dynamic {
         let mut states = self.states.borrow_mut();
-        if let Some((_, known)) = states.iter().rev().find(|(known, _)| known.is(state)) {
+        if let Some((_, known)) = states.iter().rev().find(|(known, _)| known.identity() == state.identity()) {
             return known.clone();
         }
         let fresh = border::to_rhai(state.value());

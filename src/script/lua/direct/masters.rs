@@ -8,7 +8,7 @@ use mlua::ffi::{self, lua_State};
 use super::transfer::{Room, bytes_at, cell, push, push_cell, push_text, reference, take_apart};
 use super::{Direct, SLOTS, Unusual};
 use crate::script::Limits;
-use crate::script::state::{Cell, Shape, State};
+use crate::script::state::{Cell, Identity, Shape, State};
 
 /// Most states that are kept as tables.
 const MAX_MASTERS: usize = 128;
@@ -108,8 +108,8 @@ impl Direct {
         Ok(State::from_cells(self.shared(shape), cells.into()))
     }
 
-    /// The state that is the changed copy of `old` on the stack, whose master becomes that of the new one. `None` if the
-    /// change goes deeper than values; the master is then given up.
+    /// The state that is the changed copy on the stack of the one with the identity `old`, whose master becomes that of
+    /// the new one. `None` if the change goes deeper than values; the master is then given up.
     ///
     /// # Safety
     /// As [`super::Frame::run`].
@@ -117,7 +117,7 @@ impl Direct {
     pub(super) unsafe fn follow(
         &self,
         lua: *mut lua_State,
-        old: &State,
+        old: Identity,
         limits: &Limits,
     ) -> Result<Option<State>, Unusual> {
         let Some(mut master) = self.masters.borrow_mut().take(old) else { return Ok(None) };
@@ -161,7 +161,7 @@ impl Direct {
         unsafe {
             self.master(lua, state)?;
             let masters = self.masters.borrow();
-            let found = masters.position(state).and_then(|at| masters.kept.get(at));
+            let found = masters.position(state.identity()).and_then(|at| masters.kept.get(at));
             let Some((shape, tables)) = found.map(|master| (Arc::clone(&master.shape), Arc::clone(&master.tables)))
             else {
                 return Err(Unusual);
@@ -305,18 +305,18 @@ impl Master {
 }
 
 impl Masters {
-    fn position(&self, state: &State) -> Option<usize> {
-        let is_it = |at: &usize| self.kept.get(*at).is_some_and(|master| master.state.is(state));
+    fn position(&self, state: Identity) -> Option<usize> {
+        let is_it = |at: &usize| self.kept.get(*at).is_some_and(|master| master.state.identity() == state);
         Some(self.last).filter(is_it).or_else(|| (0..self.kept.len()).rev().find(is_it))
     }
 
     fn find(&mut self, state: &State) -> Option<c_int> {
-        let at = self.position(state)?;
+        let at = self.position(state.identity())?;
         self.last = at;
         self.kept.get(at).and_then(|master| master.tables.first().copied())
     }
 
-    fn take(&mut self, state: &State) -> Option<Master> {
+    fn take(&mut self, state: Identity) -> Option<Master> {
         let at = self.position(state)?;
         let master = self.kept.swap_remove(at);
         self.cells -= master.cells;

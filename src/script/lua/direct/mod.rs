@@ -277,20 +277,21 @@ impl Frame<'_, '_> {
                 self.rng = Some(ffi::lua_gettop(lua));
             }
             let base = ffi::lua_gettop(lua);
-            // A copy lies below the call, so that the result can be told from it.
+            // A copy lies below the call, so that the result can be told from it. After the call the state itself must not
+            // be looked at: this thread may have been given up, and what its caller lent may be gone (`script::workers`).
             let mut copied = None;
             if self.usage == Use::Change
                 && let Some(Argument::State(state)) = self.arguments.iter().find(|it| matches!(it, Argument::State(_)))
             {
                 self.direct.copy(lua, state)?;
-                copied = Some((*state, base + 1));
+                copied = Some((state.identity(), base + 1));
             }
             reference(lua, self.function);
             for argument in self.arguments {
                 match argument {
                     Argument::Data(value) => push(lua, value),
                     Argument::State(state) => match copied {
-                        Some((own, at)) if own.is(state) => ffi::lua_pushvalue(lua, at),
+                        Some((own, at)) if own == state.identity() => ffi::lua_pushvalue(lua, at),
                         // A second state that may be changed does not occur; it would only be frozen.
                         _ => reference(lua, self.direct.master(lua, state)?),
                     },
