@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use crate::config::DEFAULT_OPPONENT;
 use crate::diag::{Diagnostic, Severity};
 use crate::game::{Figures, GameDef, Nest, RewardScript, ScriptHost, check_seeds, examine, try_nest, try_reward};
 use crate::opponent::Opponents;
@@ -86,7 +87,11 @@ pub(crate) fn run(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
     let files = setup::game_files(&args.games)?;
     super::train::use_threads(config.threads);
     let (options, host) = setup::script_settings(&config);
-    let opponents = Opponents::parse(&config.opponent)?;
+    let mut opponents = Opponents::parse(&config.opponent)?;
+    if opponents.has_remote() {
+        // A check plays thousands of episodes, which a server is not for.
+        opponents = Opponents::parse(DEFAULT_OPPONENT)?;
+    }
     let seeds = match args.seed {
         Some(seed) => vec![Seed::new(seed)],
         None => check_seeds(args.episodes, Seed::new(0)),

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitSt
     config.nest = args.nest.clone().filter(|nest| nest.as_os_str() != IN_ORDER);
     super::train::use_threads(config.threads);
     let catalog = setup::catalog(&config)?;
-    let opponents = Opponents::parse(&config.opponent)?;
+    let opponents = Opponents::parse_with(&config.opponent, &config.remote, super::output::log)?;
     for game in &catalog.games {
         opponents.check_unattended(game)?;
     }
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitSt
         seed: seed.child("evaluation", 0),
     };
     let rates = if let Some(spec) = &args.player {
-        let player = Opponents::parse(spec)?;
+        let player = Opponents::parse_with(spec, &config.remote, super::output::log)?;
         check_player(&player, &catalog)?;
         matches.play_scripted(&player, &opponents)
     } else {
@@ -101,20 +101,17 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitSt
 }
 
 fn check_player(player: &Opponents, catalog: &crate::reload::Catalog) -> Result<(), Box<Diagnostic>> {
-    use crate::opponent::Spec;
     for game in &catalog.games {
-        let missing = match player.spec(&game.name) {
-            Spec::Bot if !game.has("bot") => "`bot`",
-            Spec::Search(_) if !game.has("actions") => "`actions`",
-            Spec::Random if !game.has("actions") && !game.has("bot") => "`actions` or `bot`",
-            Spec::Human => "a player that is not a person",
-            _ => continue,
-        };
-        return Err(Box::new(
-            Diagnostic::error("cli::player", format!("`{}` cannot play `{}`", player.spec(&game.name), game.name))
-                .expected(format!("the game has {missing}"))
-                .help("leave the game out of `--games`, or choose another `--player`"),
-        ));
+        if (1..=game.seats).any(|seat| player.has_person(game, Seat(seat))) {
+            return Err(Box::new(
+                Diagnostic::error("cli::player", format!("`human` cannot play `{}` here", game.name))
+                    .expected("a player that is not a person")
+                    .help("play yourself with `gift-host play GAME`"),
+            ));
+        }
+        player.check_every_seat(game).map_err(|problem| {
+            Box::new(problem.note("as `--player`; leave the game out of `--games`, or choose another player"))
+        })?;
     }
     Ok(())
 }

@@ -132,7 +132,12 @@ fn describe(error: &anyhow::Error) -> String {
     if let Some(problem) = error.chain().find_map(|cause| cause.downcast_ref::<Box<Diagnostic>>()) {
         return problem.to_string();
     }
-    if let Some(crate::run::Error::Script(problem)) = error.downcast_ref::<crate::run::Error>() {
+    let of_rollout = match error.downcast_ref::<crate::run::Error>() {
+        Some(crate::run::Error::Script(problem)) => return problem.to_string(),
+        Some(crate::run::Error::Rollout(cause)) => Some(cause),
+        _ => error.downcast_ref::<crate::rollout::Error>(),
+    };
+    if let Some(crate::rollout::Error::Opponent(problem)) = of_rollout {
         return problem.to_string();
     }
     let mut text = format!("error: {error}");

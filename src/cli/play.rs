@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::diag::Diagnostic;
 use crate::game::{Action, Episode, Seat, Status};
-use crate::opponent::{Opponents, Spec};
+use crate::opponent::{Fault, Opponents, View};
 use crate::seed::Seed;
 
 use super::ExitStatus;
@@ -20,7 +20,8 @@ pub(crate) struct PlayArgs {
     /// Your seat; drawn from the seed if left out
     #[arg(long)]
     seat: Option<u32>,
-    /// Who plays the other seats: `random`, `bot`, `search[:POSITIONS]`, `human`
+    /// Who plays the other seats: `random`, `bot`, `search[:BUDGET]`, `human`; by seat with
+    /// `bot,tictactoe.2=search`, mixed with `random*0.2+search*0.8`
     #[arg(long, value_name = "SPEC", default_value = "bot")]
     opponent: String,
     /// Seed of the episode; the same seed replays the same episode
@@ -43,7 +44,7 @@ pub(crate) fn run(args: &PlayArgs, input: &mut dyn BufRead, out: &mut dyn Write)
     super::train::use_threads(config.threads);
     let catalog = setup::catalog(&config)?;
     let Some(game) = catalog.games.first() else { return Ok(ExitStatus::Failed) };
-    let opponents = Opponents::parse(&args.opponent)?;
+    let opponents = Opponents::parse_with(&args.opponent, &config.remote, super::output::log)?;
     opponents.check(game)?;
     let seed = Seed::new(args.seed);
     let own = match args.seat {
@@ -59,11 +60,12 @@ pub(crate) fn run(args: &PlayArgs, input: &mut dyn BufRead, out: &mut dyn Write)
     };
     let mut stream = seed.child("opponent", 0).stream();
     let mut episode = Episode::start(game, seed)?;
+    let mut lineup = opponents.sit(game, seed.child("lineup", 0));
     if game.seats > 1 {
-        writeln!(out, "You have seat {own} of {}; the others: {}.\n", game.seats, opponents.spec(&game.name))?;
+        writeln!(out, "You have seat {own} of {}; the others: {}.\n", game.seats, opponents.describe(&game.name))?;
     }
     while let Status::Turn(seat) = *episode.status() {
-        if seat == own || opponents.spec(&game.name) == Spec::Human {
+        if seat == own || opponents.has_person(game, seat) {
             let Some(action) = ask(&episode, seat, input, out)? else {
                 writeln!(out, "\nThe episode was left unfinished.")?;
                 return Ok(ExitStatus::Failed);
@@ -73,7 +75,10 @@ pub(crate) fn run(args: &PlayArgs, input: &mut dyn BufRead, out: &mut dyn Write)
                 writeln!(out, "Refused: {reason}\n")?;
             }
         } else {
-            let text = opponents.act(game, episode.state(), seat, &mut stream)?;
+            let refusal = episode.turns().last().filter(|turn| turn.seat == seat);
+            let refusal = refusal.and_then(|turn| turn.refusal.as_deref());
+            let view = View { game, state: episode.state(), seat, refusal };
+            let text = lineup.wait_for(&view, &mut stream).map_err(Fault::into_problem)?.action;
             writeln!(out, "Seat {seat} answers: {text}\n")?;
             episode.act(seat, &Action { text, well_formed: true })?;
         }

@@ -10,6 +10,7 @@ use crate::checkpoint::read_text;
 use crate::config::{Constrain, GameList, RunConfig, from_toml};
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::game::ScriptHost;
+use crate::opponent::Opponents;
 use crate::reload::Catalog;
 use crate::script::{Language, Limits, Value};
 
@@ -62,7 +63,8 @@ pub(crate) struct SharedArgs {
     /// `auto`, `f32` or `bf16`
     #[arg(long)]
     pub(crate) dtype: Option<String>,
-    /// Who plays the other seats: `random`, `bot`, `search[:POSITIONS]`; by game with `bot,tictactoe=search`
+    /// Who plays the other seats: `random`, `bot`, `search[:BUDGET]`; by game or seat with
+    /// `bot,tictactoe=search,spy.2=random`, mixed with `random*0.2+search*0.8`
     #[arg(long, value_name = "SPEC")]
     pub(crate) opponent: Option<String>,
     /// Seed of every random stream
@@ -264,6 +266,13 @@ fn warn_of_unknown_games(config: &RunConfig, catalog: &Catalog) {
         let near = crate::diag::closest(game, names.iter().map(String::as_str));
         let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
         log(&format!("warning: the options of `games.{game}` are not used: no game has that name{hint}"));
+    }
+    // What is wrong with the specification itself is told where it is used.
+    let named = Opponents::parse(&config.opponent).map_or_else(|_| Vec::new(), |all| all.unknown_games(&names));
+    for game in named {
+        let near = crate::diag::closest(&game, names.iter().map(String::as_str));
+        let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+        log(&format!("warning: the opponent of `{game}` is not used: no game has that name{hint}"));
     }
 }
 

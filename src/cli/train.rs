@@ -248,7 +248,7 @@ pub(crate) fn use_threads(threads: usize) {
 }
 
 fn check_opponents(config: &RunConfig, catalog: &Catalog) -> Result<Opponents, Box<Diagnostic>> {
-    let opponents = Opponents::parse(&config.opponent)?;
+    let opponents = Opponents::parse_with(&config.opponent, &config.remote, log)?;
     for game in &catalog.games {
         opponents.check_unattended(game)?;
     }
@@ -300,7 +300,7 @@ fn announce(config: &RunConfig, model: &super::model::Model, catalog: &Catalog, 
 /// Who plays the other seats of the games of this run.
 fn describe_opponents(opponents: &Opponents, catalog: &Catalog) -> String {
     let shared: Vec<_> = catalog.games.iter().filter(|game| game.seats > 1).collect();
-    let spec = |name: &str| opponents.spec(name).to_string();
+    let spec = |name: &str| opponents.describe(name);
     let Some(first) = shared.first().map(|game| spec(&game.name)) else {
         return "no opponents: the games have one seat".to_owned();
     };

@@ -15,7 +15,7 @@ pub use changes::{CHANGEABLE, Review, SettingChange, review};
 pub use load::{from_toml, set_key};
 pub use sections::{
     Advantage, AnswerFormat, Constrain, Decode, EstimatorKind, Evaluation, Filter, FilterKind, Loss, LossAggregation,
-    ObservationKind, Optimizer, Penalties, RatioKind, Rollout, Schedule, Scripts,
+    ObservationKind, OnInvalid, Optimizer, Penalties, RatioKind, Remote, Rollout, Schedule, Scripts,
 };
 
 /// Who plays the other seats by default. Who's the spy is decided by what the others say and whom they vote for, so
@@ -40,7 +40,7 @@ pub struct RunConfig {
     pub device: String,
     /// `auto`, `f32` or `bf16`.
     pub dtype: String,
-    /// Who sits in the other seats: `SPEC`, or `SPEC,game=SPEC,…`; what is left out stays as by default.
+    /// Who sits in the other seats: `SPEC`, or `SPEC,game=SPEC,game.SEAT=SPEC,…`; what is left out stays as by default.
     pub opponent: String,
     /// The learner's seat; 0 draws one for each group.
     pub seat: u32,
@@ -71,6 +71,8 @@ pub struct RunConfig {
     pub loss: Loss,
     /// AdamW and its schedule.
     pub optimizer: Optimizer,
+    /// Language models behind a server as opponents.
+    pub remote: Remote,
     /// Evaluation before and after training.
     pub evaluation: Evaluation,
     /// Limits on scripts, and reloading.
@@ -155,6 +157,7 @@ impl Default for RunConfig {
             filter: Filter::default(),
             loss: Loss::default(),
             optimizer: Optimizer::default(),
+            remote: Remote::default(),
             evaluation: Evaluation::default(),
             scripts: Scripts::default(),
         }

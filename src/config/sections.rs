@@ -223,6 +223,42 @@ pub enum Schedule {
 }
 
 section! {
+    /// Language models behind a server as opponents, `openai:URL#MODEL`.
+    Remote {
+        /// Most requests to a server at once.
+        concurrency: usize = 8,
+        /// Time of one request, in seconds.
+        timeout_s: f64 = 60.0,
+        /// Failed requests for one answer before its episode is voided, as long as the server answers others.
+        retries: u32 = 8,
+        /// Time without any answer of the server after which the run stops, in seconds.
+        grace_s: f64 = 300.0,
+        /// Time that one seat of an episode may take for all its answers, in seconds; past it the episode is voided.
+        episode_s: f64 = 600.0,
+        /// Temperature of the opponent (the paper: 0.5).
+        temperature: f64 = 0.5,
+        /// Most tokens of an answer (the paper: 600).
+        max_tokens: u32 = 600,
+        /// Answers on one turn that cannot be read or are refused before `on_invalid` happens.
+        invalid_tries: usize = 3,
+        /// What happens then.
+        on_invalid: OnInvalid = OnInvalid::Random,
+        /// The environment variable that holds the key, if the server wants one.
+        key_env: String = "OPENAI_API_KEY".to_owned(),
+    }
+}
+
+/// What happens when an opponent gives no valid answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnInvalid {
+    /// A random legal action is played.
+    Random,
+    /// The episode is voided.
+    Void,
+}
+
+section! {
     /// Evaluation before and after training.
     Evaluation {
         /// Episodes of each game before and after training; 0 turns it off.

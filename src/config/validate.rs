@@ -11,6 +11,8 @@ enum Range {
     AtLeast(f64),
     Above(f64),
     Below(f64),
+    /// Both ends included.
+    Between(f64, f64),
     /// From 0 to 1.
     Share,
     /// Above 0, at most 1.
@@ -27,6 +29,7 @@ impl Range {
                 Self::AtLeast(low) => value >= low,
                 Self::Above(low) => value > low,
                 Self::Below(high) => value < high,
+                Self::Between(low, high) => (low..=high).contains(&value),
                 Self::Share => (0.0..=1.0).contains(&value),
                 Self::PositiveShare => value > 0.0 && value <= 1.0,
                 Self::Decay => (0.0..1.0).contains(&value),
@@ -41,6 +44,7 @@ impl fmt::Display for Range {
             Self::AtLeast(low) => write!(f, "at least {low}"),
             Self::Above(low) => write!(f, "above {low}"),
             Self::Below(high) => write!(f, "below {high}"),
+            Self::Between(low, high) => write!(f, "from {low} to {high}"),
             Self::Share => f.write_str("from 0 to 1"),
             Self::PositiveShare => f.write_str("above 0, at most 1"),
             Self::Decay => f.write_str("at least 0, below 1"),
@@ -88,6 +92,13 @@ impl RunConfig {
             ("optimizer.max_gradient_norm", optimizer.max_gradient_norm, Range::AtLeast(0.0)),
             ("optimizer.final_share", optimizer.final_share, Range::Share),
             ("optimizer.epochs", optimizer.epochs as f64, Range::AtLeast(1.0)),
+            ("remote.concurrency", self.remote.concurrency as f64, Range::Between(1.0, 256.0)),
+            ("remote.timeout_s", self.remote.timeout_s, Range::Between(0.01, 86_400.0)),
+            ("remote.grace_s", self.remote.grace_s, Range::Between(0.0, 86_400.0)),
+            ("remote.episode_s", self.remote.episode_s, Range::Between(0.01, 86_400.0)),
+            ("remote.temperature", self.remote.temperature, Range::AtLeast(0.0)),
+            ("remote.max_tokens", f64::from(self.remote.max_tokens), Range::AtLeast(1.0)),
+            ("remote.invalid_tries", self.remote.invalid_tries as f64, Range::Between(1.0, 100.0)),
             ("evaluation.temperature", f64::from(self.evaluation.temperature), Range::AtLeast(0.0)),
             ("scripts.call_ms", self.scripts.call_ms as f64, Range::AtLeast(1.0)),
             ("scripts.memory_mib", self.scripts.memory_mib as f64, Range::AtLeast(4.0)),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::diag::Diagnostic;
 use crate::game::{Action, Episode, GameDef, Seat, Status, for_each_abandonable};
-use crate::opponent::Opponents;
+use crate::opponent::{Fault, Opponents, View};
 use crate::rollout::{Group, GroupPlan, RolloutSettings, StagePlan, Table, play};
 use crate::seed::Seed;
 
@@ -198,13 +198,18 @@ impl Match {
         // The same stream as in a rollout, so that opponents draw alike.
         let mut opponent_stream = members.child("opponent", 0).stream();
         let mut play = Episode::start(game, stage.seed)?;
+        let mut own = player.sit(game, members.child("player lineup", 0));
+        let mut others = opponents.sit(game, members.child("lineup", 0).child("stage", 0));
         let mut tally = Tally::default();
         while let Status::Turn(seat) = *play.status() {
-            let text = if seat == stage.seat {
-                player.act(game, play.state(), seat, &mut own_stream)?
+            let refusal = play.turns().last().filter(|turn| turn.seat == seat).and_then(|turn| turn.refusal.as_deref());
+            let view = View { game, state: play.state(), seat, refusal };
+            let answer = if seat == stage.seat {
+                own.wait_for(&view, &mut own_stream)
             } else {
-                opponents.act(game, play.state(), seat, &mut opponent_stream)?
+                others.wait_for(&view, &mut opponent_stream)
             };
+            let text = answer.map_err(Fault::into_problem)?.action;
             play.act(seat, &Action { text, well_formed: true })?;
             if seat == stage.seat {
                 tally.turns += 1;
@@ -251,7 +256,7 @@ fn summarize(game: &GameDef, opponents: &Opponents, tallies: &[Tally], voided: &
     let count = episodes.max(1) as f64;
     let answers = tallies.iter().map(|tally| tally.turns).sum::<usize>().max(1) as f64;
     let successes = tallies.iter().filter(|tally| tally.success).count();
-    let opponent = if game.seats < 2 { "none".to_owned() } else { opponents.spec(&game.name).to_string() };
+    let opponent = if game.seats < 2 { "none".to_owned() } else { opponents.describe(&game.name) };
     SuccessRate {
         game: game.name.clone(),
         opponent,

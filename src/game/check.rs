@@ -1,5 +1,6 @@
 //! The contract of a game, tried on seeded random episodes: what `gift-host check` prints and what a reload must pass.
 
+mod hide; // states that a seat may be in
 mod transcript; // all that a script answers in an episode, to compare plays of it
 
 use std::collections::BTreeSet;
@@ -222,6 +223,9 @@ fn check_episode(game: &Arc<GameDef>, seed: Seed, thorough: bool, trial: &mut Tr
         }
         if thorough && game.has("bot") {
             try_bot(game, &episode, seat, &mut stream.clone(), trial)?;
+        }
+        if thorough && game.has("hide") {
+            hide::try_hide(game, &episode, seat, &mut stream.clone())?;
         }
         let action = choose(game, &episode, seat, &mut stream)?;
         episode.act(seat, &Action { text: action.clone(), well_formed: true })?;

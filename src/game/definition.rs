@@ -62,9 +62,9 @@ const REQUIRED: [(&str, &str, &str); 5] = [
     ("outcome", "state", "{ scores = {…}, success = {…} }"),
 ];
 /// Functions that a game may have.
-const OPTIONAL: [&str; 4] = ["actions", "brief", "bot", "score"];
+const OPTIONAL: [&str; 5] = ["actions", "brief", "bot", "score", "hide"];
 /// Everything that the host reads in a game's table.
-pub const GAME_FIELDS: [&str; 13] = [
+pub const GAME_FIELDS: [&str; 14] = [
     "name",
     "seats",
     "max_turns",
@@ -78,6 +78,7 @@ pub const GAME_FIELDS: [&str; 13] = [
     "brief",
     "bot",
     "score",
+    "hide",
 ];
 /// Names that would collide with metrics and versions of the whole run.
 const RESERVED: [&str; 5] = ["all", "files", "mean", "nest", "reward"];
@@ -206,7 +207,7 @@ impl GameDef {
         })?
     }
 
-    /// Whether the game has this optional function: `actions`, `brief`, `bot` or `score`.
+    /// Whether the game has this optional function: `actions`, `brief`, `bot`, `score` or `hide`.
     pub fn has(&self, function: &str) -> bool {
         self.optional.contains(&function)
     }
@@ -498,6 +499,27 @@ impl GameDef {
         match value.as_number().filter(|number| number.is_finite()) {
             Some(number) => Ok(Some(number)),
             None => Err(self.bad_result("score", "a finite number", &value, "return an estimate of the seat's score")),
+        }
+    }
+
+    /// A state that the seat may be in as far as it knows, drawn anew: what it cannot see is dealt again. For search.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if there is no `hide`, it fails, or returns no table.
+    pub fn hide(&self, state: &State, seat: Seat, stream: &mut Stream) -> Result<State, Box<Diagnostic>> {
+        if !self.has("hide") {
+            return Err(Box::new(
+                self.problem("hide", "game::bad_hide", format!("`{}` has no `hide`", self.name))
+                    .expected("`function game.hide(state, seat, rng) … return state end`"),
+            ));
+        }
+        let seat_value = seat.value();
+        let mut arguments = [Argument::State(state), Argument::Data(&seat_value), Argument::Rng(stream)];
+        let hidden = self.call_state("hide", &mut arguments, false).map_err(|error| self.no_refusal("hide", error))?;
+        if hidden.is_table() {
+            Ok(hidden)
+        } else {
+            Err(self.bad_result("hide", "a table, a state", &hidden, "end `hide` with `return state`"))
         }
     }
 }

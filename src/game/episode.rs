@@ -140,16 +140,21 @@ impl Episode {
         Ok(())
     }
 
-    /// Plays the seat's action if the script takes it; otherwise nothing happens and the result is false.
+    /// Plays the seat's action if the script takes it; otherwise nothing happens and the result says why it was refused.
     ///
     /// # Errors
     /// A [`Diagnostic`] if the script fails after it took the action; the episode must then be voided.
-    pub fn act_if_taken(&mut self, seat: Seat, action: &str) -> Result<bool, Box<Diagnostic>> {
-        let Ok(state) = self.game.advance(&self.state, seat, action) else { return Ok(false) };
+    pub fn act_if_taken(&mut self, seat: Seat, action: &str) -> Result<Option<String>, Box<Diagnostic>> {
+        let state = match self.game.advance(&self.state, seat, action) {
+            Ok(state) => state,
+            Err(ApplyError::Illegal(reason)) => return Ok(Some(reason)),
+            // A script that fails at an answer instead of refusing it has not taken it.
+            Err(ApplyError::Fault(_)) => return Ok(Some("the rules do not know it".to_owned())),
+        };
         self.state = state;
         let turn = Turn { seat, action: action.to_owned(), legal: true, well_formed: true, refusal: None };
         self.finish_turn(turn)?;
-        Ok(true)
+        Ok(None)
     }
 
     /// Ends the episode by a limit of the host.

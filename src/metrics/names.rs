@@ -64,6 +64,8 @@ metrics! {
         TOKENS_ROLLOUT_PER_S = "tokens/rollout_per_s", "tokens/s", "sampled tokens over time/rollout_s";
         TOKENS_UPDATE_PER_S = "tokens/update_per_s", "tokens/s",
             "tokens trained on, prompts included, over time/update_s";
+        OPPONENT_ANSWERS = "opponent/answers", "answers", "answers of opponents that are language models";
+        OPPONENT_INVALID = "opponent/invalid", "answers", "those of them that could not be read or were refused";
         TIME_ROLLOUT_S = "time/rollout_s", "s", "time of the rollout, time/env_s included";
         TIME_ENV_S = "time/env_s", "s", "time in scripts and opponents";
         TIME_UPDATE_S = "time/update_s", "s", "time of the updates";

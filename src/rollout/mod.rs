@@ -93,6 +93,10 @@ pub struct RolloutStats {
     pub model_tokens: usize,
     /// Tokens that the policy sampled.
     pub sampled_tokens: usize,
+    /// Answers of opponents that are language models.
+    pub opponent_answers: usize,
+    /// Those of them that could not be played.
+    pub opponent_invalid: usize,
     /// Time in rules and opponents that the model had to wait for.
     pub env: Duration,
     /// Time altogether.
@@ -108,6 +112,9 @@ pub enum Error {
     /// The policy failed.
     #[error("the policy failed in a rollout")]
     Policy(#[from] crate::policy::Error),
+    /// An opponent cannot play any more, in any episode.
+    #[error("{0}")]
+    Opponent(Box<crate::diag::Diagnostic>),
     /// The nest gave no order of games.
     #[error("{0}")]
     Nest(Box<crate::diag::Diagnostic>),

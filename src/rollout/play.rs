@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::game::for_each_abandonable;
 use crate::policy::Chunk;
 
 use super::slot::{Slot, Waiting};
 use super::{Error, Group, GroupPlan, RolloutSettings, RolloutStats, Table};
+
+/// How long the loop sleeps where every trajectory waits for an opponent.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// Plays every member of every group to its end. The result depends on the plans, the weights and the settings alone,
 /// not on the number of threads.
@@ -32,13 +36,24 @@ pub fn play(
             return Err(Error::Interrupted);
         }
         let rules_started = (table.clock)();
+        for slot in slots.iter_mut().filter(|slot| slot.waiting == Waiting::Opponent && slot.is_answered()) {
+            slot.waiting = Waiting::Rules;
+        }
         let at_the_rules = slots.iter_mut().filter(|slot| slot.waiting == Waiting::Rules).collect();
         for slot in for_each_abandonable(at_the_rules, |slot| slot.advance(table, settings)) {
             slot.void_as_stuck();
         }
-        stats.env += (table.clock)().saturating_sub(rules_started);
+        if let Some(problem) = slots.iter_mut().find_map(|slot| slot.stop.take()) {
+            return Err(Error::Opponent(problem));
+        }
         let waiting: Vec<usize> = (0..slots.len()).filter(|&index| slots[index].waiting == Waiting::Model).collect();
-        if waiting.is_empty() {
+        let is_over = !slots.iter().any(|slot| slot.waiting == Waiting::Opponent);
+        if waiting.is_empty() && !is_over {
+            // Nothing can be done but to wait.
+            std::thread::sleep(PATIENCE);
+        }
+        stats.env += (table.clock)().saturating_sub(rules_started);
+        if waiting.is_empty() && is_over {
             break;
         }
         for batch in batches(&slots, &waiting, settings.max_batch_tokens) {
@@ -54,6 +69,8 @@ pub fn play(
         .collect();
     for slot in slots {
         let group = slot.group;
+        stats.opponent_answers += slot.opponent_answers.0;
+        stats.opponent_invalid += slot.opponent_answers.1;
         stats.sampled_tokens += slot.sampled_count();
         match slot.into_result() {
             Ok(trajectory) => groups[group].trajectories.push(trajectory),

@@ -6,13 +6,11 @@ use std::sync::Arc;
 use crate::config::{AnswerFormat, Constrain, ObservationKind};
 use crate::diag::Diagnostic;
 use crate::game::{Episode, EpisodeSummary, Seat, StageResult, Status, parse_answer};
+use crate::opponent::{Answer as OpponentAnswer, Fault, Lineup, Reply, View};
 use crate::policy::{AnswerTrie, KvCache, Target, sample};
 use crate::seed::Stream;
 
 use super::{Culprit, GroupPlan, RolloutSettings, StagePlan, StageRecord, Table, Trajectory, TurnRecord, Voided};
-
-/// Refused actions of an opponent before a random legal one is taken instead.
-const OPPONENT_TRIES: usize = 3;
 
 /// What a trajectory waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +19,8 @@ pub(super) enum Waiting {
     Rules,
     /// The model: tokens are pending, then one is sampled.
     Model,
+    /// An opponent, who has not answered yet.
+    Opponent,
     /// Nothing: it is over.
     Nothing,
 }
@@ -44,6 +44,13 @@ pub(super) struct Slot<'a> {
     sampling: Stream,
     opponent: Stream,
     episode: Option<Episode>,
+    lineup: Option<Lineup>,
+    /// Refused answers of the opponent on this turn, and why the last one was.
+    refused: (usize, Option<String>),
+    /// Answers of opponents that are language models, and those that could not be played.
+    pub(super) opponent_answers: (usize, usize),
+    /// Why the run cannot go on, if it cannot.
+    pub(super) stop: Option<Box<Diagnostic>>,
     /// Observation and answer text of each turn of the running episode.
     texts: Vec<(String, String)>,
     answer: Option<Answer>,
@@ -71,6 +78,10 @@ impl<'a> Slot<'a> {
             sampling: plan.seed.child("sampling", member as u64).stream(),
             opponent: plan.seed.child("opponent", member as u64).stream(),
             episode: None,
+            lineup: None,
+            refused: (0, None),
+            opponent_answers: (0, 0),
+            stop: None,
             texts: Vec::new(),
             answer: None,
             prompt_count: 0,
@@ -94,8 +105,14 @@ impl<'a> Slot<'a> {
 
     /// Lets the rules and the opponents go on until the learner must answer or the trajectory is over. A fault voids it.
     pub(super) fn advance(&mut self, table: &Table<'_>, settings: &RolloutSettings) {
-        if let Err(problem) = self.try_advance(table, settings) {
-            self.void(problem);
+        match self.try_advance(table, settings) {
+            Ok(()) => {}
+            Err(Fault::Script(problem)) => self.void(problem),
+            Err(Fault::Episode(problem)) => {
+                self.scorer = Some(Culprit::Opponent(self.stage().game.name.clone()));
+                self.void(problem);
+            }
+            Err(Fault::Run(problem)) => self.stop = Some(problem),
         }
     }
 
@@ -118,18 +135,31 @@ impl<'a> Slot<'a> {
         });
         self.waiting = Waiting::Nothing;
         self.cache = None;
+        self.lineup = None;
     }
 
-    fn try_advance(&mut self, table: &Table<'_>, settings: &RolloutSettings) -> Result<(), Box<Diagnostic>> {
+    /// Whether the opponent that this waits for has news.
+    pub(super) fn is_answered(&self) -> bool {
+        let (Some(Status::Turn(seat)), Some(lineup)) = (self.episode.as_ref().map(Episode::status), &self.lineup)
+        else {
+            return true;
+        };
+        lineup.is_ready(*seat)
+    }
+
+    fn try_advance(&mut self, table: &Table<'_>, settings: &RolloutSettings) -> Result<(), Fault> {
         if let Some(answer) = self.answer.take() {
             self.take_answer(&answer, table, settings)?;
         }
         loop {
             let Some(stage) = self.plan.stages.get(self.stages.len()) else {
-                return self.finish(table);
+                return Ok(self.finish(table)?);
             };
             if self.episode.is_none() {
                 self.episode = Some(Episode::start(&stage.game, stage.seed)?);
+                let seed = self.plan.seed.child("lineup", self.member as u64).child("stage", self.stages.len() as u64);
+                self.lineup = Some(table.opponents.sit(&stage.game, seed));
+                self.refused = (0, None);
                 self.sampled_before = self.targets.len();
                 self.prompt_count = 0;
             }
@@ -141,10 +171,45 @@ impl<'a> Slot<'a> {
                     }
                 }
                 Status::Turn(seat) => {
-                    let action = opponent_action(episode, seat, table, &mut self.opponent)?;
-                    self.texts.push((String::new(), action));
+                    if !self.ask_opponent(seat)? {
+                        self.waiting = Waiting::Opponent;
+                        return Ok(());
+                    }
                 }
                 _ => self.end_stage(table, settings)?,
+            }
+        }
+    }
+
+    /// Plays one action of an opponent; false if it needs time. A refused one is asked for again, then replaced by a random
+    /// legal one.
+    fn ask_opponent(&mut self, seat: Seat) -> Result<bool, Fault> {
+        let (Some(episode), Some(lineup)) = (&mut self.episode, &mut self.lineup) else { return Ok(true) };
+        loop {
+            let (count, refusal) = &self.refused;
+            let answer = if *count >= lineup.max_tries(seat) {
+                OpponentAnswer::plain(any_legal(episode, seat, &mut self.opponent)?)
+            } else {
+                let view = View { game: episode.game(), state: episode.state(), seat, refusal: refusal.as_deref() };
+                match lineup.act(&view, &mut self.opponent)? {
+                    Reply::Waiting => return Ok(false),
+                    Reply::Answer(answer) => answer,
+                }
+            };
+            let is_last = *count >= lineup.max_tries(seat);
+            let refusal = episode.act_if_taken(seat, &answer.action)?;
+            // What took the place of a model's answer is not one.
+            let is_its_own = usize::from(!answer.observation.is_empty());
+            self.opponent_answers.0 += answer.invalid + is_its_own;
+            self.opponent_answers.1 += answer.invalid + if refusal.is_some() { is_its_own } else { 0 };
+            match refusal {
+                None => {
+                    self.refused = (0, None);
+                    self.texts.push((answer.observation, answer.text));
+                    return Ok(true);
+                }
+                Some(_) if is_last => return Err(refused(episode).into()),
+                Some(reason) => self.refused = (self.refused.0 + 1, Some(reason)),
             }
         }
     }
@@ -332,32 +397,18 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// Plays one action of an opponent. A refused one is tried again, then replaced by a random legal one.
-fn opponent_action(
-    episode: &mut Episode,
-    seat: Seat,
-    table: &Table<'_>,
-    stream: &mut Stream,
-) -> Result<String, Box<Diagnostic>> {
-    for _ in 0..OPPONENT_TRIES {
-        let text = table.opponents.act(episode.game(), episode.state(), seat, stream)?;
-        if episode.act_if_taken(seat, &text)? {
-            return Ok(text);
-        }
-    }
-    let game = Arc::clone(episode.game());
-    let refused = || {
-        Box::new(
-            Diagnostic::error("opponent::refused", format!("the opponent of `{}` found no legal action", game.name))
-                .at(crate::diag::SourceSpan::file(&game.source.path))
-                .expected("`bot` and `actions` give answers that `apply` takes")
-                .help("run `gift-host check` on the game"),
-        )
-    };
-    let actions = game.actions(episode.state(), seat)?.ok_or_else(refused)?;
-    let text = actions[stream.index(actions.len())].clone();
-    if !episode.act_if_taken(seat, &text)? {
-        return Err(refused());
-    }
-    Ok(text)
+/// A random legal action, for an opponent that found none.
+fn any_legal(episode: &Episode, seat: Seat, stream: &mut Stream) -> Result<String, Box<Diagnostic>> {
+    let actions = episode.game().actions(episode.state(), seat)?.ok_or_else(|| refused(episode))?;
+    Ok(actions[stream.index(actions.len())].clone())
+}
+
+fn refused(episode: &Episode) -> Box<Diagnostic> {
+    let game = episode.game();
+    Box::new(
+        Diagnostic::error("opponent::refused", format!("the opponent of `{}` found no legal action", game.name))
+            .at(crate::diag::SourceSpan::file(&game.source.path))
+            .expected("`bot` and `actions` give answers that `apply` takes")
+            .help("run `gift-host check` on the game"),
+    )
 }

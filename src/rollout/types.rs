@@ -94,12 +94,14 @@ impl Trajectory {
 /// The script that an episode was lost to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Culprit {
-    /// A game's script, or an opponent in it.
+    /// A game's script, or its own player in another seat.
     Game(String),
     /// The nest's joint reward.
     Nest,
     /// The reward script.
     Reward,
+    /// An opponent in this game, whose script is not to blame.
+    Opponent(String),
 }
 
 /// An episode that was lost to a fault of a script or an opponent: it leaves its group and is counted.

@@ -42,6 +42,8 @@ impl Tally {
     pub(super) fn add_rollout(&mut self, groups: &[Group], stats: RolloutStats) {
         self.rollout.model_tokens += stats.model_tokens;
         self.rollout.sampled_tokens += stats.sampled_tokens;
+        self.rollout.opponent_answers += stats.opponent_answers;
+        self.rollout.opponent_invalid += stats.opponent_invalid;
         self.rollout.env += stats.env;
         self.rollout.total += stats.total;
         for group in groups {
@@ -91,6 +93,10 @@ impl Tally {
             put("success/all", self.successes as f64 / count);
             put("truncated", self.truncated as f64 / count);
             put("length/response", self.sampled as f64 / self.answers.max(1) as f64);
+        }
+        if self.rollout.opponent_answers > 0 {
+            put("opponent/answers", self.rollout.opponent_answers as f64);
+            put("opponent/invalid", self.rollout.opponent_invalid as f64);
         }
         put("groups/kept", self.kept as f64);
         put("groups/zero_std", self.zero_std as f64);

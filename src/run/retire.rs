@@ -63,7 +63,7 @@ impl LastGood {
         for (culprit, losses) in losses(groups) {
             problems.extend(losses.problem.clone().map(|problem| {
                 let whose = match &culprit {
-                    Culprit::Game(name) => format!(" of `{name}`"),
+                    Culprit::Game(name) | Culprit::Opponent(name) => format!(" of `{name}`"),
                     Culprit::Nest | Culprit::Reward => String::new(),
                 };
                 problem
@@ -121,6 +121,7 @@ impl LastGood {
                     remember(self.games.entry(name.clone()).or_default(), game, |game| Some(&game.source.version));
                 }
             }
+            Culprit::Opponent(_) => {}
             Culprit::Nest => remember(&mut self.nests, &catalog.nest, nest_version),
             Culprit::Reward => {
                 if let Some(reward) = &catalog.reward {
@@ -141,6 +142,7 @@ impl LastGood {
                 catalog.replace_game(Arc::clone(good));
                 Some(good.source.version.clone())
             }
+            Culprit::Opponent(_) => None,
             Culprit::Nest => {
                 self.nests.retain(|nest| nest_version(nest) != Some(&active));
                 let good = self.nests.last()?;
@@ -174,6 +176,8 @@ fn remember<T>(known: &mut Vec<Arc<T>>, item: &Arc<T>, version: impl Fn(&T) -> O
 fn active_version(culprit: &Culprit, catalog: &Catalog) -> Option<(String, Version)> {
     let source = match culprit {
         Culprit::Game(name) => &catalog.game(name)?.source,
+        // A script is not taken out of service for who else plays.
+        Culprit::Opponent(_) => return None,
         Culprit::Nest => catalog.nest.source.as_ref()?,
         Culprit::Reward => &catalog.reward.as_ref()?.source,
     };

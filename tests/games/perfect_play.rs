@@ -57,6 +57,12 @@ fn board_of(state: &Value) -> Board {
     board
 }
 
+/// What perfect play gives the seat whose turn it is: 1, 0 or -1.
+pub(crate) fn value_for(state: &Value, seat: Seat) -> i8 {
+    let value = minimax(board_of(state), seat.0 as u8, &mut HashMap::new());
+    if seat == Seat(1) { value } else { -value }
+}
+
 /// From any position that random play reaches, also bad ones, the search keeps what is there to be had. So it never
 /// loses a position that is not lost already.
 #[test]

@@ -8,6 +8,7 @@ mod editors; // what editors and checkouts do to files
 mod learning; // a tiny policy whose reward rises
 mod recompute; // an update from the episodes file alone
 mod reloading; // saving scripts while a run plays
+mod remote; // opponents behind a server that misbehaves
 mod replay; // stored episodes, played again
 mod resume; // stopping and going on changes nothing
 mod settings; // settings that change while a run goes on

@@ -134,7 +134,8 @@ pub(crate) fn decoder() -> Box<dyn Decoder> {
 
 /// A run at its start.
 pub(crate) fn start(config: RunConfig, catalog: Catalog) -> TrainRun {
-    let opponents = Opponents::parse(&config.opponent).unwrap_or_else(|problem| panic!("{problem}"));
+    let opponents =
+        Opponents::parse_with(&config.opponent, &config.remote, |_| {}).unwrap_or_else(|problem| panic!("{problem}"));
     TrainRun::new(config, catalog, decoder(), None, Tokenizer::Bytes, opponents, || Duration::ZERO)
 }
 

@@ -9,7 +9,7 @@ use crate::advantage::{MIN_STD, standard_deviation};
 use crate::diag::Diagnostic;
 use crate::eval::{Match, SuccessRate};
 use crate::game::{Action, Episode, GameDef, Seat, Status};
-use crate::opponent::Opponents;
+use crate::opponent::{Fault, Opponents, View};
 use crate::seed::Seed;
 
 /// Groups, and episodes of each, that the spread of rewards is measured on; 16 is the paper's group size.
@@ -65,7 +65,7 @@ pub(super) fn measure(
     opponents: &Opponents,
     episodes: usize,
 ) -> Result<(Measures, Vec<Diagnostic>), Box<Diagnostic>> {
-    let opponent = if game.seats < 2 { "none".to_owned() } else { opponents.spec(&game.name).to_string() };
+    let opponent = if game.seats < 2 { "none".to_owned() } else { opponents.describe(&game.name) };
     let lists = lists_actions(game)?;
     let mut success = Vec::new();
     // Twice the episodes over all seats, so that many seats do not take long.
@@ -80,7 +80,7 @@ pub(super) fn measure(
     let search = if lists && game.seats > 2 && game.has("bot") {
         "not searched: there are more than two seats; `bot` stands for a good player"
     } else if lists {
-        let perfect = Opponents::parse(&format!("search:{EXACT_POSITIONS}"))?;
+        let perfect = Opponents::parse(&format!("search:{EXACT_POSITIONS}:sees=all"))?;
         let is_solved = solves(&perfect, game, searched)?;
         if is_solved {
             success.push(rates(game, opponents, "search", &perfect, searched)?);
@@ -88,7 +88,7 @@ pub(super) fn measure(
         } else if game.has("bot") {
             "not searched: the game is too large to be solved here; `bot` stands for a good player"
         } else {
-            let limited = Opponents::parse(&format!("search:{SHALLOW_POSITIONS}"))?;
+            let limited = Opponents::parse(&format!("search:{SHALLOW_POSITIONS}:sees=all"))?;
             success.push(rates(game, opponents, "search", &limited, searched)?);
             "limited"
         }
@@ -162,11 +162,13 @@ fn signal(game: &Arc<GameDef>, opponents: &Opponents) -> Result<Signal, Box<Diag
             let mut own = seed.child("player", member).stream();
             let mut others = seed.child("opponent", member).stream();
             let mut episode = Episode::start(game, seed.child("episode", 0))?;
+            let mut lineup = opponents.sit(game, seed.child("lineup", member));
             while let Status::Turn(turn) = *episode.status() {
                 let text = if turn == seat {
                     player.act(game, episode.state(), turn, &mut own)?
                 } else {
-                    opponents.act(game, episode.state(), turn, &mut others)?
+                    let view = View { game, state: episode.state(), seat: turn, refusal: None };
+                    lineup.wait_for(&view, &mut others).map_err(Fault::into_problem)?.action
                 };
                 episode.act(turn, &Action { text, well_formed: true })?;
             }

@@ -47,6 +47,9 @@ pub fn transcript(game: &Arc<GameDef>, seed: Seed) -> Result<Vec<Answer>, Box<Di
         if game.has("bot") {
             note("bot", game.bot(episode.state(), seat, &mut stream.clone())?);
         }
+        if game.has("hide") {
+            note("hide", game.hide(episode.state(), seat, &mut stream.clone())?.to_json().to_string());
+        }
         if let Some(actions) = game.actions(episode.state(), seat)? {
             note("actions", shown_whole(&actions.into()));
         }
