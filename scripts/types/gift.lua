@@ -79,7 +79,7 @@ function Rng:shuffle(list) end
 
 ---@class gift.Turn
 ---@field seat integer
----@field observation string what the seat was shown; "" for opponents
+---@field observation string what the seat was shown; "" for opponents that are no language models
 ---@field answer string all that it wrote
 ---@field action string what was read out of the answer; "" if nothing could be
 ---@field legal boolean

@@ -171,9 +171,12 @@ fn a_player_that_the_game_does_not_know_is_named() {
     assert_output!(place, ["eval", "--games", "games/echo.lua", "--player", "bot"], @r"
     status: 2
     --- errors
-    error[cli::player]: `bot` cannot play `echo`
+    error[opponent::cannot_play]: `bot` cannot play `echo`
+      --> games/echo.lua
       expected: the game has `bot`
-      help:     leave the game out of `--games`, or choose another `--player`
+      found:    no such function
+      help:     add it to the script, or choose another opponent: `--opponent echo=…`
+    note: as `--player`; leave the game out of `--games`, or choose another player
     ");
 }
 

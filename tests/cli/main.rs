@@ -10,6 +10,7 @@ mod disks; // folders in use, full disks, checkpoints that were cut
 mod eval; // rates of a policy and of scripted players
 mod guide; // every snippet of the guides
 mod models; // models with a tokenizer of their own
+mod opponents; // who sits in the other seats
 mod play_and_new; // one episode in the terminal, a game to start from
 mod report; // a run as a page and as lines
 mod stacks; // the author's own calls in messages

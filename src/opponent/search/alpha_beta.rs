@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use super::{Budget, MAX_DEPTH, Stop, children, estimate, key};
+use super::{Budget, MAX_DEPTH, MAX_KEPT, Stop, children, estimate, key};
 use crate::diag::Diagnostic;
 use crate::game::{ApplyError, GameDef, Seat};
 use crate::script::State;
@@ -151,7 +151,9 @@ impl Search<'_> {
             Some(_) if left == 0 => return Err(Stop::Budget),
             Some(seat) => self.best_child(state, seat, left, low, high)?,
         };
-        self.table.insert(place, bound);
+        if self.table.len() < MAX_KEPT {
+            self.table.insert(place, bound);
+        }
         let (Bound::Exact(value) | Bound::AtLeast(value) | Bound::AtMost(value)) = bound;
         Ok(value)
     }

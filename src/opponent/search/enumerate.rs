@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::{Budget, MAX_DEPTH, Memory, Stop, children, key, lock, memory_key, remember};
+use super::{Budget, MAX_DEPTH, MAX_KEPT, Memory, Stop, children, key, lock, memory_key, remember};
 use crate::diag::Diagnostic;
 use crate::game::{ApplyError, GameDef, Seat};
 use crate::script::State;
@@ -112,7 +112,9 @@ impl Search<'_> {
             Some(_) if depth >= MAX_DEPTH => return Err(Stop::Budget),
             Some(seat) => self.best_child(state, seat, depth)?,
         };
-        self.table.insert(position, worth.clone());
+        if self.table.len() < MAX_KEPT {
+            self.table.insert(position, worth.clone());
+        }
         Ok(worth)
     }
 

@@ -1,15 +1,17 @@
 //! Whether a game hides something from its seats, found by play: two positions that look the same to the seat whose first
 //! turn it is, and then go on differently under the same actions.
 //!
-//! It proves hidden information where it finds it. Where a seat's view seldom repeats (a hand of many cards), it may find
-//! nothing; such games say what they hide by offering `hide`.
+//! The two are the first turns of two episodes; or one of those, and the same with a part of its state as in another
+//! episode, for games whose views seldom repeat (a hand of many cards). Such a mixture of two states may be one that the
+//! game never reaches, so a game that only counts something twice can be taken for one that hides it; the user can say
+//! `sees=all`. What is hidden only from later turns is not found.
 
 use std::collections::BTreeMap;
 
 use super::key;
 use crate::diag::Diagnostic;
 use crate::game::{GameDef, Seat};
-use crate::script::State;
+use crate::script::{State, Value};
 use crate::seed::{Seed, Stream};
 
 /// Episodes whose first turns are compared: so many that views repeat where a few hundred words or hands are dealt.
@@ -20,6 +22,8 @@ const CONTINUATIONS: u64 = 4;
 const MAX_TURNS: usize = 40;
 /// Most comparisons.
 const MAX_COMPARED: usize = 200;
+/// Most mixtures of two states that are looked at.
+const MAX_MIXED: usize = 400;
 
 /// Whether two such positions are found. A script that fails here is told of elsewhere.
 pub(super) fn hides_something(game: &GameDef) -> bool {
@@ -28,7 +32,8 @@ pub(super) fn hides_something(game: &GameDef) -> bool {
 
 fn find(game: &GameDef) -> Result<bool, Box<Diagnostic>> {
     let mut alike: BTreeMap<(u32, String), (String, State)> = BTreeMap::new();
-    let mut compared = 0;
+    let mut firsts: BTreeMap<(u32, String), (String, State)> = BTreeMap::new();
+    let (mut compared, mut mixed) = (0, 0);
     for number in 0..EPISODES {
         let mut state = game.init(Seed::new(0).child("hidden", number))?;
         // The same draws in every episode, so that the same actions lead to the first turns of later seats.
@@ -42,6 +47,23 @@ fn find(game: &GameDef) -> Result<bool, Box<Diagnostic>> {
             if first && compared < MAX_COMPARED {
                 let view = (seat.0, format!("{past}|{}", view(game, &state, seat, &actions)?));
                 let position = key(&state);
+                let place = (seat.0, past.clone());
+                if let Some((seen, other)) = firsts.get(&place) {
+                    for mixture in mixtures(other, &state) {
+                        if mixed == MAX_MIXED {
+                            break;
+                        }
+                        mixed += 1;
+                        // A mixture that the script cannot do anything with says nothing.
+                        if looks_alike(game, &mixture, seat, seen).unwrap_or(false)
+                            && goes_on_differently(game, other, &mixture, seat).unwrap_or(false)
+                        {
+                            return Ok(true);
+                        }
+                    }
+                } else {
+                    firsts.insert(place, (self::view(game, &state, seat, &actions)?, state.clone()));
+                }
                 match alike.get(&view) {
                     None => _ = alike.insert(view, (position, state.clone())),
                     Some((same, _)) if *same == position => {}
@@ -65,6 +87,39 @@ fn find(game: &GameDef) -> Result<bool, Box<Diagnostic>> {
 fn view(game: &GameDef, state: &State, seat: Seat, actions: &[String]) -> Result<String, Box<Diagnostic>> {
     let (full, brief) = (game.observe(state, seat, false)?, game.observe(state, seat, true)?);
     Ok(format!("{full}|{brief}|{}", actions.join("|")))
+}
+
+/// The first state with one part as in the second: a field, or an item of a field that is a list.
+fn mixtures(first: &State, second: &State) -> Vec<State> {
+    let (Value::Map(own), Value::Map(others)) = (first.value(), second.value()) else { return Vec::new() };
+    let mut states = Vec::new();
+    for (name, value) in own {
+        let Some(other) = others.get(name).filter(|other| *other != value) else { continue };
+        let mut with = |value: Value| {
+            let mut fields = own.clone();
+            fields.insert(name.clone(), value);
+            states.push(State::from(Value::Map(fields)));
+        };
+        with(other.clone());
+        let (Value::List(items), Value::List(other_items)) = (value, other) else { continue };
+        if items.len() == other_items.len() {
+            for index in (0..items.len()).filter(|&index| items[index] != other_items[index]) {
+                let mut items = items.clone();
+                items[index] = other_items[index].clone();
+                with(Value::List(items));
+            }
+        }
+    }
+    states
+}
+
+/// Whether it is the seat's turn in this state, and the seat sees this.
+fn looks_alike(game: &GameDef, state: &State, seat: Seat, seen: &str) -> Result<bool, Box<Diagnostic>> {
+    if game.to_act(state)? != Some(seat) {
+        return Ok(false);
+    }
+    let Some(actions) = game.actions(state, seat)? else { return Ok(false) };
+    Ok(view(game, state, seat, &actions)? == seen)
 }
 
 /// A drawn action and the position after it; nothing if the script fails or refuses it.

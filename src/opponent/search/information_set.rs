@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::monte_carlo::{Range, Tally, most_tried, random_game};
-use super::{Budget, MAX_DEPTH, Stop, child};
+use super::{Budget, MAX_DEPTH, MAX_KEPT, Stop, child};
 use crate::diag::Diagnostic;
 use crate::game::{GameDef, Seat};
 use crate::script::State;
@@ -106,6 +106,9 @@ impl Search<'_> {
             let place = seat.0 as usize - 1;
             let set = information_set(self.game, &state, seat, past[place])?;
             let is_new = !self.nodes.contains_key(&set);
+            if is_new && self.nodes.len() >= MAX_KEPT {
+                break random_game(self.game, state, &mut self.budget, stream)?;
+            }
             let index = self.select(set, &actions, stream);
             let action = &actions[index];
             path.push((set, self.nodes[&set].actions[action].0, seat));

@@ -19,9 +19,9 @@ mod hidden; // whether a seat sees less than the state
 mod information_set; // sampling the states that a seat may be in
 mod monte_carlo; // positions sampled by promise
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::lineup::{Answer, Fault, Opponent, Reply, View};
@@ -36,10 +36,14 @@ use crate::seed::Stream;
 const ENUMERATED: usize = 20_000;
 /// Most entries that each memory keeps; then it starts anew.
 const MAX_REMEMBERED: usize = 1_000_000;
+/// Most positions that one search keeps; past that it goes on without keeping more.
+const MAX_KEPT: usize = 1_000_000;
 /// Deepest line that is followed: the recursion must fit the thread's stack.
 const MAX_DEPTH: usize = 400;
 /// Positions that a search to a depth may visit: past that, the deepest search that ended answers.
 const DEPTH_NODES: usize = 10 * DEFAULT_NODES;
+/// How long a thread waits for another that solves the same position.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The part of a budget of time in which a perfect answer is looked for.
 const EXACT_SHARE: u32 = 2;
 
@@ -52,6 +56,9 @@ pub(super) struct Memory {
     best: Mutex<HashMap<String, Option<Vec<usize>>>>,
     /// Whether a version of a game hides something from a seat.
     hides: Mutex<HashMap<String, bool>>,
+    /// Positions that some thread solves at the moment: the members of a group all begin with the same one.
+    busy: Mutex<HashSet<String>>,
+    is_free: Condvar,
 }
 
 impl Memory {
@@ -64,6 +71,33 @@ impl Memory {
         let found = hidden::hides_something(game);
         lock(&self.hides).insert(version, found);
         found
+    }
+}
+
+/// A position that one thread solves while others wait for what it finds.
+struct Claim<'a> {
+    memory: &'a Memory,
+    place: String,
+}
+
+impl<'a> Claim<'a> {
+    /// Waits while another thread solves the position, but not for ever: that thread may have been given up in the middle of
+    /// a script. What is found is the same either way.
+    fn take(memory: &'a Memory, place: &str) -> Self {
+        let busy = lock(&memory.busy);
+        let (mut busy, _) = memory
+            .is_free
+            .wait_timeout_while(busy, MAX_WAIT, |busy| busy.contains(place))
+            .unwrap_or_else(PoisonError::into_inner);
+        busy.insert(place.to_owned());
+        Self { memory, place: place.to_owned() }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        lock(&self.memory.busy).remove(&self.place);
+        self.memory.is_free.notify_all();
     }
 }
 
@@ -200,6 +234,10 @@ fn solved(
 ) -> Result<Option<Vec<usize>>, Box<Diagnostic>> {
     let is_for_two = game.seats == 2;
     let place = memory_key(game, budget.nodes, &format!("{seat}|{}", key(state)));
+    if let Some(known) = lock(&memory.best).get(&place) {
+        return Ok(known.clone());
+    }
+    let _claim = budget.until.is_none().then(|| Claim::take(memory, &place));
     if let Some(known) = lock(&memory.best).get(&place) {
         return Ok(known.clone());
     }

@@ -3,7 +3,7 @@
 //! Every seat maximizes its own score, so any number of seats and any scores will do. A new position is valued by the
 //! script's `score` where there is one, else by a random game to the end.
 
-use super::{Budget, MAX_DEPTH, Stop, child, estimate};
+use super::{Budget, MAX_DEPTH, MAX_KEPT, Stop, child, estimate};
 use crate::diag::Diagnostic;
 use crate::game::{GameDef, Seat};
 use crate::script::State;
@@ -139,6 +139,9 @@ impl Tree<'_> {
             }
             self.budget.spend()?;
             let state = child(self.game, &node.state, *seat, &actions[index])?;
+            if self.nodes.len() >= MAX_KEPT {
+                break random_game(self.game, state, &mut self.budget, stream)?;
+            }
             let next = self.nodes.len();
             let node = self.node(state)?;
             self.nodes.push(node);

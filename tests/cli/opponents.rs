@@ -1,0 +1,99 @@
+//! Opponents as the command line names them: by game, by seat, mixed, with a strength; what is refused and what is checked.
+
+use super::support::{Place, show};
+
+/// Kuhn poker, with hidden cards and `hide`.
+const KUHN: &str = include_str!("../games/kuhn.lua");
+
+fn shipped() -> Place {
+    let place = Place::new();
+    place.copy("games");
+    place.copy("scripts");
+    place
+}
+
+fn eval(place: &Place, games: &str, player: &str, opponent: &str, more: &[&str]) -> std::process::Output {
+    let first = ["eval", "--games", games, "--player", player, "--opponent", opponent, "--episodes", "40", "--json"];
+    place.run(&[&first, more].concat())
+}
+
+#[test]
+fn every_form_of_a_specification_plays_alike_for_a_seed_on_any_threads() {
+    let place = shipped();
+    let opponents = [
+        "random*0.3+search:500*0.7",
+        "bot,tictactoe.1=search:depth=2:epsilon=0.2,tictactoe.2=random+bot",
+        "search:nodes=50",
+    ];
+    for opponent in opponents {
+        let run = |threads: &str, seed: &str| {
+            let more = ["--set", threads, "--seed", seed];
+            let output = eval(&place, "games/tictactoe.lua", "random", opponent, &more);
+            assert!(output.status.success(), "{}", show(&output));
+            String::from_utf8(output.stdout).expect("UTF-8")
+        };
+        let first = run("threads=1", "1");
+        assert_eq!(first, run("threads=3", "1"), "{opponent}");
+        assert_ne!(first, run("threads=1", "2"), "{opponent}");
+    }
+    let output = eval(&place, "games/tictactoe.lua", "random", "bot,tictactoe.2=random", &[]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(json["games"][0]["opponent"], "bot, seat 2 random");
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_the_fix() {
+    let place = shipped();
+    for (opponent, told) in [
+        ("random*0+bot", ["opponent::mixture", "above 0"]),
+        ("bot,bot", ["opponent::twice", "to mix two"]),
+        ("search:depth=1:ms=5", ["opponent::strength", "one of `nodes`, `depth` and `ms`"]),
+        ("tictactoe.3=bot", ["opponent::seat", "a seat from 1 to 2"]),
+        ("openai:localhost", ["opponent::url", "behind a `#`"]),
+        ("league:x", ["opponent::unknown", "not available"]),
+    ] {
+        let output = eval(&place, "games/tictactoe.lua", "random", opponent, &[]);
+        let text = show(&output);
+        assert!(output.status.code() == Some(2) && told.iter().all(|told| text.contains(told)), "{opponent}: {text}");
+    }
+    let output = eval(&place, "games/spy.lua", "bot", "search", &[]);
+    let text = show(&output);
+    assert!(text.contains("does not see all of its state") && text.contains("add `hide`"), "{text}");
+    let output = eval(&place, "games/tictactoe.lua", "random", "tictactoo=bot", &[]);
+    let text = show(&output);
+    assert!(text.contains("did you mean `tictactoe`?") && output.status.success(), "{text}");
+}
+
+#[test]
+fn hide_is_checked_and_lets_search_play() {
+    let place = Place::new();
+    place.write("games/kuhn.lua", KUHN);
+    let output = place.run(&["check", "games/kuhn.lua"]);
+    let text = show(&output);
+    assert!(output.status.success() && !text.contains("warning"), "{text}");
+    let output = eval(&place, "games/kuhn.lua", "search:nodes=300", "random", &[]);
+    assert!(output.status.success(), "{}", show(&output));
+    // The own card must stay.
+    place.write("games/kuhn.lua", &KUHN.replace("state.cards[3 - seat] = rng", "state.cards[seat] = rng"));
+    let text = show(&place.run(&["check", "games/kuhn.lua"]));
+    assert!(text.contains("game::bad_hide") && text.contains("the text of `observe` as before"), "{text}");
+    place.write("games/kuhn.lua", &KUHN.replace("  return state\nend\n\nreturn game", "end\n\nreturn game"));
+    let text = show(&place.run(&["check", "games/kuhn.lua"]));
+    assert!(text.contains("end `hide` with `return state`"), "{text}");
+}
+
+/// A model that nobody serves: the run ends with the reason and a checkpoint, not with a wrong usage.
+#[test]
+fn a_server_that_does_not_answer_ends_a_run_with_a_checkpoint() {
+    let place = shipped();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let opponent = format!("openai:http://127.0.0.1:{port}#small");
+    let first = ["train", "--games", "games/tictactoe.lua", "--opponent", &opponent, "--steps", "1", "--out", "run"];
+    let settings = ["--set", "remote.grace_s=0.5", "--set", "evaluation.episodes=0", "--set", "rollout.groups=2"];
+    let output = place.run(&[&first[..], &settings, &["--device", "cpu"]].concat());
+    let text = show(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for told in ["error[remote::down]", "trying again", "a checkpoint was written to", "go on with `--resume`"] {
+        assert!(text.contains(told), "`{told}`: {text}");
+    }
+}
