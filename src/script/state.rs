@@ -2,7 +2,7 @@
 //! without building a [`Value`], which is made when somebody looks at it. Part of the border; not a value of any machine.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
@@ -37,6 +37,17 @@ impl State {
     pub fn value(&self) -> &Value {
         let build = || self.parts().map(|(shape, cells)| shape.value(cells)).unwrap_or_default();
         self.0.value.get_or_init(build)
+    }
+
+    /// The value in a canonical form, the same for equal values: maps are sorted, whole floats are written like integers.
+    pub fn canonical(&self) -> String {
+        let mut out = String::with_capacity(128);
+        match self.parts() {
+            // Without the value, which would have to be built first.
+            Some((shape, cells)) => shape.write_canonical(cells, &mut out),
+            None => write_canonical(self.value(), &mut out),
+        }
+        out
     }
 
     /// What tells the state and its clones from all others that live.
@@ -96,6 +107,32 @@ impl Shape {
         matches!(self, Self::Cell(_))
     }
 
+    /// As [`write_canonical`] for the value that these cells stand for.
+    fn write_canonical(&self, cells: &[Cell], out: &mut String) {
+        match self {
+            Self::Cell(number) => match cells.get(*number as usize) {
+                Some(cell) => cell.write_canonical(out),
+                None => out.push('n'),
+            },
+            Self::Map(fields) if fields.is_empty() => out.push_str("[]"),
+            Self::List(items) => {
+                out.push('[');
+                for item in items {
+                    item.write_canonical(cells, out);
+                }
+                out.push(']');
+            }
+            Self::Map(fields) => {
+                out.push('{');
+                for (name, field) in fields {
+                    _ = write!(out, "{}:{name}", name.len());
+                    field.write_canonical(cells, out);
+                }
+                out.push('}');
+            }
+        }
+    }
+
     fn value(&self, cells: &[Cell]) -> Value {
         match self {
             Self::Cell(number) => cells.get(*number as usize).map(Cell::value).unwrap_or_default(),
@@ -153,6 +190,20 @@ impl Cell {
         }
     }
 
+    fn write_canonical(&self, out: &mut String) {
+        // Writing to a string cannot fail.
+        match self {
+            Self::Nil => out.push('n'),
+            Self::Truth(truth) => out.push(if *truth { 't' } else { 'f' }),
+            Self::Int(number) => _ = write!(out, "{number},"),
+            Self::Float(number) => _ = write!(out, "{number},"),
+            text => {
+                let text = text.as_text().unwrap_or_default();
+                _ = write!(out, "{}:{text}", text.len());
+            }
+        }
+    }
+
     fn value(&self) -> Value {
         match self {
             Self::Nil => Value::Nil,
@@ -160,6 +211,34 @@ impl Cell {
             Self::Int(number) => Value::Int(*number),
             Self::Float(number) => Value::Float(*number),
             text => text.as_text().unwrap_or_default().into(),
+        }
+    }
+}
+
+/// Writes a value so that equal values, and only they, give equal texts.
+fn write_canonical(value: &Value, out: &mut String) {
+    // Writing to a string cannot fail.
+    match value {
+        Value::Nil => out.push('n'),
+        Value::Bool(truth) => out.push(if *truth { 't' } else { 'f' }),
+        Value::Int(number) => _ = write!(out, "{number},"),
+        Value::Float(number) => _ = write!(out, "{number},"),
+        Value::Text(text) => _ = write!(out, "{}:{text}", text.len()),
+        Value::List(items) => {
+            out.push('[');
+            for item in items {
+                write_canonical(item, out);
+            }
+            out.push(']');
+        }
+        Value::Map(map) if map.is_empty() => out.push_str("[]"),
+        Value::Map(map) => {
+            out.push('{');
+            for (name, item) in map {
+                _ = write!(out, "{}:{name}", name.len());
+                write_canonical(item, out);
+            }
+            out.push('}');
         }
     }
 }
@@ -185,6 +264,11 @@ mod tests {
         ]);
         assert!(state.is_table());
         assert_eq!(state.value(), &value);
+        assert_eq!(state.canonical(), State::from(value.clone()).canonical());
+        assert_eq!(
+            state.canonical(),
+            "{5:board[1:X33:a text that is longer than a cell[]]4:deep{2:é-0.5,3:yest}5:least-9223372036854775808,}"
+        );
         assert_eq!(state, State::from(value));
     }
 

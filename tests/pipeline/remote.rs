@@ -44,6 +44,9 @@ fn digit(body: &Value) -> String {
     last_message(body).chars().last().expect("a digit").to_string()
 }
 
+/// What a server does wrong, being late by this time or at once.
+type Misdeed = fn(Duration) -> Reply;
+
 /// A request as the server saw it.
 struct Seen {
     head: String,
@@ -201,7 +204,6 @@ fn whatever_the_server_does_it_is_asked_again() {
     let lab = Lab::new();
     let game = pair(&lab);
     let late = Duration::from_millis(900);
-    type Misdeed = fn(Duration) -> Reply;
     let misdeeds: [(&str, Misdeed); 11] = [
         ("an error", |_| Reply::Http(500, "", "boom".to_owned())),
         ("overload", |_| Reply::Http(503, "retry-after: soon\r\n", String::new())),

@@ -20,7 +20,6 @@ mod information_set; // sampling the states that a seat may be in
 mod monte_carlo; // positions sampled by promise
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,7 +28,7 @@ use super::scripted::random_action;
 use super::spec::{DEFAULT_NODES, SearchLimit, Strength};
 use crate::diag::Diagnostic;
 use crate::game::{ApplyError, GameDef, Seat};
-use crate::script::{State, Value};
+use crate::script::State;
 use crate::seed::Stream;
 
 /// Positions up to which a game is enumerated before alpha-beta is tried: solved once, it serves all episodes.
@@ -243,6 +242,7 @@ fn solved(
     }
     let small = Budget { nodes: if is_for_two { budget.nodes.min(ENUMERATED) } else { budget.nodes }, ..budget };
     if let Some(best) = enumerate::best(memory, game, state, seat, actions, small)? {
+        remember(&memory.best, std::iter::once((place, Some(best.clone()))));
         return Ok(Some(best));
     }
     let exact = if is_for_two { alpha_beta::to_the_end(game, state, seat, actions, budget) } else { Err(Stop::Budget) };
@@ -287,38 +287,9 @@ fn memory_key(game: &GameDef, nodes: usize, position: &str) -> String {
     format!("{}|{nodes}|{position}", game.source.version)
 }
 
-/// A position in a canonical form: maps are sorted, whole floats are written like integers.
-fn key(value: &Value) -> String {
-    let mut out = String::new();
-    write_key(value, &mut out);
-    out
-}
-
-fn write_key(value: &Value, out: &mut String) {
-    // Writing to a string cannot fail.
-    match value {
-        Value::Nil => out.push('n'),
-        Value::Bool(truth) => out.push(if *truth { 't' } else { 'f' }),
-        Value::Int(number) => _ = write!(out, "{number},"),
-        Value::Float(number) => _ = write!(out, "{number},"),
-        Value::Text(text) => _ = write!(out, "{}:{text}", text.len()),
-        Value::List(items) => {
-            out.push('[');
-            for item in items {
-                write_key(item, out);
-            }
-            out.push(']');
-        }
-        Value::Map(map) if map.is_empty() => out.push_str("[]"),
-        Value::Map(map) => {
-            out.push('{');
-            for (name, item) in map {
-                _ = write!(out, "{}:{name}", name.len());
-                write_key(item, out);
-            }
-            out.push('}');
-        }
-    }
+/// A position in a canonical form.
+fn key(state: &State) -> String {
+    state.canonical()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use super::*;
 use crate::game::ScriptHost;
-use crate::script::{Language, Source};
+use crate::script::{Language, Source, Value};
 use crate::seed::Seed;
 
 fn connect(columns: i64, rows: i64) -> GameDef {
