@@ -252,7 +252,7 @@ mod tests {
         let long = "a text that is longer than a cell";
         let shape = Shape::Map(vec![
             ("board".into(), Shape::List(vec![Shape::Cell(4), Shape::Cell(0), Shape::List(vec![])])),
-            ("deep".into(), Shape::Map(vec![("é".into(), Shape::Cell(1)), ("yes".into(), Shape::Cell(2))])),
+            ("deep".into(), Shape::Map(vec![("yes".into(), Shape::Cell(2)), ("é".into(), Shape::Cell(1))])),
             ("least".into(), Shape::Cell(3)),
         ]);
         let cells = [Cell::text(long), Cell::Float(-0.5), Cell::Truth(true), Cell::Int(i64::MIN), Cell::text("X")];
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(state.canonical(), State::from(value.clone()).canonical());
         assert_eq!(
             state.canonical(),
-            "{5:board[1:X33:a text that is longer than a cell[]]4:deep{2:é-0.5,3:yest}5:least-9223372036854775808,}"
+            "{5:board[1:X33:a text that is longer than a cell[]]4:deep{3:yest2:é-0.5,}5:least-9223372036854775808,}"
         );
         assert_eq!(state, State::from(value));
     }
