@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::diag::{Diagnostic, SourceSpan, closest};
-use crate::script::{Argument, CallError, Field, Language, Script, Source, State, Value, with_script};
+use crate::script::{Answers, Argument, CallError, Field, Language, Script, Source, State, Value, with_script};
 use crate::seed::{Seed, Stream};
 
 use super::ScriptHost;
+use super::foresight::Foresight;
 
 /// A seat at the table, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -245,8 +246,15 @@ impl GameDef {
         with_script(&self.source, &self.host.limits, &self.host.library, run).map_err(CallError::Fault)?
     }
 
-    fn call_state(&self, function: &str, arguments: &mut [Argument<'_>], replaces: bool) -> Result<State, CallError> {
-        let run = |script: &dyn Script| script.call_state(function, arguments, replaces);
+    fn call_state(
+        &self,
+        function: &str,
+        arguments: &mut [Argument<'_>],
+        replaces: bool,
+        foresight: Option<Foresight>,
+    ) -> Result<(State, Answers), CallError> {
+        let questions = foresight.map(Foresight::questions);
+        let run = |script: &dyn Script| script.call_state_and_ask(function, arguments, replaces, questions.as_ref());
         with_script(&self.source, &self.host.limits, &self.host.library, run).map_err(CallError::Fault)?
     }
 
@@ -308,11 +316,17 @@ impl GameDef {
     /// # Errors
     /// A [`Diagnostic`] if the script fails or returns no table.
     pub fn init(&self, seed: Seed) -> Result<State, Box<Diagnostic>> {
+        self.begin(seed, None).map(|(state, _)| state)
+    }
+
+    /// As [`GameDef::init`], with what is asked about the state next.
+    pub(super) fn begin(&self, seed: Seed, foresight: Option<Foresight>) -> Result<(State, Answers), Box<Diagnostic>> {
         let mut stream = seed.stream();
         let mut arguments = [Argument::Rng(&mut stream), Argument::Data(&self.options)];
-        let state = self.call_state("init", &mut arguments, false).map_err(|error| self.no_refusal("init", error))?;
+        let begun = self.call_state("init", &mut arguments, false, foresight);
+        let (state, answers) = begun.map_err(|error| self.no_refusal("init", error))?;
         if state.is_table() {
-            Ok(state)
+            Ok((state, answers))
         } else {
             Err(self.bad_result("init", "a table, the state", &state, "end `init` with `return state`"))
         }
@@ -324,7 +338,12 @@ impl GameDef {
     /// A [`Diagnostic`] if the script fails or names no seat.
     pub fn to_act(&self, state: &State) -> Result<Option<Seat>, Box<Diagnostic>> {
         let value = self.ask("to_act", &mut [Argument::State(state)])?;
-        if value == Value::Nil {
+        self.seat_in(&value)
+    }
+
+    /// The seat that `to_act` returned.
+    pub(super) fn seat_in(&self, value: &Value) -> Result<Option<Seat>, Box<Diagnostic>> {
+        if *value == Value::Nil {
             return Ok(None);
         }
         let seat = value.as_int().filter(|seat| (1..=i64::from(self.seats)).contains(seat));
@@ -333,7 +352,7 @@ impl GameDef {
             Box::new(
                 self.problem("to_act", "game::illegal_seat", "`to_act` named a seat that is not there".to_owned())
                     .expected(expected)
-                    .found(shown(&value))
+                    .found(shown(value))
                     .help("seats count from 1; set `seats` to the number of players"),
             )
         })
@@ -346,7 +365,13 @@ impl GameDef {
     pub fn observe(&self, state: &State, seat: Seat, brief: bool) -> Result<String, Box<Diagnostic>> {
         let function = if brief && self.has("brief") { "brief" } else { "observe" };
         let seat_value = seat.value();
-        match self.ask(function, &mut [Argument::State(state), Argument::Data(&seat_value)])? {
+        let value = self.ask(function, &mut [Argument::State(state), Argument::Data(&seat_value)])?;
+        self.text_in(value, function)
+    }
+
+    /// The text that `observe` or `brief` returned.
+    pub(super) fn text_in(&self, value: Value, function: &str) -> Result<String, Box<Diagnostic>> {
+        match value {
             Value::Text(text) if text.len() <= MAX_OBSERVATION => Ok(text),
             Value::Text(text) => Err(Box::new(
                 self.problem(function, "game::long_observation", format!("the text of `{function}` is too long"))
@@ -368,7 +393,12 @@ impl GameDef {
             return Ok(None);
         }
         let seat_value = seat.value();
-        let mut value = self.ask("actions", &mut [Argument::State(state), Argument::Data(&seat_value)])?;
+        let value = self.ask("actions", &mut [Argument::State(state), Argument::Data(&seat_value)])?;
+        self.actions_in(value)
+    }
+
+    /// The legal answers that `actions` returned.
+    pub(super) fn actions_in(&self, mut value: Value) -> Result<Option<Vec<String>>, Box<Diagnostic>> {
         if value == Value::Nil {
             return Ok(None);
         }
@@ -414,20 +444,33 @@ impl GameDef {
     /// # Errors
     /// [`ApplyError::Illegal`] if the rules refuse it, [`ApplyError::Fault`] if the script fails or returns no table.
     pub fn apply(&self, state: &State, seat: Seat, action: &str) -> Result<State, ApplyError> {
-        self.apply_to(state, seat, action, false)
+        self.apply_to(state, seat, action, None).map(|(state, _)| state)
     }
 
-    /// As [`GameDef::apply`], where nobody asks about the earlier state again if the action is taken.
-    pub(super) fn advance(&self, state: &State, seat: Seat, action: &str) -> Result<State, ApplyError> {
-        self.apply_to(state, seat, action, true)
+    /// As [`GameDef::apply`], where nobody asks about the earlier state again if the action is taken; with what is asked
+    /// about the new one next.
+    pub(super) fn advance(
+        &self,
+        state: &State,
+        seat: Seat,
+        action: &str,
+        foresight: Foresight,
+    ) -> Result<(State, Answers), ApplyError> {
+        self.apply_to(state, seat, action, Some(foresight))
     }
 
-    fn apply_to(&self, state: &State, seat: Seat, action: &str, replaces: bool) -> Result<State, ApplyError> {
+    fn apply_to(
+        &self,
+        state: &State,
+        seat: Seat,
+        action: &str,
+        foresight: Option<Foresight>,
+    ) -> Result<(State, Answers), ApplyError> {
         let (seat_value, action) = (seat.value(), Value::from(action));
         let mut arguments = [Argument::State(state), Argument::Data(&seat_value), Argument::Data(&action)];
-        match self.call_state("apply", &mut arguments, replaces) {
-            Ok(state) if state.is_table() => Ok(state),
-            Ok(other) => {
+        match self.call_state("apply", &mut arguments, foresight.is_some(), foresight) {
+            Ok((state, answers)) if state.is_table() => Ok((state, answers)),
+            Ok((other, _)) => {
                 let help = "end `apply` with `return state`, or refuse with `gift.illegal(\"why\")`";
                 Err(ApplyError::Fault(self.bad_result("apply", "a table, the new state", &other, help)))
             }
@@ -442,6 +485,11 @@ impl GameDef {
     /// A [`Diagnostic`] if the script fails, or a seat has no finite score or no success.
     pub fn outcome(&self, state: &State) -> Result<Outcome, Box<Diagnostic>> {
         let value = self.ask("outcome", &mut [Argument::State(state)])?;
+        self.outcome_in(&value)
+    }
+
+    /// The outcome that `outcome` returned.
+    pub(super) fn outcome_in(&self, value: &Value) -> Result<Outcome, Box<Diagnostic>> {
         let seats = self.seats as usize;
         let scores: Option<Vec<f64>> =
             value.get("scores").and_then(Value::as_list).and_then(|list| list.iter().map(Value::as_number).collect());

@@ -5,6 +5,7 @@ pub mod answer; // equivalence of answers to math problems
 mod check; // the contract, tried on seeded random episodes
 mod definition; // one version of a game's script, its functions checked
 mod episode; // one play from start to end
+mod foresight; // what is asked about a state on the way
 mod format; // from an answer's text to an action
 mod host; // what every script of a run shares: limits and library
 pub mod nash; // equilibria of bimatrix games
@@ -17,6 +18,7 @@ pub use check::{
 };
 pub use definition::{ApplyError, GAME_FIELDS, GameDef, IllegalRule, Outcome, Seat};
 pub use episode::{Episode, Status, Turn};
+pub use foresight::Foresight;
 pub use format::{Action, parse_answer};
 pub use host::ScriptHost;
 pub use nest::{GameStats, NEST_FIELDS, Nest, NestMode, StageResult};

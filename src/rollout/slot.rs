@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::{AnswerFormat, Constrain, ObservationKind};
 use crate::diag::Diagnostic;
-use crate::game::{Episode, EpisodeSummary, Seat, StageResult, Status, parse_answer};
+use crate::game::{Episode, EpisodeSummary, Foresight, Seat, StageResult, Status, parse_answer};
 use crate::policy::{AnswerTrie, KvCache, Target, sample};
 use crate::seed::Stream;
 
@@ -129,7 +129,12 @@ impl<'a> Slot<'a> {
                 return self.finish(table);
             };
             if self.episode.is_none() {
-                self.episode = Some(Episode::start(&stage.game, stage.seed)?);
+                let mut foresight =
+                    Foresight::default().text(stage.seat, settings.observation == ObservationKind::Brief);
+                if settings.constrain == Constrain::Legal {
+                    foresight = foresight.actions(stage.seat);
+                }
+                self.episode = Some(Episode::start_foreseeing(&stage.game, stage.seed, foresight)?);
                 self.sampled_before = self.targets.len();
                 self.prompt_count = 0;
             }
@@ -157,8 +162,7 @@ impl<'a> Slot<'a> {
         let spellings: Option<Vec<Vec<u32>>> = match settings.constrain {
             Constrain::Off => None,
             Constrain::Legal => episode
-                .game()
-                .actions(episode.state(), seat)?
+                .actions(seat)?
                 .map(|actions| actions.iter().map(|action| table.tokenizer.encode(action)).collect()),
         };
         // A constrained answer ends by itself, but may be longer than a free one.

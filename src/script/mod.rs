@@ -87,6 +87,30 @@ pub enum Argument<'a> {
     Rng(&'a mut Stream),
 }
 
+/// What is asked about a new state in the same breath, because the caller is about to ask it anyhow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Questions {
+    /// The function that is asked first, about the state alone.
+    pub first: &'static str,
+    /// The function that is asked about the state alone if the first answer is nil.
+    pub at_nil: &'static str,
+    /// Functions that are asked about the state and the first answer, each with the answers (0 to 63, a bit each) after
+    /// which it is.
+    pub then: [(&'static str, u64); 3],
+}
+
+/// What was answered to [`Questions`]. What is missing was not asked, or not answered in an ordinary way: a call of its own
+/// tells.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answers {
+    /// The first answer.
+    pub first: Option<Value>,
+    /// What was asked after a nil.
+    pub at_nil: Option<Value>,
+    /// What was asked after a number.
+    pub then: [Option<Value>; 3],
+}
+
 /// Why a call gave no value.
 #[derive(Clone, Debug)]
 pub enum CallError {
@@ -129,7 +153,21 @@ pub trait Script {
     ///
     /// # Errors
     /// As [`Script::call`].
-    fn call_state(&self, function: &str, arguments: &mut [Argument<'_>], replaces: bool) -> Result<State, CallError>;
+    fn call_state(&self, function: &str, arguments: &mut [Argument<'_>], replaces: bool) -> Result<State, CallError> {
+        self.call_state_and_ask(function, arguments, replaces, None).map(|(state, _)| state)
+    }
+
+    /// As [`Script::call_state`]; what can be asked about the state on the way is. Each function has the limits of a call.
+    ///
+    /// # Errors
+    /// As [`Script::call`], for the function itself; [`CallError::Fault`] also if a question takes too long.
+    fn call_state_and_ask(
+        &self,
+        function: &str,
+        arguments: &mut [Argument<'_>],
+        replaces: bool,
+        questions: Option<&Questions>,
+    ) -> Result<(State, Answers), CallError>;
 }
 
 /// A script language.

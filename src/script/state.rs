@@ -153,6 +153,15 @@ impl Cell {
         }
     }
 
+    /// Whether it is the text of these bytes.
+    pub(super) fn is_text(&self, text: &[u8]) -> bool {
+        match self {
+            Self::Short(length, bytes) => bytes.get(..usize::from(*length)) == Some(text),
+            Self::Long(known) => known.as_bytes() == text,
+            _ => false,
+        }
+    }
+
     fn value(&self) -> Value {
         match self {
             Self::Nil => Value::Nil,

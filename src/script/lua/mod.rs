@@ -14,6 +14,7 @@ mod objects; // what a script sees as `rng` and as a data set
 mod sandbox; // the virtual machine and its globals
 
 use std::cell::Cell;
+use std::ffi::c_int;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,9 +22,11 @@ use mlua::{Function, Lua, MultiValue, Table, Value as LuaValue};
 
 use super::loan::Loan;
 use super::watchdog::Timer;
-use super::{Argument, CallError, Field, Library, Limits, Script, ScriptEngine, Source, State, Value};
+use super::{
+    Answers, Argument, CallError, Field, Library, Limits, Questions, Script, ScriptEngine, Source, State, Value,
+};
 use crate::diag::{Diagnostic, SourceSpan};
-use direct::{Direct, Use, Want, Way};
+use direct::{Direct, Then, Use, Want, Way};
 use errors::Sources;
 use objects::Rng;
 use sandbox::RefusedWrite;
@@ -44,6 +47,8 @@ enum Root {
 struct LuaScript {
     root: Root,
     direct: Direct,
+    /// The questions that were asked last, by their functions' numbers.
+    then: Cell<Option<(Questions, Then)>>,
     /// The top level, to be run again for each call if `is_fresh`.
     main: Function,
     is_fresh: Cell<bool>,
@@ -88,7 +93,20 @@ impl ScriptEngine for LuaEngine {
         let texts = std::iter::once(&source.text).chain(source.modules.values()).map(AsRef::as_ref);
         let direct = Direct::new(&lua, limits, texts).map_err(engine_failure)?;
         let (is_fresh, limits) = (Cell::new(!is_sealed), limits.clone());
-        Ok(Box::new(LuaScript { root, direct, main, is_fresh, lua, is_quiet, timer, refused_write, limits, sources }))
+        let then = Cell::default();
+        Ok(Box::new(LuaScript {
+            root,
+            direct,
+            then,
+            main,
+            is_fresh,
+            lua,
+            is_quiet,
+            timer,
+            refused_write,
+            limits,
+            sources,
+        }))
     }
 }
 
@@ -258,31 +276,62 @@ impl Script for LuaScript {
     fn call(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
         match self.call_directly(name, arguments, Use::Look, Want::Value) {
             Way::Value(value) => Ok(value),
-            Way::State(state) => Ok(state.value().clone()),
+            Way::State(state, _) => Ok(state.value().clone()),
             Way::Around => self.call_again(name, arguments),
             Way::Expired(error) => Err(CallError::Fault(self.sources.timeout(error.as_ref(), &self.limits))),
         }
     }
 
-    fn call_state(&self, name: &str, arguments: &mut [Argument<'_>], replaces: bool) -> Result<State, CallError> {
-        match self.call_directly(name, arguments, Use::Change, Want::State { replaces }) {
-            Way::State(state) => Ok(state),
-            Way::Value(value) => Ok(value.into()),
-            Way::Around => self.call_again(name, arguments).map(State::from),
+    fn call_state_and_ask(
+        &self,
+        name: &str,
+        arguments: &mut [Argument<'_>],
+        replaces: bool,
+        questions: Option<&Questions>,
+    ) -> Result<(State, Answers), CallError> {
+        let then = questions.filter(|_| self.direct.answers()).and_then(|questions| self.then(questions));
+        match self.call_directly(name, arguments, Use::Change, Want::State { replaces, then }) {
+            Way::State(state, answers) => Ok((state, answers)),
+            Way::Value(value) => Ok((value.into(), Answers::default())),
+            Way::Around => self.call_again(name, arguments).map(|value| (value.into(), Answers::default())),
             Way::Expired(error) => Err(CallError::Fault(self.sources.timeout(error.as_ref(), &self.limits))),
         }
     }
 }
 
 impl LuaScript {
+    /// The number of a function for [`direct`].
+    fn number(&self, name: &str) -> Option<c_int> {
+        self.direct.function(&self.lua, name, || self.root.function(name).ok()?.ok())
+    }
+
+    /// The questions by their functions' numbers.
+    fn then(&self, questions: &Questions) -> Option<Then> {
+        if let Some((known, then)) = self.then.get()
+            && known == *questions
+        {
+            return Some(then);
+        }
+        let then = self.find(questions)?;
+        self.then.set(Some((*questions, then)));
+        Some(then)
+    }
+
+    fn find(&self, questions: &Questions) -> Option<Then> {
+        let ask = |(name, after): (&str, u64)| (after != 0).then(|| Some((self.number(name)?, after))).flatten();
+        Some(Then {
+            first: self.number(questions.first)?,
+            at_nil: self.number(questions.at_nil),
+            asks: questions.then.map(ask),
+        })
+    }
+
     /// Calls by [`direct`]. An `rng` has been drawn from only if the call gave a result.
     fn call_directly(&self, name: &str, arguments: &mut [Argument<'_>], usage: Use, want: Want) -> Way {
         if self.is_fresh.get() {
             return Way::Around;
         }
-        let Some(function) = self.direct.function(&self.lua, name, || self.root.function(name).ok()?.ok()) else {
-            return Way::Around;
-        };
+        let Some(function) = self.number(name) else { return Way::Around };
         let loan = arguments.iter().find_map(|argument| match argument {
             Argument::Rng(stream) if !self.direct.lends() => Some(Loan::new(stream)),
             _ => None,
@@ -294,25 +343,27 @@ impl LuaScript {
                 Err(_) => return Way::Around,
             },
         };
+        self.direct.ripen(&self.lua);
         self.refused_write.store(false, Ordering::Relaxed);
         let running = self.timer.start(self.limits.call);
-        let mut way = self.direct.call(&self.lua, function, arguments, rng, (usage, want), || self.timer.expired());
+        let (mut way, drawn) = self.direct.call(&self.lua, function, arguments, rng, (usage, want), &running);
         drop(running);
-        if self.refused_write.load(Ordering::Relaxed) && matches!(way, Way::Value(_) | Way::State(_)) {
+        if self.refused_write.load(Ordering::Relaxed) && matches!(way, Way::Value(_) | Way::State(..)) {
             // It has caught the error.
             way = Way::Around;
         }
-        if let Some(loan) = loan {
-            let is_done = matches!(way, Way::Value(_) | Way::State(_));
-            let stream = arguments.iter_mut().find_map(|argument| match argument {
-                Argument::Rng(stream) => Some(stream),
-                _ => None,
-            });
-            // Also ends the loan of a call that is made again.
-            match stream {
-                Some(stream) if is_done => loan.give_back(stream),
-                Some(stream) => loan.give_back(&mut stream.clone()),
-                None => {}
+        let is_done = matches!(way, Way::Value(_) | Way::State(..));
+        let stream = arguments.iter_mut().find_map(|argument| match argument {
+            Argument::Rng(stream) => Some(stream),
+            _ => None,
+        });
+        if let Some(stream) = stream {
+            // Giving back also ends the loan of a call that is made again.
+            match (loan, drawn) {
+                (Some(loan), _) if is_done => loan.give_back(stream),
+                (Some(loan), _) => loan.give_back(&mut stream.clone()),
+                (None, Some(drawn)) if is_done => **stream = drawn,
+                (None, _) => {}
             }
         }
         way

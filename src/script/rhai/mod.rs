@@ -19,7 +19,9 @@ use ::rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, FnPtr, Map, Sco
 
 use super::loan::Loan;
 use super::watchdog::Timer;
-use super::{Argument, CallError, Field, Library, Limits, Script, ScriptEngine, Source, State, Value, memory};
+use super::{
+    Answers, Argument, CallError, Field, Library, Limits, Questions, Script, ScriptEngine, Source, State, Value, memory,
+};
 use crate::diag::{Diagnostic, SourceSpan};
 use budget::{Budget, Excess};
 use errors::Sources;
@@ -267,7 +269,13 @@ impl Script for RhaiScript {
         answer
     }
 
-    fn call_state(&self, name: &str, arguments: &mut [Argument<'_>], _replaces: bool) -> Result<State, CallError> {
-        self.call(name, arguments).map(State::from)
+    fn call_state_and_ask(
+        &self,
+        name: &str,
+        arguments: &mut [Argument<'_>],
+        _replaces: bool,
+        _questions: Option<&Questions>,
+    ) -> Result<(State, Answers), CallError> {
+        self.call(name, arguments).map(|value| (State::from(value), Answers::default()))
     }
 }

@@ -8,6 +8,7 @@
 //! was at hand or had to be brought in.
 
 mod masters; // states as tables in the machine
+mod native; // functions that are written for one shape of states
 mod rng; // what a script draws from
 mod transfer; // values into the machine and out of it
 
@@ -19,13 +20,17 @@ use mlua::Lua;
 use mlua::ffi::{self, lua_State};
 
 use crate::script::state::{Shape, State};
-use crate::script::{Argument, Limits, Value};
+use crate::script::watchdog::Running;
+use crate::script::{Answers, Argument, Limits, Value};
 use crate::seed::Stream;
-use masters::Masters;
+use masters::{KnownShape, Master, Masters};
 use transfer::{Room, bytes_at, push, read, reference};
 
 /// Stack slots that one level of nesting needs.
 const SLOTS: c_int = 8;
+
+/// Arguments of a function whose changes can be watched: the state and two more, as `apply` has them.
+const WATCHED: usize = 3;
 
 /// What a function does with a state that it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,20 +42,29 @@ pub(super) enum Use {
 }
 
 /// What the caller wants from a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(super) enum Want {
     /// The result as a value.
     Value,
     /// The result as a state; the state that was handed in is needed no more if `replaces`.
-    State { replaces: bool },
+    State { replaces: bool, then: Option<Then> },
+}
+
+/// [`crate::script::Questions`] with the numbers of the functions.
+#[derive(Clone, Copy)]
+pub(super) struct Then {
+    pub(super) first: c_int,
+    pub(super) at_nil: Option<c_int>,
+    /// Each with the first answers after which it is asked.
+    pub(super) asks: [Option<(c_int, u64)>; 3],
 }
 
 /// What a call gave.
 pub(super) enum Way {
     /// The result.
     Value(Value),
-    /// The result, a list or map for all that [`State::is_table`] says.
-    State(State),
+    /// The result, a list or map for all that [`State::is_table`] says, and what was asked about it.
+    State(State, Answers),
     /// Something out of the ordinary happened; nothing is known.
     Around,
     /// The time was over; the error has the author's stack.
@@ -66,11 +80,17 @@ pub(super) struct Direct {
     functions: RefCell<Vec<(Box<str>, c_int)>>,
     masters: RefCell<Masters>,
     /// The shapes that were seen last, so that states share them.
-    shapes: RefCell<Vec<Arc<Shape>>>,
+    shapes: RefCell<Vec<KnownShape>>,
+    /// A shape that functions should be written for.
+    ripe: Flag<Option<Arc<Shape>>>,
+    /// New states in a row that were of another shape than guessed.
+    misses: Flag<u32>,
     /// Whether the script has to get copies even where it should only look.
     copies: Flag<bool>,
     /// Whether the script gets the `rng` of [`rng`].
     lends: bool,
+    /// Whether the script may log.
+    logs: bool,
 }
 
 /// One call on its way through the machine.
@@ -86,8 +106,13 @@ struct Frame<'a, 'b> {
     lent: Option<*mut *mut Stream>,
     usage: Use,
     want: Want,
+    /// The time budget, which each function has for itself.
+    running: &'a Running<'a>,
+    /// The master that the script writes to. It is here, and so not lost, when the script raises an error.
+    open: Option<Master>,
     result: Option<Value>,
     state: Option<State>,
+    answers: Answers,
 }
 
 /// A value that may not cross, or that does so only with help.
@@ -97,9 +122,12 @@ impl Direct {
     /// The direct way into `lua`. `texts` are those of the script: one that can catch errors could notice that a state
     /// is frozen, and always gets copies.
     #[expect(unsafe_code, reason = "the C interface of Luau")]
-    pub(super) fn new<'a>(lua: &Lua, limits: &Limits, mut texts: impl Iterator<Item = &'a str>) -> mlua::Result<Self> {
-        let catches = |text: &str| ["pcall", "coroutine", "frozen"].iter().any(|word| text.contains(word));
-        let copies = texts.any(catches);
+    pub(super) fn new<'a>(lua: &Lua, limits: &Limits, texts: impl Iterator<Item = &'a str>) -> mlua::Result<Self> {
+        let (mut copies, mut logs) = (false, false);
+        for text in texts {
+            copies |= ["pcall", "coroutine", "frozen"].iter().any(|word| text.contains(word));
+            logs |= text.contains("log");
+        }
         let mut state = std::ptr::null_mut();
         let (mut enter, mut handler) = (0, 0);
         // SAFETY: a protected call; what it pushes is taken off after the references were made. The state is the machine's
@@ -123,8 +151,11 @@ impl Direct {
             functions: RefCell::default(),
             masters: RefCell::default(),
             shapes: RefCell::default(),
+            ripe: Flag::default(),
+            misses: Flag::default(),
             copies: Flag::new(copies),
             lends: !copies,
+            logs,
         })
     }
 
@@ -163,23 +194,31 @@ impl Direct {
         self.lends
     }
 
+    /// Whether questions can be asked with a call: not of a script that sees copies of states, and not of one that would log
+    /// once more when it is asked again.
+    pub(super) fn answers(&self) -> bool {
+        self.shares() && !self.logs
+    }
+
     /// Gives the script copies of all states from now on.
     pub(super) fn stop_sharing(&self) {
         self.copies.set(true);
     }
 
-    /// Calls the function. `rng` is what the script sees for an [`Argument::Rng`], if it [is not lent](Self::lends) here;
-    /// one that is has been drawn from only if the call gives a result.
+    /// Calls the function. `rng` is what the script sees for an [`Argument::Rng`], if it [is not lent](Self::lends) here. Of
+    /// one that is, a copy is drawn from and returned; what the arguments lend is not written to, because this thread may
+    /// have been given up during the call.
     #[expect(unsafe_code, reason = "the C interface of Luau")]
     pub(super) fn call(
         &self,
         lua: &Lua,
         function: c_int,
-        arguments: &mut [Argument<'_>],
+        arguments: &[Argument<'_>],
         rng: Option<mlua::AnyUserData>,
         (usage, want): (Use, Want),
-        expired: impl Fn() -> bool,
-    ) -> Way {
+        running: &Running<'_>,
+    ) -> (Way, Option<Stream>) {
+        let expired = || running.expired();
         let usage = if self.copies.get() { Use::Change } else { usage };
         let mut drawn = None;
         let mut frame = Frame {
@@ -192,8 +231,11 @@ impl Direct {
             lent: None,
             usage,
             want,
+            running,
+            open: None,
             result: None,
             state: None,
+            answers: Answers::default(),
         };
         if let Some(rng) = rng {
             frame.rng = Some(1);
@@ -205,12 +247,14 @@ impl Direct {
                     ffi::lua_settop(lua, 0);
                 })
             };
-            return match done {
+            frame.close();
+            let way = match done {
                 Ok(()) if !expired() => frame.into_way(),
                 Ok(()) => Way::Expired(None),
                 Err(error) if expired() => Way::Expired(Some(error)),
                 Err(_) => Way::Around,
             };
+            return (way, None);
         }
         // SAFETY: no call is under way in this machine, so its main state is at rest with at least `LUA_MINSTACK` free
         // slots, of which three are used. Everything that may raise an error runs inside the protected call.
@@ -230,6 +274,12 @@ impl Direct {
                 _ => String::new(),
             });
             ffi::lua_settop(lua, top);
+            frame.close();
+            if status == ffi::LUA_ERRMEM {
+                // What is kept here is no fault of the script's: it gets all the room there is when the call is made again.
+                self.give_up_all(lua);
+                ffi::lua_gc(lua, ffi::LUA_GCCOLLECT, 0);
+            }
             failure
         };
         let way = match failure {
@@ -237,16 +287,7 @@ impl Direct {
             None => frame.into_way(),
             Some(_) => Way::Around,
         };
-        if let (Some(drawn), Way::Value(_) | Way::State(_)) = (drawn, &way) {
-            let stream = arguments.iter_mut().find_map(|argument| match argument {
-                Argument::Rng(stream) => Some(stream),
-                _ => None,
-            });
-            if let Some(stream) = stream {
-                **stream = drawn;
-            }
-        }
-        way
+        (way, drawn)
     }
 }
 
@@ -254,8 +295,19 @@ impl Frame<'_, '_> {
     fn into_way(self) -> Way {
         match (self.result, self.state) {
             (Some(value), _) => Way::Value(value),
-            (None, Some(state)) => Way::State(state),
+            (None, Some(state)) => Way::State(state, self.answers),
             (None, None) => Way::Around,
+        }
+    }
+
+    /// Lets the machine forget a master that a failed call has left open.
+    fn close(&mut self) {
+        if let Some(master) = self.open.take() {
+            // SAFETY: no call is under way, and this raises no errors.
+            #[expect(unsafe_code, reason = "the C interface of Luau")]
+            unsafe {
+                Direct::give_up(self.direct.lua, &master);
+            }
         }
     }
 
@@ -277,20 +329,36 @@ impl Frame<'_, '_> {
                 self.rng = Some(ffi::lua_gettop(lua));
             }
             let base = ffi::lua_gettop(lua);
-            // A copy lies below the call, so that the result can be told from it. After the call the state itself must not
-            // be looked at: this thread may have been given up, and what its caller lent may be gone (`script::workers`).
-            let mut copied = None;
+            // What may be changed lies below the call, so that the result can be told from it: the master itself where it
+            // is needed no more, else a copy. After the call the state must not be looked at: this thread may have been
+            // given up, and what its caller lent may be gone (`script::workers`).
+            let mut own = None;
             if self.usage == Use::Change
                 && let Some(Argument::State(state)) = self.arguments.iter().find(|it| matches!(it, Argument::State(_)))
             {
-                self.direct.copy(lua, state)?;
-                copied = Some((state.identity(), base + 1));
+                if matches!(self.want, Want::State { replaces: true, .. }) {
+                    self.open = Some(self.direct.open(lua, state)?);
+                } else {
+                    self.direct.copy(lua, state)?;
+                }
+                own = Some((state.identity(), base + 1));
+            }
+            // A change in place is watched by a function of the machine if there is one, which then makes the call.
+            let watch = match (&self.open, self.arguments.first()) {
+                (Some(master), Some(Argument::State(_))) if self.arguments.len() == WATCHED => {
+                    self.direct.native(master.shape())
+                }
+                _ => None,
+            };
+            if let Some(native) = watch {
+                ffi::lua_rawcheckstack(lua, (native.tables + native.cells) as c_int + SLOTS);
+                reference(lua, native.watch);
             }
             reference(lua, self.function);
             for argument in self.arguments {
                 match argument {
                     Argument::Data(value) => push(lua, value),
-                    Argument::State(state) => match copied {
+                    Argument::State(state) => match own {
                         Some((own, at)) if own == state.identity() => ffi::lua_pushvalue(lua, at),
                         // A second state that may be changed does not occur; it would only be frozen.
                         _ => reference(lua, self.direct.master(lua, state)?),
@@ -301,24 +369,99 @@ impl Frame<'_, '_> {
                     },
                 }
             }
-            ffi::lua_call(lua, self.arguments.len() as c_int, 1);
+            let count = self.arguments.len() as c_int;
+            match watch {
+                Some(_) => ffi::lua_call(lua, count + 1, ffi::LUA_MULTRET),
+                None => ffi::lua_call(lua, count, 1),
+            }
+            // The result is the first value above.
+            let result = base + 1 + c_int::from(own.is_some());
             let mut room = Room::new(self.limits);
             match self.want {
                 Want::Value => self.result = Some(read(lua, &mut room)?),
-                Want::State { replaces } => {
-                    let followed = match copied {
-                        Some((old, at)) if replaces && ffi::lua_rawequal(lua, at, -1) != 0 => {
-                            self.direct.follow(lua, old, self.limits)?
+                Want::State { then, .. } => {
+                    let settled = match self.open.take() {
+                        Some(master) if ffi::lua_rawequal(lua, base + 1, result) != 0 => {
+                            self.direct.settle(lua, master, base + 1, watch)?
                         }
-                        _ => None,
+                        master => {
+                            self.open = master;
+                            None
+                        }
                     };
-                    self.state = Some(match followed {
-                        Some(state) => state,
-                        None => self.direct.take_in(lua, &mut room)?,
-                    });
+                    let state = if let Some(state) = settled {
+                        state
+                    } else {
+                        ffi::lua_settop(lua, result);
+                        if own.is_some() {
+                            self.direct.take_in(lua, &mut room)?
+                        } else {
+                            self.direct.take_in_new(lua, &mut room)?
+                        }
+                    };
+                    if let Some(then) = then {
+                        self.ask(lua, &state, then);
+                    }
+                    self.state = Some(state);
                 }
             }
             Ok(())
+        }
+    }
+
+    /// Asks about the new state. What is not answered in an ordinary way is left out.
+    ///
+    /// # Safety
+    /// As [`Frame::run`].
+    #[expect(unsafe_code, reason = "the C interface of Luau")]
+    unsafe fn ask(&mut self, lua: *mut lua_State, state: &State, then: Then) {
+        // SAFETY: the caller's.
+        unsafe {
+            if !state.is_table() {
+                return;
+            }
+            let Ok(table) = self.direct.master(lua, state) else { return };
+            let first = self.answer(lua, then.first, table, None);
+            match &first {
+                Some(Value::Nil) => {
+                    if let Some(at_nil) = then.at_nil {
+                        self.answers.at_nil = self.answer(lua, at_nil, table, None);
+                    }
+                }
+                Some(Value::Int(number @ 0..64)) => {
+                    for (at, ask) in then.asks.into_iter().enumerate() {
+                        if let Some((function, _)) = ask.filter(|(_, after)| after >> number & 1 == 1) {
+                            let answer = self.answer(lua, function, table, Some(*number));
+                            self.answers.then[at] = answer;
+                        }
+                    }
+                }
+                _ => {}
+            }
+            self.answers.first = first;
+        }
+    }
+
+    /// The function's answer about the state with this table, and about the number if there is one.
+    ///
+    /// # Safety
+    /// As [`Frame::run`].
+    #[expect(unsafe_code, reason = "the C interface of Luau")]
+    unsafe fn answer(&self, lua: *mut lua_State, function: c_int, table: c_int, number: Option<i64>) -> Option<Value> {
+        self.running.renew();
+        // SAFETY: the caller's.
+        unsafe {
+            let top = ffi::lua_gettop(lua);
+            ffi::lua_rawcheckstack(lua, SLOTS);
+            reference(lua, function);
+            reference(lua, table);
+            if let Some(number) = number {
+                ffi::lua_pushnumber(lua, number as f64);
+            }
+            ffi::lua_call(lua, 1 + c_int::from(number.is_some()), 1);
+            let answer = read(lua, &mut Room::new(self.limits)).ok();
+            ffi::lua_settop(lua, top);
+            answer
         }
     }
 }
