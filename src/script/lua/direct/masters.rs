@@ -33,6 +33,8 @@ pub(super) struct Master {
     tables: Box<[Held]>,
     /// How many cells it counts for.
     cells: usize,
+    /// How the tables lie, known from before the script may write to them.
+    layout: Option<Rc<Layout>>,
 }
 
 /// A table that the machine keeps for the host.
@@ -50,14 +52,8 @@ pub(super) struct Layout(Vec<Node>);
 enum Node {
     List(Vec<Place>),
     /// In the order in which the map is walked.
-    Map {
-        fields: Vec<(Box<str>, Place)>,
-        gaps: Vec<Gap>,
-    },
+    Map(Vec<(Box<str>, Place)>),
 }
-
-/// A walk from one place of a map's table meets the next field at the other, or none.
-type Gap = (c_int, Option<c_int>);
 
 /// A part of a table.
 #[derive(Clone, Copy)]
@@ -74,7 +70,7 @@ pub(super) struct KnownShape {
     layout: Option<Rc<Layout>>,
     /// How often a state of this shape was changed.
     changes: u32,
-    native: Option<Native>,
+    native: Option<Rc<Native>>,
 }
 
 #[derive(Default)]
@@ -100,7 +96,7 @@ impl Direct {
             let mut tables = Vec::new();
             let (shape, cells) = if let Some((shape, cells)) = state.parts() {
                 match self.native(shape).filter(|native| native.cells == cells.len() && !cells.contains(&Cell::Nil)) {
-                    Some(native) => build_by(lua, native, cells, &mut tables),
+                    Some(native) => build_by(lua, &native, cells, &mut tables),
                     None => build(lua, shape, cells, &mut tables),
                 }
                 (Arc::clone(shape), cells.len())
@@ -116,7 +112,7 @@ impl Direct {
             ffi::lua_pop(lua, 1);
             let Some(&Held { reference: table, .. }) = tables.first() else { return Err(Unusual) };
             let cells = cells + tables.len();
-            self.keep(lua, Master { state: state.clone(), shape, tables: tables.into(), cells });
+            self.keep(lua, Master { state: state.clone(), shape, tables: tables.into(), cells, layout: None });
             Ok(table)
         }
     }
@@ -173,19 +169,22 @@ impl Direct {
     }
 
     /// The functions for a shape.
-    pub(super) fn native(&self, shape: &Arc<Shape>) -> Option<Native> {
+    pub(super) fn native(&self, shape: &Arc<Shape>) -> Option<Rc<Native>> {
         let shapes = self.shapes.borrow();
-        shapes.iter().rev().find(|known| Arc::ptr_eq(&known.shape, shape)).and_then(|known| known.native)
+        shapes.iter().rev().find(|known| Arc::ptr_eq(&known.shape, shape)).and_then(|known| known.native.clone())
     }
 
     /// Writes the functions for a shape that has turned out to be worth it. Not to be called during a call.
     pub(in crate::script::lua) fn ripen(&self, lua: &Lua) {
         let Some(shape) = self.ripe.take() else { return };
-        let native = Native::new(lua, &shape);
         let mut shapes = self.shapes.borrow_mut();
-        if let Some(known) = shapes.iter_mut().find(|known| Arc::ptr_eq(&known.shape, &shape)) {
-            known.native = native;
-        }
+        let Some(known) = shapes.iter_mut().find(|known| Arc::ptr_eq(&known.shape, &shape)) else { return };
+        let Some(layout) = &known.layout else { return };
+        let names = layout.0.iter().map(|node| match node {
+            Node::List(_) => Vec::new(),
+            Node::Map(fields) => fields.iter().map(|(name, _)| &**name).collect(),
+        });
+        known.native = Native::new(lua, &shape, names).map(Rc::new);
     }
 
     /// Counts a change of a state of this shape.
@@ -219,13 +218,15 @@ impl Direct {
         let guess = {
             let shapes = self.shapes.borrow();
             let known = shapes.iter().rev().find(|known| known.native.is_some() && known.layout.is_some());
-            known.and_then(|known| Some((Arc::clone(&known.shape), Rc::clone(known.layout.as_ref()?), known.native?)))
+            known.and_then(|known| {
+                Some((Arc::clone(&known.shape), Rc::clone(known.layout.as_ref()?), Rc::clone(known.native.as_ref()?)))
+            })
         };
         if let Some((shape, layout, native)) = guess
             && self.misses.get() < MAX_MISSES
         {
             // SAFETY: the caller's.
-            let cells = unsafe { read_by(lua, native, &layout, &self.limits) };
+            let cells = unsafe { read_by(lua, &native, &layout, &self.limits) };
             if let Some(cells) = cells {
                 self.misses.set(0);
                 return Ok(State::from_cells(shape, cells));
@@ -246,7 +247,10 @@ impl Direct {
         // SAFETY: the caller's; nothing here raises an error once the master is taken.
         unsafe {
             self.master(lua, state)?;
-            let master = self.masters.borrow_mut().take(state.identity()).ok_or(Unusual)?;
+            let mut master = self.masters.borrow_mut().take(state.identity()).ok_or(Unusual)?;
+            if master.layout.is_none() {
+                master.layout = self.layout(lua, &master);
+            }
             for table in master.tables.iter().rev() {
                 reference(lua, table.reference);
                 ffi::lua_setreadonly(lua, -1, 0);
@@ -271,14 +275,13 @@ impl Direct {
         lua: *mut lua_State,
         mut master: Master,
         at: c_int,
-        watched: Option<Native>,
+        watched: Option<&Native>,
     ) -> Result<Option<State>, Unusual> {
         self.count(&master.shape);
         // SAFETY: the caller's; nothing is borrowed while Luau may raise an error, which only a lack of memory could be.
         unsafe {
-            let layout = self.layout(lua, &master);
             let parts = master.state.parts().map(|(_, cells)| Box::<[Cell]>::from(cells));
-            let (Some(layout), Some(mut cells)) = (layout, parts) else {
+            let (Some(layout), Some(mut cells)) = (master.layout.clone(), parts) else {
                 Self::give_up(lua, &master);
                 return Ok(None);
             };
@@ -387,7 +390,7 @@ impl Reader<'_> {
                         return Ok(false);
                     }
                 }
-                Node::Map { fields, .. } => {
+                Node::Map(fields) => {
                     let mut at = 0;
                     for (name, place) in fields {
                         at = ffi::lua_rawiter(lua, table, at);
@@ -415,7 +418,7 @@ impl Reader<'_> {
     /// # Safety
     /// As [`super::Frame::run`].
     #[expect(unsafe_code, reason = "the C interface of Luau")]
-    unsafe fn watched(&mut self, lua: *mut lua_State, native: Native, at: c_int) -> Result<bool, Unusual> {
+    unsafe fn watched(&mut self, lua: *mut lua_State, native: &Native, at: c_int) -> Result<bool, Unusual> {
         let masks = native.masks();
         let first_mask = at + 2;
         let first_table = first_mask + masks as c_int;
@@ -430,8 +433,9 @@ impl Reader<'_> {
             }
             ffi::lua_rawcheckstack(lua, SLOTS);
             let places = std::iter::once(at).chain(first_table..first_cell);
-            for ((held, node), place) in self.tables.iter().zip(&self.layout.0).zip(places) {
-                if ffi::lua_topointer(lua, place) != held.address || !is_whole(lua, place, node)? {
+            let nodes = self.layout.0.iter().zip(&native.names);
+            for ((held, (node, names)), place) in self.tables.iter().zip(nodes).zip(places) {
+                if ffi::lua_topointer(lua, place) != held.address || !is_whole(lua, place, node, names)? {
                     return Ok(false);
                 }
             }
@@ -547,7 +551,7 @@ unsafe fn lay_out(lua: *mut lua_State, shape: &Shape, tables: &[Held], nodes: &m
         Shape::Map(fields) => {
             let places: Vec<(&str, Place)> =
                 fields.iter().map(|(name, part)| Some((&**name, place(part)?))).collect::<Option<_>>()?;
-            let (mut walked, mut gaps, mut last) = (Vec::with_capacity(places.len()), Vec::new(), 0);
+            let mut walked = Vec::with_capacity(places.len());
             // SAFETY: the caller's; what is pushed is taken off again.
             unsafe {
                 let top = ffi::lua_gettop(lua);
@@ -557,13 +561,8 @@ unsafe fn lay_out(lua: *mut lua_State, shape: &Shape, tables: &[Held], nodes: &m
                 loop {
                     at = ffi::lua_rawiter(lua, top + 1, at);
                     if at < 0 {
-                        gaps.push((last, None));
                         break;
                     }
-                    if at > last + 1 {
-                        gaps.push((last, Some(at)));
-                    }
-                    last = at;
                     let name = bytes_at(lua, top + 2);
                     walked.extend(places.iter().find(|(known, _)| known.as_bytes() == name));
                     ffi::lua_settop(lua, top + 1);
@@ -571,38 +570,42 @@ unsafe fn lay_out(lua: *mut lua_State, shape: &Shape, tables: &[Held], nodes: &m
                 ffi::lua_settop(lua, top);
             }
             let fields: Vec<(Box<str>, Place)> = walked.into_iter().map(|(name, place)| (name.into(), place)).collect();
-            (fields.len() == places.len()).then_some(Node::Map { fields, gaps })?
+            (fields.len() == places.len()).then_some(Node::Map(fields))?
         }
     };
     *nodes.get_mut(number)? = node;
     Some(())
 }
 
-/// Whether the table at this index has no metatable, and nothing but the parts that it should have. Those must have been
+/// Whether the table at this index has no metatable, and nothing but the parts that it should have, a map in the same order
+/// as ever: a table that has had more fields for a while may be laid out in another. The items of a list must have been
 /// seen to be there.
-///
-/// Of a map, no place after its last field and none between two of them may be filled; then there are no more entries than
-/// fields.
 ///
 /// # Safety
 /// As [`super::Frame::run`], with three free slots.
 #[expect(unsafe_code, reason = "the C interface of Luau")]
-unsafe fn is_whole(lua: *mut lua_State, at: c_int, node: &Node) -> Result<bool, Unusual> {
+unsafe fn is_whole(lua: *mut lua_State, at: c_int, node: &Node, names: &[*const c_void]) -> Result<bool, Unusual> {
     // SAFETY: the caller's.
     unsafe {
         if ffi::lua_getmetatable(lua, at) != 0 {
             return Err(Unusual);
         }
-        Ok(match node {
-            Node::List(items) => is_all(lua, at, items.len() as c_int),
-            Node::Map { gaps, .. } => gaps.iter().all(|(from, to)| {
-                let next = ffi::lua_rawiter(lua, at, *from);
-                if next >= 0 {
-                    ffi::lua_pop(lua, 2);
-                }
-                to.unwrap_or(-1) == next
-            }),
-        })
+        if let Node::List(items) = node {
+            return Ok(is_all(lua, at, items.len() as c_int));
+        }
+        let top = ffi::lua_gettop(lua);
+        let mut place = 0;
+        for name in names {
+            place = ffi::lua_rawiter(lua, at, place);
+            let is_it = place >= 0 && ffi::lua_topointer(lua, top + 1) == *name;
+            ffi::lua_settop(lua, top);
+            if !is_it {
+                return Ok(false);
+            }
+        }
+        let is_end = ffi::lua_rawiter(lua, at, place) < 0;
+        ffi::lua_settop(lua, top);
+        Ok(is_end)
     }
 }
 
@@ -612,7 +615,7 @@ unsafe fn is_whole(lua: *mut lua_State, at: c_int, node: &Node) -> Result<bool, 
 /// # Safety
 /// As [`super::Frame::run`].
 #[expect(unsafe_code, reason = "the C interface of Luau")]
-unsafe fn read_by(lua: *mut lua_State, native: Native, layout: &Layout, limits: &Limits) -> Option<Box<[Cell]>> {
+unsafe fn read_by(lua: *mut lua_State, native: &Native, layout: &Layout, limits: &Limits) -> Option<Box<[Cell]>> {
     // SAFETY: the caller's.
     unsafe {
         let table = ffi::lua_gettop(lua);
@@ -632,7 +635,7 @@ unsafe fn read_by(lua: *mut lua_State, native: Native, layout: &Layout, limits: 
                     }
                     let is_whole = match node {
                         Node::List(items) => is_all(lua, place, items.len() as c_int),
-                        Node::Map { fields, .. } => entries(lua, place, fields.len()) == fields.len(),
+                        Node::Map(fields) => entries(lua, place, fields.len()) == fields.len(),
                     };
                     if !is_whole {
                         return None;
@@ -678,7 +681,7 @@ unsafe fn entries(lua: *mut lua_State, at: c_int, most: usize) -> usize {
 /// # Safety
 /// As [`super::Frame::run`].
 #[expect(unsafe_code, reason = "the C interface of Luau")]
-unsafe fn build_by(lua: *mut lua_State, native: Native, cells: &[Cell], tables: &mut Vec<Held>) {
+unsafe fn build_by(lua: *mut lua_State, native: &Native, cells: &[Cell], tables: &mut Vec<Held>) {
     // SAFETY: the caller's.
     unsafe {
         let top = ffi::lua_gettop(lua);

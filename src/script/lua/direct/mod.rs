@@ -126,7 +126,7 @@ impl Direct {
         let (mut copies, mut logs) = (false, false);
         for text in texts {
             copies |= ["pcall", "coroutine", "frozen"].iter().any(|word| text.contains(word));
-            logs |= text.contains("log");
+            logs |= may_log(text);
         }
         let mut state = std::ptr::null_mut();
         let (mut enter, mut handler) = (0, 0);
@@ -285,6 +285,11 @@ impl Direct {
         let way = match failure {
             failure if expired() => Way::Expired(failure.map(mlua::Error::RuntimeError)),
             None => frame.into_way(),
+            // A question failed; a call of its own tells how.
+            Some(_) if frame.state.is_some() => {
+                frame.answers = Answers::default();
+                frame.into_way()
+            }
             Some(_) => Way::Around,
         };
         (way, drawn)
@@ -350,7 +355,7 @@ impl Frame<'_, '_> {
                 }
                 _ => None,
             };
-            if let Some(native) = watch {
+            if let Some(native) = &watch {
                 ffi::lua_rawcheckstack(lua, (native.tables + native.cells) as c_int + SLOTS);
                 reference(lua, native.watch);
             }
@@ -370,7 +375,7 @@ impl Frame<'_, '_> {
                 }
             }
             let count = self.arguments.len() as c_int;
-            match watch {
+            match &watch {
                 Some(_) => ffi::lua_call(lua, count + 1, ffi::LUA_MULTRET),
                 None => ffi::lua_call(lua, count, 1),
             }
@@ -382,7 +387,7 @@ impl Frame<'_, '_> {
                 Want::State { then, .. } => {
                     let settled = match self.open.take() {
                         Some(master) if ffi::lua_rawequal(lua, base + 1, result) != 0 => {
-                            self.direct.settle(lua, master, base + 1, watch)?
+                            self.direct.settle(lua, master, base + 1, watch.as_deref())?
                         }
                         master => {
                             self.open = master;
@@ -399,10 +404,11 @@ impl Frame<'_, '_> {
                             self.direct.take_in_new(lua, &mut room)?
                         }
                     };
+                    // It is there whatever becomes of the questions.
+                    self.state = Some(state.clone());
                     if let Some(then) = then {
                         self.ask(lua, &state, then);
                     }
-                    self.state = Some(state);
                 }
             }
             Ok(())
@@ -466,6 +472,15 @@ impl Frame<'_, '_> {
     }
 }
 
+/// Whether a script may call `gift.log`: it names it, or has another use for `gift` than to name one of its functions (or
+/// the program in a comment).
+fn may_log(text: &str) -> bool {
+    text.match_indices("gift").any(|(at, name)| {
+        let rest = &text[at + name.len()..];
+        rest.starts_with(".log") || !rest.starts_with(['.', '-'])
+    })
+}
+
 /// Runs the [`Frame`] whose address is the argument.
 #[expect(unsafe_code, reason = "a callback of Luau's C interface")]
 unsafe extern "C-unwind" fn enter_frame(lua: *mut lua_State) -> c_int {
@@ -491,4 +506,19 @@ unsafe extern "C-unwind" fn add_traceback(lua: *mut lua_State) -> c_int {
         }
     }
     1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_that_may_log_are_known() {
+        for text in ["gift.log('x')", "local log = gift.log", "local g = gift\ng.log('x')", "gift['log']('x')"] {
+            assert!(may_log(text), "{text}");
+        }
+        for text in ["state.log = 1", "gift.illegal('no')", "-- for gift-host: log", "---@type gift.Game"] {
+            assert!(!may_log(text), "{text}");
+        }
+    }
 }

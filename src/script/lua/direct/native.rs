@@ -4,12 +4,13 @@
 //! None of them calls anything but the script's own function, and what they return is checked outside: a script may have
 //! changed the tables in any way.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::fmt::Write as _;
 
 use mlua::ffi;
 use mlua::{Function, Lua};
 
+use super::transfer::push_text;
 use crate::script::state::Shape;
 
 /// Most cells and tables of a shape: the functions hold them in registers, of which there are 255.
@@ -19,7 +20,6 @@ const MAX_TABLES: usize = 12;
 pub(super) const MASK_CELLS: usize = 50;
 
 /// The functions for one shape, by their numbers.
-#[derive(Clone, Copy)]
 pub(super) struct Native {
     /// `(f, t1, a, b)`: calls `f(t1, a, b)`; returns its result, the masks of the cells that differ from what they were,
     /// the tables in `t1` and the values of all cells.
@@ -30,6 +30,9 @@ pub(super) struct Native {
     pub(super) read: c_int,
     pub(super) cells: usize,
     pub(super) tables: usize,
+    /// The names in each table in the order in which it is walked, as addresses to be compared. The functions keep the
+    /// strings alive, and a machine has each string once.
+    pub(super) names: Vec<Vec<*const c_void>>,
 }
 
 impl Native {
@@ -38,9 +41,10 @@ impl Native {
         self.cells.div_ceil(MASK_CELLS)
     }
 
-    /// Writes the functions; `None` for a shape that is too large, or if the machine does not take them.
+    /// Writes the functions; `None` for a shape that is too large, or if the machine does not take them. `names` are those in
+    /// each table in the order in which it is walked.
     #[expect(unsafe_code, reason = "the C interface of Luau")]
-    pub(super) fn new(lua: &Lua, shape: &Shape) -> Option<Self> {
+    pub(super) fn new<'a>(lua: &Lua, shape: &Shape, names: impl Iterator<Item = Vec<&'a str>>) -> Option<Self> {
         let mut text = Text::default();
         text.add(shape, None)?;
         let (cells, tables) = (text.places.len(), text.tables.len());
@@ -61,7 +65,23 @@ impl Native {
             Some(number)
         });
         let [Some(watch), Some(build), Some(read)] = functions else { return None };
-        Some(Self { watch, build, read, cells, tables })
+        let mut addresses = Vec::with_capacity(tables);
+        for names in names {
+            let mut of_table = Vec::with_capacity(names.len());
+            for name in names {
+                // SAFETY: a protected call that leaves nothing on the stack.
+                unsafe {
+                    lua.exec_raw::<()>((), |lua| {
+                        push_text(lua, name);
+                        of_table.push(ffi::lua_topointer(lua, -1));
+                        ffi::lua_pop(lua, 1);
+                    })
+                }
+                .ok()?;
+            }
+            addresses.push(of_table);
+        }
+        Some(Self { watch, build, read, cells, tables, names: addresses })
     }
 }
 
