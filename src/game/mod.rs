@@ -5,6 +5,7 @@ pub mod answer; // equivalence of answers to math problems
 mod check; // the contract, tried on seeded random episodes
 mod definition; // one version of a game's script, its functions checked
 mod episode; // one play from start to end
+mod fields; // what the host reads in a game's table
 mod format; // from an answer's text to an action
 mod host; // what every script of a run shares: limits and library
 pub mod nash; // equilibria of bimatrix games
@@ -15,8 +16,9 @@ mod trial; // nests and reward scripts, tried on seeded examples
 pub use check::{
     Answer, Examination, Figures, Sizes, check_game, check_seeds, difference, examine, fingerprint, transcript,
 };
-pub use definition::{ApplyError, GAME_FIELDS, GameDef, IllegalRule, Outcome, Seat};
+pub use definition::{ApplyError, GameDef, IllegalRule, Outcome, Seat};
 pub use episode::{Episode, Status, Turn};
+pub use fields::GAME_FIELDS;
 pub use format::{Action, parse_answer};
 pub use host::ScriptHost;
 pub use nest::{GameStats, NEST_FIELDS, Nest, NestMode, StageResult};

@@ -8,7 +8,8 @@ use crate::script::{Argument, CallError, Field, Script, Source, Value, with_scri
 use crate::seed::Stream;
 
 use super::ScriptHost;
-use super::definition::{misspelt, shown};
+use super::definition::shown;
+use super::fields::misspelt;
 use super::reward::number;
 
 /// How the games of a nest are put together.
