@@ -2,7 +2,7 @@
 //! limit and a time budget that the script cannot catch.
 //!
 //! Set-up in [`sandbox`], values in [`border`], errors in [`errors`]; the ways around the limits that were tried are tests
-//! in `tests/games/conformance.rs`.
+//! in `tests/hostile/`.
 
 mod border; // Lua values to plain data and back
 mod bytecode; // which scripts assign variables of their top level
