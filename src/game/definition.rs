@@ -84,7 +84,7 @@ impl GameDef {
     /// A [`Diagnostic`] with the place, what is missing or of the wrong kind, and the line to write.
     pub fn compile(source: &Source, options: Value, host: &ScriptHost) -> Result<Self, Box<Diagnostic>> {
         let read = |script: &dyn Script| read_fields(script, source);
-        let fields = with_script(source, &host.limits, &host.library, read)??;
+        let fields = host.guarded(source, || with_script(source, &host.limits, &host.library, read))???;
         let Fields { name, seats, max_turns, illegal, optional } = fields;
         let (source, host) = (source.clone(), host.clone());
         Ok(Self { name, seats, max_turns, illegal, source, options, host, optional })
@@ -108,34 +108,33 @@ impl GameDef {
     /// Whether the script's top level runs again for each call on this thread, because its functions change what stands
     /// there.
     pub fn is_fresh_each_call(&self) -> bool {
-        with_script(&self.source, &self.host.limits, &self.host.library, |script| script.is_fresh_each_call())
-            .unwrap_or_default()
+        let Self { source, host, .. } = self;
+        let ask = || with_script(source, &host.limits, &host.library, |script| script.is_fresh_each_call());
+        host.guarded(source, ask).is_ok_and(Result::unwrap_or_default)
     }
 
     /// What to say of an episode whose thread was given up: a call of the script could not be stopped.
     pub fn stuck(&self) -> Box<Diagnostic> {
-        // Without the line: the script must not be asked.
-        Box::new(
-            Diagnostic::error("script::stuck", "a call of the script could not be stopped")
-                .at(SourceSpan::file(&self.source.path))
-                .expected(format!("every call ends within {:?}, or can be ended then", self.host.limits.call))
-                .found("a call that went on for as long again, inside one operation of the library")
-                .help("make that operation smaller; the script's thread was given up with its memory"),
-        )
+        self.host.stuck(&self.source)
     }
 
-    fn call(&self, function: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
+    fn call(&self, function: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
         let run = |script: &dyn Script| script.call(function, arguments);
         with_script(&self.source, &self.host.limits, &self.host.library, run).map_err(CallError::Fault)?
     }
 
-    fn call_state(&self, function: &str, arguments: &mut [Argument<'_>], replaces: bool) -> Result<State, CallError> {
+    fn call_state(
+        &self,
+        function: &'static str,
+        arguments: &mut [Argument<'_>],
+        replaces: bool,
+    ) -> Result<State, CallError> {
         let run = |script: &dyn Script| script.call_state(function, arguments, replaces);
         with_script(&self.source, &self.host.limits, &self.host.library, run).map_err(CallError::Fault)?
     }
 
     /// A call in which `gift.illegal` has no meaning.
-    fn ask(&self, function: &str, arguments: &mut [Argument<'_>]) -> Result<Value, Box<Diagnostic>> {
+    fn ask(&self, function: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, Box<Diagnostic>> {
         self.call(function, arguments).map_err(|error| self.no_refusal(function, error))
     }
 
@@ -158,8 +157,9 @@ impl GameDef {
 
     /// The diagnostic with the line where the function begins.
     pub fn blame(&self, function: &str, diagnostic: Diagnostic) -> Diagnostic {
-        let place =
-            with_script(&self.source, &self.host.limits, &self.host.library, |script| script.place_of(function));
+        let find = |script: &dyn Script| script.place_of(function);
+        let find = || with_script(&self.source, &self.host.limits, &self.host.library, find);
+        let place = self.host.guarded(&self.source, find).and_then(|place| place);
         let mut place = place.unwrap_or_else(|_| SourceSpan::file(&self.source.path));
         let line = (place.line as usize).checked_sub(1).and_then(|index| self.source.text.lines().nth(index));
         if let Some((before, _)) = line.and_then(|line| line.split_once(function)) {
@@ -174,8 +174,9 @@ impl GameDef {
     /// # Errors
     /// A [`Diagnostic`] if the script cannot be loaded.
     pub fn misspelt_fields(&self) -> Result<Vec<Diagnostic>, Box<Diagnostic>> {
-        let names = with_script(&self.source, &self.host.limits, &self.host.library, |script| script.field_names())?;
-        Ok(misspelt(&self.source, "game", &names, &GAME_FIELDS))
+        let Self { source, host, .. } = self;
+        let read = || with_script(source, &host.limits, &host.library, |script| script.field_names());
+        Ok(misspelt(source, "game", &host.guarded(source, read)??, &GAME_FIELDS))
     }
 
     fn bad_result(&self, function: &str, expected: &str, found: &Value, help: &str) -> Box<Diagnostic> {

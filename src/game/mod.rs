@@ -14,7 +14,8 @@ mod reward; // a script that rewards an episode
 mod trial; // nests and reward scripts, tried on seeded examples
 
 pub use check::{
-    Answer, Examination, Figures, Sizes, check_game, check_seeds, difference, examine, fingerprint, transcript,
+    Answer, Examination, Figures, Sizes, check_game, check_game_within, check_seeds, difference, examine, fingerprint,
+    transcript,
 };
 pub use definition::{ApplyError, GameDef, IllegalRule, Outcome, Seat};
 pub use episode::{Episode, Status, Turn};
@@ -25,5 +26,5 @@ pub use nest::{GameStats, NEST_FIELDS, Nest, NestMode, StageResult};
 pub use reward::{EpisodeSummary, RewardScript};
 pub use trial::{try_nest, try_reward};
 
-/// Where episodes are played: on threads that may be given up.
-pub use crate::script::for_each_abandonable;
+/// Where scripts are called: on threads that may be given up.
+pub use crate::script::{abandonable, for_each_abandonable};

@@ -91,12 +91,12 @@ impl Nest {
     /// # Errors
     /// A [`Diagnostic`] that names the field, what it must be and what it is.
     pub fn compile_unchecked(source: &Source, host: &ScriptHost) -> Result<Self, Box<Diagnostic>> {
-        let path = source.path.clone();
-        with_script(source, &host.limits, &host.library, |script| {
+        let read = |script: &dyn Script| {
             read_fields(script, source, host).map_err(|problem| {
-                Box::new(if problem.place.is_some() { *problem } else { (*problem).at(SourceSpan::file(&path)) })
+                Box::new(if problem.place.is_some() { *problem } else { (*problem).at(SourceSpan::file(&source.path)) })
             })
-        })?
+        };
+        host.guarded(source, || with_script(source, &host.limits, &host.library, read))??
     }
 
     /// Warnings for fields that look like misspelt ones; none for the default nest.
@@ -105,8 +105,8 @@ impl Nest {
     /// A [`Diagnostic`] if the script cannot be loaded.
     pub fn misspelt_fields(&self) -> Result<Vec<Diagnostic>, Box<Diagnostic>> {
         let Some(source) = &self.source else { return Ok(Vec::new()) };
-        let names = with_script(source, &self.host.limits, &self.host.library, |script| script.field_names())?;
-        Ok(misspelt(source, "nest", &names, &NEST_FIELDS))
+        let read = || with_script(source, &self.host.limits, &self.host.library, |script| script.field_names());
+        Ok(misspelt(source, "nest", &self.host.guarded(source, read)??, &NEST_FIELDS))
     }
 
     fn check_names(&self, stages: &[String], games: &[String]) -> Result<(), Box<Diagnostic>> {
@@ -189,12 +189,13 @@ impl Nest {
         number(&value).ok_or_else(|| self.bad_result("reward", "a finite number", &value))
     }
 
-    fn call(&self, function: &str, arguments: &mut [Argument<'_>]) -> Result<Value, Box<Diagnostic>> {
+    fn call(&self, function: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, Box<Diagnostic>> {
         let Some(source) = &self.source else {
             return Err(Box::new(Diagnostic::error("nest::no_script", "the default nest has no functions")));
         };
-        let result =
-            with_script(source, &self.host.limits, &self.host.library, |script| script.call(function, arguments))?;
+        let run = |script: &dyn Script| script.call(function, arguments);
+        let run = || with_script(source, &self.host.limits, &self.host.library, run);
+        let result = self.host.guarded(source, run)??;
         result.map_err(|error| match error {
             CallError::Fault(diagnostic) => diagnostic,
             CallError::Illegal(reason) => self.bad_result(function, "a value", &Value::Text(reason)),

@@ -62,7 +62,8 @@ pub fn try_reward(reward: &RewardScript, games: &[Arc<GameDef>], seed: Seed) -> 
             let seed = seed.child("reward trial", number);
             for cut in [false, true] {
                 // The games were checked before: what fails here is the reward script, or shows in the run.
-                let Ok((episode, texts)) = play(game, seed, cut) else { continue };
+                let played = game.host().guarded(&game.source, || play(game, seed, cut));
+                let Ok(Ok((episode, texts))) = played else { continue };
                 let seat = Seat(1 + (number % u64::from(game.seats)) as u32);
                 let results: Vec<(f64, bool)> = (1..=game.seats).map(|seat| episode.result(Seat(seat))).collect();
                 let (scores, success): (Vec<f64>, Vec<bool>) = results.into_iter().unzip();

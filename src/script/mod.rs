@@ -31,7 +31,7 @@ pub use memory::CountingAllocator;
 pub use source::{Language, Source, Version, data_hash};
 pub use state::State;
 pub use value::Value;
-pub use workers::for_each_abandonable;
+pub use workers::{abandonable, for_each_abandonable};
 
 /// Stack of a thread that runs scripts, so that no script can overflow it: 4 MiB do when optimised, debug builds need the
 /// rest. Only what is touched costs memory.
@@ -118,18 +118,24 @@ pub trait Script {
     /// nothing lasts from one call to the next, and what was kept is computed again.
     fn is_fresh_each_call(&self) -> bool;
 
-    /// Calls the function field `function` with the arguments, under the limits.
+    /// Calls the function field `function` with the arguments, under the limits. The name is read while the call runs, and
+    /// a thread that is given up must own what it reads ([`for_each_abandonable`]), so it lives for ever.
     ///
     /// # Errors
     /// [`CallError::Illegal`] if the script called `gift.illegal`; [`CallError::Fault`] for everything else.
-    fn call(&self, function: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError>;
+    fn call(&self, function: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError>;
 
     /// As [`Script::call`], for a function that returns a state. With `replaces`, the state among the arguments is needed
     /// no more, which spares the machine a copy; it stays valid.
     ///
     /// # Errors
     /// As [`Script::call`].
-    fn call_state(&self, function: &str, arguments: &mut [Argument<'_>], replaces: bool) -> Result<State, CallError>;
+    fn call_state(
+        &self,
+        function: &'static str,
+        arguments: &mut [Argument<'_>],
+        replaces: bool,
+    ) -> Result<State, CallError>;
 }
 
 /// A script language.

@@ -77,7 +77,7 @@ return game
 
 const WAYS: [&str; 7] = ["value", "grow", "shrink", "kind", "detour", "fresh", "alias"];
 
-fn ask(script: &dyn Script, function: &str, state: &State) -> Value {
+fn ask(script: &dyn Script, function: &'static str, state: &State) -> Value {
     script.call(function, &mut [Argument::State(state)]).expect("a value")
 }
 

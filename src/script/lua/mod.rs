@@ -66,8 +66,10 @@ impl ScriptEngine for LuaEngine {
         sandbox::install(&lua, source, limits, library, &timer, &is_quiet).map_err(engine_failure)?;
         let host = isolation::Library::of(&lua).map_err(engine_failure)?;
 
+        // What is read while the time runs belongs to this thread, which may be given up meanwhile.
+        let text = Arc::clone(&source.text);
         let running = timer.start(limits.call);
-        let main = sandbox::chunk(&lua, &source.text, sources.script_name()).into_function();
+        let main = sandbox::chunk(&lua, &text, sources.script_name()).into_function();
         let result = main.and_then(|main| Ok((main.call::<LuaValue>(())?, main)));
         let expired = timer.expired();
         drop(running);
@@ -115,7 +117,7 @@ fn not_a_root(found: &LuaValue, source: &Source) -> Box<Diagnostic> {
 
 impl LuaScript {
     /// One run of a call. `None` if it tried to write to what is read-only between calls.
-    fn attempt(&self, name: &str, arguments: &mut [Argument<'_>]) -> Option<Result<Value, CallError>> {
+    fn attempt(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Option<Result<Value, CallError>> {
         let is_fresh = self.is_fresh.get();
         let fault = |error: &mlua::Error| CallError::Fault(self.sources.fault(&self.lua, error, false, &self.limits));
         let mut values = Vec::with_capacity(arguments.len());
@@ -255,7 +257,7 @@ impl Script for LuaScript {
         self.is_fresh.get()
     }
 
-    fn call(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
+    fn call(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
         match self.call_directly(name, arguments, Use::Look, Want::Value) {
             Way::Value(value) => Ok(value),
             Way::State(state) => Ok(state.value().clone()),
@@ -264,7 +266,12 @@ impl Script for LuaScript {
         }
     }
 
-    fn call_state(&self, name: &str, arguments: &mut [Argument<'_>], replaces: bool) -> Result<State, CallError> {
+    fn call_state(
+        &self,
+        name: &'static str,
+        arguments: &mut [Argument<'_>],
+        replaces: bool,
+    ) -> Result<State, CallError> {
         match self.call_directly(name, arguments, Use::Change, Want::State { replaces }) {
             Way::State(state) => Ok(state),
             Way::Value(value) => Ok(value.into()),
@@ -276,7 +283,7 @@ impl Script for LuaScript {
 
 impl LuaScript {
     /// Calls by [`direct`]. An `rng` has been drawn from only if the call gave a result.
-    fn call_directly(&self, name: &str, arguments: &mut [Argument<'_>], usage: Use, want: Want) -> Way {
+    fn call_directly(&self, name: &'static str, arguments: &mut [Argument<'_>], usage: Use, want: Want) -> Way {
         if self.is_fresh.get() {
             return Way::Around;
         }
@@ -319,7 +326,7 @@ impl LuaScript {
     }
 
     /// Makes the call for every value and every error. What it logs has been logged, if it can log at all.
-    fn call_again(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
+    fn call_again(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
         // A script whose top level runs for each call has not been called yet.
         self.is_quiet.store(!self.is_fresh.get(), Ordering::Relaxed);
         let result = self.call_in_full(name, arguments);
@@ -332,7 +339,7 @@ impl LuaScript {
     }
 
     /// Makes the call, with a fresh top level if it tries to write to what is read-only between calls.
-    fn call_in_full(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
+    fn call_in_full(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
         if let Some(result) = self.attempt(name, arguments) {
             return result;
         }
