@@ -51,6 +51,8 @@ pub struct Limits {
     pub max_values: usize,
     /// Longest string that crosses the border, in bytes.
     pub max_text_bytes: usize,
+    /// All strings of one value that crosses the border, in bytes.
+    pub max_total_text_bytes: usize,
 }
 
 impl Default for Limits {
@@ -61,6 +63,7 @@ impl Default for Limits {
             max_depth: 32,
             max_values: 100_000,
             max_text_bytes: 1 << 20,
+            max_total_text_bytes: 4 << 20,
         }
     }
 }

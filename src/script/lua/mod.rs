@@ -28,8 +28,12 @@ use errors::Sources;
 use objects::Rng;
 use sandbox::RefusedWrite;
 
-/// Most names of fields that are looked at.
+/// Most names of fields that are looked at, and the longest.
 const MAX_NAMES: usize = 1000;
+const MAX_NAME_BYTES: usize = 100;
+/// Most values, and the longest text, of a value that crosses directly.
+const MAX_DIRECT_VALUES: usize = 4096;
+const MAX_DIRECT_TEXT_BYTES: usize = 16 << 10;
 
 /// The engine for `.lua` and `.luau` files.
 pub(super) struct LuaEngine;
@@ -88,9 +92,18 @@ impl ScriptEngine for LuaEngine {
         };
         let is_sealed = !sandbox::assigns_top_level(source) && seal().map_err(engine_failure)?;
         let texts = std::iter::once(&source.text).chain(source.modules.values()).map(AsRef::as_ref);
-        let direct = Direct::new(&lua, limits, texts).map_err(engine_failure)?;
+        let direct = Direct::new(&lua, &direct_limits(limits), texts).map_err(engine_failure)?;
         let (is_fresh, limits) = (Cell::new(!is_sealed), limits.clone());
         Ok(Box::new(LuaScript { root, direct, main, is_fresh, lua, is_quiet, timer, refused_write, limits, sources }))
+    }
+}
+
+/// What may cross without being counted text by text: more goes the way around, where it is.
+fn direct_limits(limits: &Limits) -> Limits {
+    Limits {
+        max_values: limits.max_values.min(MAX_DIRECT_VALUES),
+        max_text_bytes: limits.max_text_bytes.min(limits.max_total_text_bytes).min(MAX_DIRECT_TEXT_BYTES),
+        ..limits.clone()
     }
 }
 
@@ -237,7 +250,7 @@ impl Script for LuaScript {
         let keys = table.pairs::<LuaValue, LuaValue>().filter_map(Result::ok).map(|(key, _)| key);
         let names =
             keys.filter_map(|key| key.as_string().and_then(|name| name.to_str().ok().map(|name| name.to_owned())));
-        let mut names: Vec<String> = names.take(MAX_NAMES).collect();
+        let mut names: Vec<String> = names.filter(|name| name.len() <= MAX_NAME_BYTES).take(MAX_NAMES).collect();
         names.sort_unstable();
         names
     }

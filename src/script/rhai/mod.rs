@@ -26,6 +26,9 @@ use errors::Sources;
 use isolation::Captured;
 use objects::Rng;
 
+/// Most names of fields that are looked at, and the longest.
+const MAX_NAMES: usize = 1000;
+const MAX_NAME_BYTES: usize = 100;
 /// Most states that are kept as the script sees them.
 const MAX_STATES: usize = 8;
 
@@ -202,7 +205,8 @@ impl Script for RhaiScript {
     fn field_names(&self) -> Vec<String> {
         let Root::Map(map) = &self.root else { return Vec::new() };
         let functions = self.ast.iter_functions().map(|function| function.name.to_owned());
-        let mut names: Vec<String> = map.keys().map(ToString::to_string).chain(functions).collect();
+        let names = map.keys().map(ToString::to_string).chain(functions);
+        let mut names: Vec<String> = names.filter(|name| name.len() <= MAX_NAME_BYTES).take(MAX_NAMES).collect();
         names.sort_unstable();
         names.dedup();
         names

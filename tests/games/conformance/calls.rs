@@ -29,6 +29,27 @@ fn illegal_ends_the_call_with_its_reason() {
     assert!(matches!(&nested, Err(CallError::Illegal(reason)) if reason == "deep"), "{nested:?}");
 }
 
+/// The reason stands in front of the next observation, so it cannot be as long as a script likes.
+#[test]
+fn a_long_reason_is_cut() {
+    let (lua, rhai) = bodies(
+        "gift.illegal(string.rep('no ', 10000000))",
+        "let text = \"\"; text.pad(900000, \"no \"); gift.illegal(text)",
+    );
+    for result in [run(Language::Lua, &lua, Value::Nil), run(Language::Rhai, &rhai, Value::Nil)] {
+        match result {
+            Err(CallError::Illegal(reason)) => {
+                assert!(
+                    reason.starts_with("no no ") && reason.ends_with('…') && reason.len() < 1010,
+                    "{}",
+                    reason.len()
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 /// A script that catches its own refusal takes it back: it may try several readings of an answer.
 #[test]
 fn a_caught_refusal_is_taken_back() {
