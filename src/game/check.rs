@@ -433,3 +433,35 @@ fn try_bot(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::*;
+    use crate::game::ScriptHost;
+    use crate::script::{Language, Source, Value};
+
+    /// A reload must not wait for a game of a hundred thousand slow turns.
+    #[test]
+    fn no_turn_is_played_after_the_time() {
+        let text = "return { name = 'g', seats = 1, max_turns = 100000, init = function() return { n = 0 } end, \
+                    to_act = function(s) return 1 end, observe = function() return 'o' end, \
+                    actions = function() return { 'a' } end, \
+                    apply = function(s, _, a) if a ~= 'a' then gift.illegal('no') end s.n = s.n + 1 return s end, \
+                    outcome = function() return { scores = { 1 }, success = { true } } end }";
+        let source = Source::new(Path::new("g.lua"), Language::Lua, text, BTreeMap::new());
+        let game = GameDef::compile(&source, Value::Map(BTreeMap::new()), &ScriptHost::default()).unwrap();
+        let played = |limit: Duration| {
+            let trial = Trial { end: Instant::now().checked_add(limit), ..Trial::default() };
+            let examination = examine_with(&Arc::new(game.clone()), &check_seeds(3, Seed::new(0)), trial);
+            (examination.figures.observe.count, examination.figures.episodes, examination.problems.len())
+        };
+        assert_eq!(played(Duration::ZERO), (0, 0, 0));
+        let start = Instant::now();
+        let (turns, episodes, problems) = played(Duration::from_millis(200));
+        assert!(turns > 0 && (episodes, problems) == (0, 0), "{turns} turns, {episodes} episodes, {problems} problems");
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    }
+}

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -72,11 +72,23 @@ fn hold(_: &[Value]) -> Result<Value, String> {
     Ok(Value::Nil)
 }
 
-fn host() -> ScriptHost {
+/// Calls of [`hold_counted`].
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+fn hold_counted(arguments: &[Value]) -> Result<Value, String> {
+    HELD.fetch_add(1, Ordering::Relaxed);
+    hold(arguments)
+}
+
+fn host_with(call: fn(&[Value]) -> Result<Value, String>) -> ScriptHost {
     ScriptHost {
         limits: Limits { call: Duration::from_millis(50), ..Limits::default() },
-        library: Library::new(vec![HostFunction { name: "hold", call: hold }]),
+        library: Library::new(vec![HostFunction { name: "hold", call }]),
     }
+}
+
+fn host() -> ScriptHost {
+    host_with(hold)
 }
 
 fn load(game: &Path, nest: Option<&Path>, reward: Option<&Path>) -> Result<Catalog, Box<Diagnostic>> {
@@ -128,7 +140,8 @@ fn an_order_that_never_comes_stops_the_run_with_the_reason() {
     }
 }
 
-/// The watcher tells of what it gave up, and sees the next save.
+/// The watcher tells of what it gave up, and sees the next save. A save costs one thread, although its fault is told only when
+/// the file has stayed so for a while.
 #[test]
 fn the_watcher_goes_on_after_a_script_that_cannot_be_stopped() {
     for Scripts { extension, good, top, nest, good_nest, .. } in languages() {
@@ -136,7 +149,8 @@ fn the_watcher_goes_on_after_a_script_that_cannot_be_stopped() {
         let file = |name: &str| -> PathBuf { format!("{name}.{extension}").into() };
         let write = |name: &str, text: &str| lab.write(&file(name).to_string_lossy(), text);
         let (game, order) = (write("games/echo", good), write("nest", good_nest));
-        let catalog = load(&game, Some(&order), None).unwrap_or_else(|problem| panic!("{problem}"));
+        let catalog = Catalog::load(&[game], Some(&order), None, BTreeMap::new(), host_with(hold_counted))
+            .unwrap_or_else(|problem| panic!("{problem}"));
         let (sender, events) = channel();
         let report = move |event: &Event| _ = sender.send(event.clone());
         let watcher = Watcher::start(&catalog, Box::new(report)).unwrap_or_else(|problem| panic!("{problem}"));
@@ -153,4 +167,5 @@ fn the_watcher_goes_on_after_a_script_that_cannot_be_stopped() {
         }
         drop(watcher);
     }
+    assert_eq!(HELD.load(Ordering::Relaxed), 4, "two saves of each language");
 }

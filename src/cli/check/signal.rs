@@ -56,7 +56,7 @@ pub(super) fn signal(
         return Ok(Err("answers are free text, and `bot` gives the same one in all episodes"));
     }
     let learner = Learner { random: Opponents::parse("random")?, elsewhere };
-    let mut groups: Vec<(u64, Option<Result<f64, Box<Diagnostic>>>)> = (0..GROUPS).map(|group| (group, None)).collect();
+    let mut groups: Vec<(u64, Option<Spread>)> = (0..GROUPS).map(|group| (group, None)).collect();
     for_each_abandonable(groups.iter_mut().collect(), |(group, spread)| {
         *spread = Some(spread_of(game, opponents, &learner, *group));
     });
@@ -68,6 +68,9 @@ pub(super) fn signal(
     let by = if lists { "random" } else { "bot" };
     Ok(Ok(Signal { by, groups: GROUPS, members: MEMBERS, without, spread }))
 }
+
+/// The standard deviation of a group's rewards, or the fault that ended one of its episodes.
+type Spread = Result<f64, Box<Diagnostic>>;
 
 /// Who answers for the seat that would learn.
 struct Learner {
