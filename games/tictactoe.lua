@@ -230,6 +230,7 @@ function game.bot(state, seat, rng)
     end
     if #free > 0 then return tostring(rng:pick(free)) end
   end
+  error("the board is full")
 end
 
 -- Lines still open to the seat against lines still open to the opponent, on the scale of the scores: 0.5 is even.

@@ -58,7 +58,8 @@ pub(crate) fn run(args: &PlayArgs, input: &mut dyn BufRead, out: &mut dyn Write)
         }
     };
     let mut stream = seed.child("opponent", 0).stream();
-    let mut episode = Episode::start(game, seed)?;
+    let host = game.host();
+    let mut episode = host.guarded(&game.source, || Episode::start(game, seed))??;
     if game.seats > 1 {
         writeln!(out, "You have seat {own} of {}; the others: {}.\n", game.seats, opponents.spec(&game.name))?;
     }
@@ -68,14 +69,14 @@ pub(crate) fn run(args: &PlayArgs, input: &mut dyn BufRead, out: &mut dyn Write)
                 writeln!(out, "\nThe episode was left unfinished.")?;
                 return Ok(ExitStatus::Failed);
             };
-            episode.act(seat, &action)?;
+            host.guarded(&game.source, || episode.act(seat, &action))??;
             if let Some(reason) = episode.turns().last().and_then(|turn| turn.refusal.as_deref()) {
                 writeln!(out, "Refused: {reason}\n")?;
             }
         } else {
-            let text = opponents.act(game, episode.state(), seat, &mut stream)?;
+            let text = host.guarded(&game.source, || opponents.act(game, episode.state(), seat, &mut stream))??;
             writeln!(out, "Seat {seat} answers: {text}\n")?;
-            episode.act(seat, &Action { text, well_formed: true })?;
+            host.guarded(&game.source, || episode.act(seat, &Action { text, well_formed: true }))??;
         }
     }
     match episode.status() {
@@ -96,8 +97,10 @@ pub(crate) fn run(args: &PlayArgs, input: &mut dyn BufRead, out: &mut dyn Write)
 
 /// Shows the observation and reads an answer; `None` at the end of the input.
 fn ask(episode: &Episode, seat: Seat, input: &mut dyn BufRead, out: &mut dyn Write) -> anyhow::Result<Option<Action>> {
-    writeln!(out, "{}\n", episode.game().observe(episode.state(), seat, false)?.trim_end())?;
-    if let Some(actions) = episode.game().actions(episode.state(), seat)? {
+    let (game, state) = (episode.game(), episode.state());
+    let host = game.host();
+    writeln!(out, "{}\n", host.guarded(&game.source, || game.observe(state, seat, false))??.trim_end())?;
+    if let Some(actions) = host.guarded(&game.source, || game.actions(state, seat))?? {
         writeln!(out, "Legal answers: {}", actions.join(", "))?;
     }
     write!(out, "seat {seat}> ")?;

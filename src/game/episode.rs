@@ -1,8 +1,7 @@
 //! One play from start to end: the state, whose turn it is, the turns so far, and the limits. It asks nobody for actions:
 //! a rollout or `play` hands them in.
 
-use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::diag::Diagnostic;
 use crate::script::{Answers, State, Value};
@@ -40,6 +39,22 @@ pub struct Turn {
     pub refusal: Option<String>,
 }
 
+/// What a script has said about a state already, to be taken out.
+#[derive(Debug)]
+struct Known(Mutex<Answers>);
+
+impl Known {
+    fn get_mut(&mut self) -> &mut Answers {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clone for Known {
+    fn clone(&self) -> Self {
+        Self(Mutex::new(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()))
+    }
+}
+
 /// One play of a game. It stays on the version that it began with.
 #[derive(Clone, Debug)]
 pub struct Episode {
@@ -51,7 +66,7 @@ pub struct Episode {
     turn_counts: Vec<u32>,
     foresight: Foresight,
     /// What is known of the state already, taken when it is asked for.
-    answers: RefCell<Answers>,
+    answers: Known,
 }
 
 impl Episode {
@@ -78,7 +93,7 @@ impl Episode {
             turns: Vec::new(),
             turn_counts: vec![0; game.seats as usize],
             foresight,
-            answers: RefCell::new(answers),
+            answers: Known(Mutex::new(answers)),
         };
         episode.status = episode.find_status()?;
         Ok(episode)
@@ -144,7 +159,8 @@ impl Episode {
     /// What the script said about the acting seat along with the state.
     fn take_answer(&self, seat: Seat, which: usize) -> Option<Value> {
         let is_asked = self.status == Status::Turn(seat);
-        self.answers.borrow_mut().then.get_mut(which).filter(|_| is_asked).and_then(Option::take)
+        let mut answers = self.answers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.then.get_mut(which).filter(|_| is_asked).and_then(Option::take)
     }
 
     /// Plays the seat's action. What the rules refuse is recorded as an illegal turn; only a fault of the script is an
@@ -203,7 +219,7 @@ impl Episode {
 
     fn go_on(&mut self, state: State, answers: Answers) {
         self.state = state;
-        self.answers.replace(answers);
+        *self.answers.get_mut() = answers;
     }
 
     fn find_status(&mut self) -> Result<Status, Box<Diagnostic>> {

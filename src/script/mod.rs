@@ -31,7 +31,7 @@ pub use memory::CountingAllocator;
 pub use source::{Language, Source, Version, data_hash};
 pub use state::State;
 pub use value::Value;
-pub use workers::for_each_abandonable;
+pub use workers::{abandonable, for_each_abandonable};
 
 /// Stack of a thread that runs scripts, so that no script can overflow it: 4 MiB do when optimised, debug builds need the
 /// rest. Only what is touched costs memory.
@@ -51,6 +51,8 @@ pub struct Limits {
     pub max_values: usize,
     /// Longest string that crosses the border, in bytes.
     pub max_text_bytes: usize,
+    /// All strings of one value that crosses the border, in bytes.
+    pub max_total_text_bytes: usize,
 }
 
 impl Default for Limits {
@@ -61,6 +63,7 @@ impl Default for Limits {
             max_depth: 32,
             max_values: 100_000,
             max_text_bytes: 1 << 20,
+            max_total_text_bytes: 4 << 20,
         }
     }
 }
@@ -142,18 +145,24 @@ pub trait Script {
     /// nothing lasts from one call to the next, and what was kept is computed again.
     fn is_fresh_each_call(&self) -> bool;
 
-    /// Calls the function field `function` with the arguments, under the limits.
+    /// Calls the function field `function` with the arguments, under the limits. The name is read while the call runs, and
+    /// a thread that is given up must own what it reads ([`for_each_abandonable`]), so it lives for ever.
     ///
     /// # Errors
     /// [`CallError::Illegal`] if the script called `gift.illegal`; [`CallError::Fault`] for everything else.
-    fn call(&self, function: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError>;
+    fn call(&self, function: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError>;
 
     /// As [`Script::call`], for a function that returns a state. With `replaces`, the state among the arguments is needed
     /// no more, which spares the machine a copy; it stays valid.
     ///
     /// # Errors
     /// As [`Script::call`].
-    fn call_state(&self, function: &str, arguments: &mut [Argument<'_>], replaces: bool) -> Result<State, CallError> {
+    fn call_state(
+        &self,
+        function: &'static str,
+        arguments: &mut [Argument<'_>],
+        replaces: bool,
+    ) -> Result<State, CallError> {
         self.call_state_and_ask(function, arguments, replaces, None).map(|(state, _)| state)
     }
 
@@ -163,7 +172,7 @@ pub trait Script {
     /// As [`Script::call`], for the function itself; [`CallError::Fault`] also if a question takes too long.
     fn call_state_and_ask(
         &self,
-        function: &str,
+        function: &'static str,
         arguments: &mut [Argument<'_>],
         replaces: bool,
         questions: Option<&Questions>,

@@ -105,6 +105,8 @@ impl Timer {
     pub(super) fn start(&self, budget: Duration) -> Running<'_> {
         self.expired.store(false, Ordering::Relaxed);
         self.uncharged.store(0, Ordering::Relaxed);
+        // A panic of the host's own work may have left it set.
+        self.is_paused.store(false, Ordering::Relaxed);
         self.budget.store(nanoseconds(budget), Ordering::Relaxed);
         // One call runs at a time, so nobody writes between the load and the store.
         let last = self.word.load(Ordering::Relaxed) & !phase::MASK;

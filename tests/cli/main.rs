@@ -13,5 +13,6 @@ mod models; // models with a tokenizer of their own
 mod play_and_new; // one episode in the terminal, a game to start from
 mod report; // a run as a page and as lines
 mod stacks; // the author's own calls in messages
+mod stuck; // scripts that cannot be stopped
 mod support; // a folder, the binary, filters
 mod train; // a short run and its directory

@@ -107,7 +107,7 @@ const WAYS: [&str; 11] =
 /// Ways to change a state into what is none, and to refuse.
 const BAD: [&str; 7] = ["mixed", "hole", "drop", "metatable", "deceit", "function", "refuse"];
 
-fn ask(script: &dyn Script, function: &str, state: &State) -> Value {
+fn ask(script: &dyn Script, function: &'static str, state: &State) -> Value {
     script.call(function, &mut [Argument::State(state)]).expect("a value")
 }
 

@@ -11,5 +11,6 @@ mod reloading; // saving scripts while a run plays
 mod replay; // stored episodes, played again
 mod resume; // stopping and going on changes nothing
 mod settings; // settings that change while a run goes on
+mod stuck; // scripts that cannot be stopped, outside rollouts
 mod support; // small runs inside the test
 mod voided; // episodes lost to a fault of a script

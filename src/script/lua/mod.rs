@@ -2,7 +2,7 @@
 //! limit and a time budget that the script cannot catch.
 //!
 //! Set-up in [`sandbox`], values in [`border`], errors in [`errors`]; the ways around the limits that were tried are tests
-//! in `tests/games/conformance.rs`.
+//! in `tests/hostile/`.
 
 mod border; // Lua values to plain data and back
 mod bytecode; // which scripts assign variables of their top level
@@ -31,8 +31,12 @@ use errors::Sources;
 use objects::Rng;
 use sandbox::RefusedWrite;
 
-/// Most names of fields that are looked at.
+/// Most names of fields that are looked at, and the longest.
 const MAX_NAMES: usize = 1000;
+const MAX_NAME_BYTES: usize = 100;
+/// Most values, and the longest text, of a value that crosses directly.
+const MAX_DIRECT_VALUES: usize = 4096;
+const MAX_DIRECT_TEXT_BYTES: usize = 16 << 10;
 
 /// The engine for `.lua` and `.luau` files.
 pub(super) struct LuaEngine;
@@ -71,8 +75,10 @@ impl ScriptEngine for LuaEngine {
         sandbox::install(&lua, source, limits, library, &timer, &is_quiet).map_err(engine_failure)?;
         let host = isolation::Library::of(&lua).map_err(engine_failure)?;
 
+        // What is read while the time runs belongs to this thread, which may be given up meanwhile.
+        let text = Arc::clone(&source.text);
         let running = timer.start(limits.call);
-        let main = sandbox::chunk(&lua, &source.text, sources.script_name()).into_function();
+        let main = sandbox::chunk(&lua, &text, sources.script_name()).into_function();
         let result = main.and_then(|main| Ok((main.call::<LuaValue>(())?, main)));
         let expired = timer.expired();
         drop(running);
@@ -91,7 +97,7 @@ impl ScriptEngine for LuaEngine {
         };
         let is_sealed = !sandbox::assigns_top_level(source) && seal().map_err(engine_failure)?;
         let texts = std::iter::once(&source.text).chain(source.modules.values()).map(AsRef::as_ref);
-        let direct = Direct::new(&lua, limits, texts).map_err(engine_failure)?;
+        let direct = Direct::new(&lua, &direct_limits(limits), texts).map_err(engine_failure)?;
         let (is_fresh, limits) = (Cell::new(!is_sealed), limits.clone());
         let then = Cell::default();
         Ok(Box::new(LuaScript {
@@ -107,6 +113,15 @@ impl ScriptEngine for LuaEngine {
             limits,
             sources,
         }))
+    }
+}
+
+/// What may cross without being counted text by text: more goes the way around, where it is.
+fn direct_limits(limits: &Limits) -> Limits {
+    Limits {
+        max_values: limits.max_values.min(MAX_DIRECT_VALUES),
+        max_text_bytes: limits.max_text_bytes.min(limits.max_total_text_bytes).min(MAX_DIRECT_TEXT_BYTES),
+        ..limits.clone()
     }
 }
 
@@ -133,7 +148,7 @@ fn not_a_root(found: &LuaValue, source: &Source) -> Box<Diagnostic> {
 
 impl LuaScript {
     /// One run of a call. `None` if it tried to write to what is read-only between calls.
-    fn attempt(&self, name: &str, arguments: &mut [Argument<'_>]) -> Option<Result<Value, CallError>> {
+    fn attempt(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Option<Result<Value, CallError>> {
         let is_fresh = self.is_fresh.get();
         let fault = |error: &mlua::Error| CallError::Fault(self.sources.fault(&self.lua, error, false, &self.limits));
         let mut values = Vec::with_capacity(arguments.len());
@@ -253,7 +268,7 @@ impl Script for LuaScript {
         let keys = table.pairs::<LuaValue, LuaValue>().filter_map(Result::ok).map(|(key, _)| key);
         let names =
             keys.filter_map(|key| key.as_string().and_then(|name| name.to_str().ok().map(|name| name.to_owned())));
-        let mut names: Vec<String> = names.take(MAX_NAMES).collect();
+        let mut names: Vec<String> = names.filter(|name| name.len() <= MAX_NAME_BYTES).take(MAX_NAMES).collect();
         names.sort_unstable();
         names
     }
@@ -273,7 +288,7 @@ impl Script for LuaScript {
         self.is_fresh.get()
     }
 
-    fn call(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
+    fn call(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
         match self.call_directly(name, arguments, Use::Look, Want::Value) {
             Way::Value(value) => Ok(value),
             Way::State(state, _) => Ok(state.value().clone()),
@@ -284,7 +299,7 @@ impl Script for LuaScript {
 
     fn call_state_and_ask(
         &self,
-        name: &str,
+        name: &'static str,
         arguments: &mut [Argument<'_>],
         replaces: bool,
         questions: Option<&Questions>,
@@ -327,7 +342,7 @@ impl LuaScript {
     }
 
     /// Calls by [`direct`]. An `rng` has been drawn from only if the call gave a result.
-    fn call_directly(&self, name: &str, arguments: &mut [Argument<'_>], usage: Use, want: Want) -> Way {
+    fn call_directly(&self, name: &'static str, arguments: &mut [Argument<'_>], usage: Use, want: Want) -> Way {
         if self.is_fresh.get() {
             return Way::Around;
         }
@@ -370,7 +385,7 @@ impl LuaScript {
     }
 
     /// Makes the call for every value and every error. What it logs has been logged, if it can log at all.
-    fn call_again(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
+    fn call_again(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
         // A script whose top level runs for each call has not been called yet.
         self.is_quiet.store(!self.is_fresh.get(), Ordering::Relaxed);
         let result = self.call_in_full(name, arguments);
@@ -383,7 +398,7 @@ impl LuaScript {
     }
 
     /// Makes the call, with a fresh top level if it tries to write to what is read-only between calls.
-    fn call_in_full(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
+    fn call_in_full(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
         if let Some(result) = self.attempt(name, arguments) {
             return result;
         }

@@ -14,6 +14,7 @@ use super::errors::{Illegal, module_name};
 use super::interrupt::LuaInterrupt;
 use super::isolation::is_refused_write;
 use super::objects::Rows;
+use crate::script::border::reason as cut;
 use crate::script::library::JSON;
 use crate::script::watchdog::Timer;
 use crate::script::{HostFunction, Library, Limits, Source};
@@ -127,7 +128,7 @@ pub(super) fn install(
         "illegal",
         lua.create_function(|_, reason: LuaValue| -> mlua::Result<()> {
             let reason =
-                reason.as_string().map_or_else(|| "illegal action".to_owned(), mlua::LuaString::to_string_lossy);
+                reason.as_string().map_or_else(|| "illegal action".to_owned(), |text| cut(&text.to_string_lossy()));
             Err(mlua::Error::external(Illegal(reason)))
         })?,
     )?;

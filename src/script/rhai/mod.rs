@@ -28,6 +28,9 @@ use errors::Sources;
 use isolation::Captured;
 use objects::Rng;
 
+/// Most names of fields that are looked at, and the longest.
+const MAX_NAMES: usize = 1000;
+const MAX_NAME_BYTES: usize = 100;
 /// Most states that are kept as the script sees them.
 const MAX_STATES: usize = 8;
 
@@ -65,8 +68,17 @@ impl ScriptEngine for RhaiEngine {
         let timer = Timer::new(None).map_err(|cause| sources.engine_failure(&cause))?;
         let budget = Budget::new(limits);
         let (mut engine, globals, modules) = engine::engine(source, limits, library, &timer, &budget);
-        let mut ast =
-            engine.compile(source.text.trim_start_matches('\u{feff}')).map_err(|error| sources.syntax(&error))?;
+        // What is read while the time runs belongs to this thread, which may be given up meanwhile. The parser is within
+        // the time as well: it takes as the square of the fields of a map, and of the cases of a switch.
+        let text = Arc::clone(&source.text);
+        let running = timer.start(limits.call);
+        let parsed = engine.compile(text.trim_start_matches('\u{feff}'));
+        let is_late = timer.expired();
+        drop(running);
+        if is_late {
+            return Err(sources.timeout("", limits));
+        }
+        let mut ast = parsed.map_err(|error| sources.syntax(&error))?;
         ast.set_source(sources.script_name());
 
         let mut scope = Scope::new();
@@ -195,7 +207,8 @@ impl Script for RhaiScript {
     fn field_names(&self) -> Vec<String> {
         let Root::Map(map) = &self.root else { return Vec::new() };
         let functions = self.ast.iter_functions().map(|function| function.name.to_owned());
-        let mut names: Vec<String> = map.keys().map(ToString::to_string).chain(functions).collect();
+        let names = map.keys().map(ToString::to_string).chain(functions);
+        let mut names: Vec<String> = names.filter(|name| name.len() <= MAX_NAME_BYTES).take(MAX_NAMES).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -214,7 +227,7 @@ impl Script for RhaiScript {
         false
     }
 
-    fn call(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
+    fn call(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
         if !(self.is_function() && name.is_empty()) {
             match self.field(name).map_err(CallError::Fault)? {
                 Field::Function => {}
@@ -271,7 +284,7 @@ impl Script for RhaiScript {
 
     fn call_state_and_ask(
         &self,
-        name: &str,
+        name: &'static str,
         arguments: &mut [Argument<'_>],
         _replaces: bool,
         _questions: Option<&Questions>,
