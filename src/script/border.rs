@@ -28,7 +28,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal of the value itself; its containers add where it is with [`Refusal::inside`].
+    /// A refusal of the value itself; its containers add where it is with [`Refusal::inside_field`].
     pub(super) fn new(problem: impl Into<String>, help: &'static str) -> Self {
         Self { path: Vec::new(), problem: problem.into(), help }
     }
