@@ -153,6 +153,15 @@ impl Cell {
         }
     }
 
+    /// How much text it holds, in bytes.
+    pub(super) fn text_bytes(&self) -> usize {
+        match self {
+            Self::Short(length, _) => usize::from(*length),
+            Self::Long(text) => text.len(),
+            _ => 0,
+        }
+    }
+
     /// Whether it is the text of these bytes.
     pub(super) fn is_text(&self, text: &[u8]) -> bool {
         match self {

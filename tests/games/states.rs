@@ -199,7 +199,21 @@ function game.odd(state, seat) return game end
 function game.sum(state, seat) return { state.turn + seat, state.board[2] } end
 return game
 "#;
-    let script = compile(Language::Lua, &text);
+    let rhai = r#"
+fn change(state, seat, how) { state.turn += 1; state }
+fn next(state) { if state.turn <= 3 { state.turn } }
+fn look(state) { state.turn.to_string() + state.board[0] }
+fn fault(state, seat) { throw "not today" }
+fn odd(state, seat) { |x| x }
+fn sum(state, seat) { [state.turn + seat, state.board[1]] }
+#{}
+"#;
+    for script in [compile(Language::Lua, &text), compile(Language::Rhai, rhai)] {
+        questions_are_answered(&*script);
+    }
+}
+
+fn questions_are_answered(script: &dyn Script) {
     let two = Value::Int(2);
     for (then, answers) in [
         ([("sum", 0b100), ("look", 0), ("sum", 0b100)], true),
@@ -215,7 +229,7 @@ return game
             let (changed, found) = changed.expect("a state");
             assert_eq!(changed.get("turn"), Some(&Value::Int(turn)));
             state = changed;
-            let next = ask(&*script, "next", &state);
+            let next = ask(script, "next", &state);
             match turn {
                 // An error of one question takes the others with it; nothing is known then, and nothing is lost.
                 2 if !answers => assert_eq!(found, Answers::default()),
@@ -231,7 +245,7 @@ return game
                     assert_eq!(found, Answers { first: Some(next), ..Answers::default() });
                 }
                 _ => {
-                    let at_nil = Some(ask(&*script, "look", &state));
+                    let at_nil = Some(ask(script, "look", &state));
                     assert_eq!(found, Answers { first: Some(Value::Nil), at_nil, ..Answers::default() });
                 }
             }

@@ -34,9 +34,6 @@ use sandbox::RefusedWrite;
 /// Most names of fields that are looked at, and the longest.
 const MAX_NAMES: usize = 1000;
 const MAX_NAME_BYTES: usize = 100;
-/// Most values, and the longest text, of a value that crosses directly.
-const MAX_DIRECT_VALUES: usize = 4096;
-const MAX_DIRECT_TEXT_BYTES: usize = 16 << 10;
 
 /// The engine for `.lua` and `.luau` files.
 pub(super) struct LuaEngine;
@@ -97,7 +94,7 @@ impl ScriptEngine for LuaEngine {
         };
         let is_sealed = !sandbox::assigns_top_level(source) && seal().map_err(engine_failure)?;
         let texts = std::iter::once(&source.text).chain(source.modules.values()).map(AsRef::as_ref);
-        let direct = Direct::new(&lua, &direct_limits(limits), texts).map_err(engine_failure)?;
+        let direct = Direct::new(&lua, limits, texts).map_err(engine_failure)?;
         let (is_fresh, limits) = (Cell::new(!is_sealed), limits.clone());
         let then = Cell::default();
         Ok(Box::new(LuaScript {
@@ -113,15 +110,6 @@ impl ScriptEngine for LuaEngine {
             limits,
             sources,
         }))
-    }
-}
-
-/// What may cross without being counted text by text: more goes the way around, where it is.
-fn direct_limits(limits: &Limits) -> Limits {
-    Limits {
-        max_values: limits.max_values.min(MAX_DIRECT_VALUES),
-        max_text_bytes: limits.max_text_bytes.min(limits.max_total_text_bytes).min(MAX_DIRECT_TEXT_BYTES),
-        ..limits.clone()
     }
 }
 

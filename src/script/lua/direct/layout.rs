@@ -44,6 +44,8 @@ pub(super) struct Reader<'a> {
     pub(super) tables: &'a [Held],
     /// The cells of the state as it was, to be those of the new one.
     pub(super) cells: &'a mut [Cell],
+    /// Text in the cells that have changed, in bytes.
+    pub(super) text_bytes: usize,
 }
 
 impl Reader<'_> {
@@ -168,6 +170,11 @@ impl Reader<'_> {
                 return Ok(false);
             }
             *known = cell(lua, self.limits)?;
+            // Many cells may hold one long text of the machine, and each gets its own.
+            self.text_bytes += known.text_bytes();
+            if self.text_bytes > self.limits.max_total_text_bytes {
+                return Err(Unusual);
+            }
             // Minus zero, which a state does not know, would stay in the table.
             Ok(!matches!(known, Cell::Int(0)) || is_cell(lua, known))
         }

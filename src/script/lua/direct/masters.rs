@@ -202,7 +202,7 @@ impl Direct {
         {
             // SAFETY: the caller's.
             let cells = unsafe { read_by(lua, &native, &layout, &self.limits) };
-            if let Some(cells) = cells {
+            if let Some(cells) = cells.filter(|cells| !is_long(cells, &self.limits)) {
                 self.misses.set(0);
                 return Ok(State::from_cells(shape, cells));
             }
@@ -261,8 +261,13 @@ impl Direct {
                 return Ok(None);
             };
             let top = ffi::lua_gettop(lua);
-            let mut reader =
-                Reader { limits: &self.limits, layout: &layout, tables: &master.tables, cells: &mut cells };
+            let mut reader = Reader {
+                limits: &self.limits,
+                layout: &layout,
+                tables: &master.tables,
+                cells: &mut cells,
+                text_bytes: 0,
+            };
             let is_same = if let Some(native) = watched {
                 reader.watched(lua, native, at)
             } else {
@@ -270,6 +275,7 @@ impl Direct {
                 reader.table(lua, 0)
             };
             ffi::lua_settop(lua, top);
+            let is_same = if is_long(&cells, &self.limits) { Err(Unusual) } else { is_same };
             if !matches!(is_same, Ok(true)) {
                 Self::give_up(lua, &master);
                 return is_same.map(|_| None);
@@ -325,6 +331,11 @@ impl Direct {
             Ok(())
         }
     }
+}
+
+/// Whether the cells hold more text than may cross. (Names are counted when a shape is seen for the first time.)
+fn is_long(cells: &[Cell], limits: &Limits) -> bool {
+    cells.iter().map(Cell::text_bytes).sum::<usize>() > limits.max_total_text_bytes
 }
 
 impl Master {

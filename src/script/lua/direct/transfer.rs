@@ -90,16 +90,22 @@ pub(super) struct Room<'a> {
     limits: &'a Limits,
     values: usize,
     depth: usize,
+    text_bytes: usize,
 }
 
 impl<'a> Room<'a> {
     pub(super) fn new(limits: &'a Limits) -> Self {
-        Self { limits, values: 0, depth: 0 }
+        Self { limits, values: 0, depth: 0, text_bytes: 0 }
     }
 
     fn value(&mut self) -> Result<(), Unusual> {
         self.values += 1;
         if self.values > self.limits.max_values { Err(Unusual) } else { Ok(()) }
+    }
+
+    fn text(&mut self, bytes: usize) -> Result<(), Unusual> {
+        self.text_bytes += bytes;
+        if self.text_bytes > self.limits.max_total_text_bytes { Err(Unusual) } else { Ok(()) }
     }
 
     fn enter(&mut self) -> Result<(), Unusual> {
@@ -184,7 +190,9 @@ unsafe fn walk(
             }
             kind = this;
             if is_name {
-                part(room, Some(text_at(lua, -2, room.limits)?))?;
+                let name = text_at(lua, -2, room.limits)?;
+                room.text(name.len())?;
+                part(room, Some(name))?;
             } else {
                 let is_next = ffi::lua_type(lua, -2) == ffi::LUA_TNUMBER
                     && ffi::lua_tonumberx(lua, -2, std::ptr::null_mut()) == f64::from(count);
@@ -307,7 +315,9 @@ unsafe fn shape_of(lua: *mut lua_State, room: &mut Room<'_>, cells: &mut Vec<Cel
     unsafe {
         if ffi::lua_type(lua, -1) != ffi::LUA_TTABLE {
             let number = cells.len() as u32;
-            cells.push(cell(lua, room.limits)?);
+            let cell = cell(lua, room.limits)?;
+            room.text(cell.text_bytes())?;
+            cells.push(cell);
             return Ok(Shape::Cell(number));
         }
         let (mut items, mut fields) = (Vec::new(), Vec::<(Box<str>, Shape)>::new());
@@ -340,7 +350,11 @@ pub(super) unsafe fn read(lua: *mut lua_State, room: &mut Room<'_>) -> Result<Va
             ffi::LUA_TNIL => Value::Nil,
             ffi::LUA_TBOOLEAN => Value::Bool(ffi::lua_toboolean(lua, -1) != 0),
             ffi::LUA_TNUMBER => read_number(lua, -1),
-            ffi::LUA_TSTRING => Value::Text(text_at(lua, -1, room.limits)?.to_owned()),
+            ffi::LUA_TSTRING => {
+                let text = text_at(lua, -1, room.limits)?;
+                room.text(text.len())?;
+                Value::Text(text.to_owned())
+            }
             ffi::LUA_TTABLE => {
                 let (mut items, mut fields) = (Vec::new(), BTreeMap::new());
                 let kind = walk(lua, room, |room, name| {
