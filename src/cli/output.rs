@@ -38,15 +38,15 @@ pub(crate) fn rates_table(rates: &[SuccessRate], before: Option<&[SuccessRate]>)
     head.extend(["success", "95 % interval", "score", "illegal", "format", "turns"]);
     rows.push(head.into_iter().map(str::to_owned).collect());
     for (index, rate) in rates.iter().enumerate() {
-        let mut row = vec![rate.game.clone(), rate.opponent.clone(), rate.episodes.to_string()];
-        row.extend(before.map(|before| before.get(index).map_or_else(String::new, |rate| percent(rate.success))));
+        let mut row = vec![rate.game.clone(), rate.opponent.clone(), rate.rates.episodes.to_string()];
+        row.extend(before.map(|before| before.get(index).map_or_else(String::new, |rate| percent(rate.rates.success))));
         row.extend([
-            percent(rate.success),
-            format!("{} - {}", percent(rate.interval[0]), percent(rate.interval[1])),
-            format!("{:.3}", rate.score),
-            percent(rate.illegal),
-            percent(rate.format_error),
-            format!("{:.1}", rate.turns),
+            percent(rate.rates.success),
+            format!("{} - {}", percent(rate.rates.interval[0]), percent(rate.rates.interval[1])),
+            format!("{:.3}", rate.rates.score),
+            percent(rate.rates.illegal),
+            percent(rate.rates.format_error),
+            format!("{:.1}", rate.rates.turns),
         ]);
         rows.push(row);
     }

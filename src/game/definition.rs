@@ -62,9 +62,9 @@ const REQUIRED: [(&str, &str, &str); 5] = [
     ("outcome", "state", "{ scores = {…}, success = {…} }"),
 ];
 /// Functions that a game may have.
-const OPTIONAL: [&str; 4] = ["actions", "brief", "bot", "score"];
+const OPTIONAL: [&str; 5] = ["actions", "brief", "bot", "score", "episodes"];
 /// Everything that the host reads in a game's table.
-pub const GAME_FIELDS: [&str; 13] = [
+pub const GAME_FIELDS: [&str; 14] = [
     "name",
     "seats",
     "max_turns",
@@ -78,6 +78,7 @@ pub const GAME_FIELDS: [&str; 13] = [
     "brief",
     "bot",
     "score",
+    "episodes",
 ];
 /// Names that would collide with metrics and versions of the whole run.
 const RESERVED: [&str; 5] = ["all", "files", "mean", "nest", "reward"];
@@ -206,7 +207,7 @@ impl GameDef {
         })?
     }
 
-    /// Whether the game has this optional function: `actions`, `brief`, `bot` or `score`.
+    /// Whether the game has this optional function: `actions`, `brief`, `bot`, `score` or `episodes`.
     pub fn has(&self, function: &str) -> bool {
         self.optional.contains(&function)
     }
@@ -308,14 +309,51 @@ impl GameDef {
     /// # Errors
     /// A [`Diagnostic`] if the script fails or returns no table.
     pub fn init(&self, seed: Seed) -> Result<State, Box<Diagnostic>> {
+        self.init_numbered(seed, None)
+    }
+
+    /// As [`GameDef::init`]; a number, from 1, is handed to the script as `options.episode`. Evaluations count their
+    /// episodes so, which lets a game that reads a data set ask every row once.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails or returns no table.
+    pub fn init_numbered(&self, seed: Seed, number: Option<u64>) -> Result<State, Box<Diagnostic>> {
         let mut stream = seed.stream();
-        let mut arguments = [Argument::Rng(&mut stream), Argument::Data(&self.options)];
+        let options = match (&self.options, number) {
+            (Value::Map(options), Some(number)) => {
+                let mut options = options.clone();
+                options.insert("episode".to_owned(), Value::Int(number as i64));
+                std::borrow::Cow::Owned(Value::Map(options))
+            }
+            (options, _) => std::borrow::Cow::Borrowed(options),
+        };
+        let mut arguments = [Argument::Rng(&mut stream), Argument::Data(&options)];
         let state = self.call_state("init", &mut arguments, false).map_err(|error| self.no_refusal("init", error))?;
         if state.is_table() {
             Ok(state)
         } else {
             Err(self.bad_result("init", "a table, the state", &state, "end `init` with `return state`"))
         }
+    }
+
+    /// How many different episodes the game has, if it says so (`game.episodes`): an evaluation plays each at most once.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails or gives no whole number of at least 1.
+    pub fn episode_count(&self) -> Result<Option<u64>, Box<Diagnostic>> {
+        if !self.has("episodes") {
+            return Ok(None);
+        }
+        let value = self.ask("episodes", &mut [Argument::Data(&self.options)])?;
+        let count = value.as_int().filter(|count| *count >= 1);
+        count.map(|count| Some(count as u64)).ok_or_else(|| {
+            self.bad_result(
+                "episodes",
+                "a whole number of at least 1",
+                &value,
+                "return the number of different episodes",
+            )
+        })
     }
 
     /// The seat that acts next, or `None` if the episode is over.

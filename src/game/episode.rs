@@ -55,7 +55,15 @@ impl Episode {
     /// # Errors
     /// A [`Diagnostic`] if the script fails.
     pub fn start(game: &Arc<GameDef>, seed: Seed) -> Result<Self, Box<Diagnostic>> {
-        let state = game.init(seed)?;
+        Self::start_numbered(game, seed, None)
+    }
+
+    /// Starts the episode of this seed, with this number in an evaluation ([`GameDef::init_numbered`]).
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails.
+    pub fn start_numbered(game: &Arc<GameDef>, seed: Seed, number: Option<u64>) -> Result<Self, Box<Diagnostic>> {
+        let state = game.init_numbered(seed, number)?;
         let mut episode = Self {
             game: Arc::clone(game),
             seed,

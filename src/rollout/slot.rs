@@ -129,7 +129,7 @@ impl<'a> Slot<'a> {
                 return self.finish(table);
             };
             if self.episode.is_none() {
-                self.episode = Some(Episode::start(&stage.game, stage.seed)?);
+                self.episode = Some(Episode::start_numbered(&stage.game, stage.seed, stage.number)?);
                 self.sampled_before = self.targets.len();
                 self.prompt_count = 0;
             }

@@ -165,13 +165,13 @@ impl Session {
             step,
             game: rate.game.clone(),
             opponent: rate.opponent.clone(),
-            episodes: rate.episodes,
-            success: rate.success,
-            interval: rate.interval,
-            score: rate.score,
-            illegal: rate.illegal,
-            format_error: rate.format_error,
-            turns: rate.turns,
+            episodes: rate.rates.episodes,
+            success: rate.rates.success,
+            interval: rate.rates.interval,
+            score: rate.rates.score,
+            illegal: rate.rates.illegal,
+            format_error: rate.rates.format_error,
+            turns: rate.rates.turns,
         };
         let evaluations: Vec<Evaluation> = rates.iter().map(evaluation).collect();
         Ok(add_evaluations(&self.folder, step, &evaluations)?)
@@ -193,6 +193,7 @@ impl Session {
         let matches = Match {
             games: self.run.catalog.games.clone(),
             episodes: config.evaluation.episodes,
+            by_game: config.evaluation.by_game.clone(),
             seat: (config.seat > 0).then_some(crate::game::Seat(config.seat)),
             seed: Seed::new(config.seed).child("evaluation", 0),
         };
