@@ -6,6 +6,8 @@ mod bench_reload; // from a save to the new version
 mod check; // the contract of games
 mod eval; // a frozen policy against fixed opponents
 mod inspect; // what a model is, and what it says of a text
+mod logging; // where the log goes, and in which form
+mod machine; // what the program runs on and how it was called
 mod model; // tiny or a folder, on a device
 mod new; // a small game to start from
 mod output; // writers, tables, times
@@ -29,6 +31,12 @@ use crate::diag::Diagnostic;
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    /// The form of the log on standard error
+    #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORM", help_heading = "Log")]
+    log: logging::LogFormat,
+    /// The least severe lines that are logged
+    #[arg(long, global = true, value_enum, default_value = "info", value_name = "LEVEL", help_heading = "Log")]
+    log_level: logging::LogLevel,
 }
 
 #[derive(Debug, Subcommand)]
@@ -89,7 +97,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let mut out = std::io::stdout().lock();
+    logging::start(arguments.log, arguments.log_level);
+    // Not locked for good: the screen of `train --watch` is drawn by another thread.
+    let mut out = std::io::stdout();
     let result = match &arguments.command {
         Command::Train(args) => train::run(args, &mut out),
         Command::Eval(args) => eval::run(args, &mut out),

@@ -1,7 +1,6 @@
 //! Writers, tables and times: what all subcommands print with.
 
 use std::fmt::Write as _;
-use std::io::Write;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -13,10 +12,16 @@ pub(crate) fn clock() -> Duration {
     START.get_or_init(Instant::now).elapsed()
 }
 
-/// A line (or more) to standard error: progress and logs.
+/// A line (or more) of the log: progress, warnings and errors. How severe it is stands at its beginning, as diagnostics and
+/// warnings begin.
 pub(crate) fn log(text: &str) {
-    // A closed standard error must not stop a run.
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    if text.starts_with("error") {
+        tracing::error!("{text}");
+    } else if text.starts_with("warning") {
+        tracing::warn!("{text}");
+    } else {
+        tracing::info!("{text}");
+    }
 }
 
 /// `1h02m`, `3m20s` or `45s`.

@@ -1,4 +1,4 @@
-//! McNemar's test and Wilson's interval against values of SciPy, stored with the script that made them.
+//! `McNemar`'s test and Wilson's interval against values of `SciPy`, stored with the script that made them.
 
 use gift_host::eval::{mcnemar, wilson};
 use serde_json::Value;

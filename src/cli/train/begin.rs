@@ -8,15 +8,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::checkpoint;
 use crate::config::RunConfig;
 use crate::diag::{Diagnostic, SourceSpan};
-use crate::metrics::{JsonlSink, TensorBoardSink};
+use crate::metrics::{JsonlSink, TensorBoardSink, add_launch};
 use crate::opponent::Opponents;
 use crate::reload::Catalog;
 use crate::run::TrainRun;
 use crate::seed::Seed;
 
+use super::super::machine;
 use super::super::model::{self, Model};
 use super::super::output::{clock, log};
 use super::super::setup;
+use super::details::hyperparameters;
 use super::session::{Session, store_scripts};
 use super::{TrainArgs, use_threads};
 
@@ -43,7 +45,9 @@ pub(super) fn start(args: &TrainArgs) -> anyhow::Result<Session> {
     let run = TrainRun::new(config, catalog, decoder, reference, model.tokenizer, opponents, clock);
     store_scripts(&folder, &run.catalog)?;
     let jsonl = JsonlSink::create(&folder.join("metrics.jsonl"))?;
-    let tensorboard = TensorBoardSink::create(&folder, None, wall_clock())?;
+    let mut tensorboard = TensorBoardSink::create(&folder, None, wall_clock())?;
+    tensorboard.write_hyperparameters(&hyperparameters(&run.config))?;
+    add_launch(&folder, &machine::launch(0, &run.config, &run.decoder.device()))?;
     let progress = progress_bar(run.config.steps, 0);
     let stored = run.config.clone();
     Ok(Session {
@@ -54,6 +58,7 @@ pub(super) fn start(args: &TrainArgs) -> anyhow::Result<Session> {
         progress,
         stored,
         settings_are_elsewhere: args.shared.config.is_some(),
+        recording: None,
     })
 }
 
@@ -121,7 +126,9 @@ pub(super) fn resume(args: &TrainArgs, folder: &Path) -> anyhow::Result<Session>
         log("what the run wrote after that iteration is kept under names that begin with `abandoned-`");
     }
     let jsonl = JsonlSink::resume(&run_folder.join("metrics.jsonl"), run.step)?;
-    let tensorboard = TensorBoardSink::create(&run_folder, Some(run.step), wall_clock())?;
+    let mut tensorboard = TensorBoardSink::create(&run_folder, Some(run.step), wall_clock())?;
+    tensorboard.write_hyperparameters(&hyperparameters(&run.config))?;
+    add_launch(&run_folder, &machine::launch(run.step, &run.config, &run.decoder.device()))?;
     let progress = progress_bar(run.config.steps, run.step);
     let stored = run.config.clone();
     Ok(Session {
@@ -132,6 +139,7 @@ pub(super) fn resume(args: &TrainArgs, folder: &Path) -> anyhow::Result<Session>
         progress,
         stored,
         settings_are_elsewhere: args.shared.config.is_some(),
+        recording: None,
     })
 }
 

@@ -1,6 +1,8 @@
 //! `gift-host train`: a training run from settings to the last checkpoint.
 
 mod begin; // a new run, or one that goes on
+mod details; // histograms, transcripts and settings for TensorBoard
+mod live; // the screen while it trains
 mod session; // the iterations, and what is kept of each
 mod watching; // what is reloaded while the run goes on
 
@@ -40,6 +42,9 @@ pub(crate) struct TrainArgs {
     /// Go on with a run, or from one of its checkpoints
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "games", "nest", "reward", "model", "config"])]
     resume: Option<PathBuf>,
+    /// Show the run as `gift-host watch` does while it trains; plain lines where there is no terminal
+    #[arg(long)]
+    watch: bool,
 }
 
 /// Trains, and prints each game's success before and after.
@@ -64,7 +69,13 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
         log(&format!("before training{how}:\n{}", rates_table(rates, None)));
         session.store_rates(rates)?;
     }
-    let finished = session.train(watcher.as_ref(), &interrupt)?;
+    let screen = (args.watch && super::watch::has_terminal()).then(|| {
+        session.progress.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+        live::Live::start(&session.folder, &interrupt)
+    });
+    let finished = session.train(watcher.as_ref(), &interrupt);
+    drop(screen);
+    let finished = finished?;
     session.progress.finish_and_clear();
     if !finished {
         log(&format!(
@@ -88,14 +99,17 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
 /// The first interrupt asks for a checkpoint, the second ends the program at once.
 fn catch_interrupts(interrupt: &Arc<AtomicBool>) -> anyhow::Result<()> {
     let flag = Arc::clone(interrupt);
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            #[expect(clippy::exit, reason = "the user asked twice, and the last checkpoint is whole")]
-            std::process::exit(130);
-        }
-        log("interrupted: writing a checkpoint (interrupt again to stop at once)");
-    })
-    .context("cannot catch interrupts")
+    ctrlc::set_handler(move || interrupted(&flag)).context("cannot catch interrupts")
+}
+
+/// The user interrupts.
+fn interrupted(flag: &AtomicBool) {
+    if flag.swap(true, Ordering::Relaxed) {
+        super::watch::give_back_terminal();
+        #[expect(clippy::exit, reason = "the user asked twice, and the last checkpoint is whole")]
+        std::process::exit(130);
+    }
+    log("interrupted: writing a checkpoint (interrupt again to stop at once)");
 }
 
 /// Results are the same for any number of threads; the stacks must hold the script engines.

@@ -18,6 +18,7 @@ use crate::run::{IterationReport, TrainRun, write_episodes};
 use crate::seed::Seed;
 
 use super::super::output::{clock, duration, log, peak_memory};
+use super::details::details;
 use super::evaluation_settings;
 
 /// A run that is ready to iterate, with its directory and sinks.
@@ -31,6 +32,8 @@ pub(super) struct Session {
     pub(super) stored: RunConfig,
     /// Whether settings are reloaded from another file than `config.toml`.
     pub(super) settings_are_elsewhere: bool,
+    /// What keeping the figures and episodes of the last iteration took.
+    pub(super) recording: Option<Duration>,
 }
 
 impl Session {
@@ -78,7 +81,9 @@ impl Session {
     /// A checkpoint, and the settings that it goes on with.
     fn save(&mut self) -> anyhow::Result<PathBuf> {
         self.store_settings()?;
-        Ok(self.run.save(&self.folder)?)
+        let folder = self.run.save(&self.folder)?;
+        tracing::debug!("a checkpoint was written to {}", folder.display());
+        Ok(folder)
     }
 
     /// Brings `config.toml` up to the settings in service. If it is itself where they came from, it has them.
@@ -93,6 +98,7 @@ impl Session {
     }
 
     fn write(&mut self, report: &IterationReport) -> anyhow::Result<()> {
+        let started = clock();
         if !report.reloaded.is_empty() {
             store_scripts(&self.folder, &self.run.catalog)?;
         }
@@ -108,12 +114,19 @@ impl Session {
         if let Some(bytes) = peak_memory() {
             record.set(crate::metrics::names::MEMORY_PEAK_BYTES, bytes);
         }
+        if let Some(time) = self.recording {
+            record.set(crate::metrics::names::TIME_RECORD_S, time.as_secs_f64());
+        }
         self.jsonl.write(&record)?;
         self.tensorboard.write(&record)?;
         let every = self.run.config.episodes_every;
-        if every > 0 && (report.step.is_multiple_of(every) || report.step == 1) {
-            write_episodes(&self.folder, report.step, &report.trajectories())?;
+        let is_stored = every > 0 && (report.step.is_multiple_of(every) || report.step == 1);
+        self.tensorboard.write_details(report.step, &details(report, is_stored))?;
+        if is_stored {
+            let path = write_episodes(&self.folder, report.step, &report.trajectories())?;
+            tracing::debug!("episodes were written to {}", path.display());
         }
+        self.recording = Some(clock().saturating_sub(started));
         Ok(())
     }
 
@@ -150,7 +163,17 @@ impl Session {
         let speed = figure(crate::metrics::names::TOKENS_ROLLOUT_PER_S).unwrap_or(0.0);
         let text = format!("{} | {speed:.0} tokens/s | {} left", games.join(" | "), duration(left));
         if self.progress.is_hidden() {
-            log(&format!("iteration {}/{} | {text}", report.step, self.run.config.steps));
+            let mean = |name: &str| figure(name).unwrap_or(f64::NAN);
+            let steps = self.run.config.steps;
+            tracing::info!(
+                step = report.step,
+                steps,
+                reward = mean(crate::metrics::names::REWARD_MEAN),
+                success = mean(crate::metrics::names::SUCCESS_ALL),
+                left_s = left.as_secs(),
+                "iteration {}/{steps} | {text}",
+                report.step
+            );
         } else {
             self.progress.set_length(self.run.config.steps);
             self.progress.set_position(report.step);
