@@ -59,9 +59,11 @@ pub(crate) fn without_secrets(text: &str) -> std::borrow::Cow<'_, str> {
     SECRETS.get_or_init(|| Secrets::of(variables())).hide(text)
 }
 
-/// The text with control characters (but ends of lines and tabs) spelt out: they could move the cursor or colour the terminal.
+/// The text with control characters (but ends of lines and tabs) spelt out, which could move the cursor or colour the terminal,
+/// and those that turn the direction of writing, which could make a text look like another.
 pub(crate) fn without_controls(text: &str) -> std::borrow::Cow<'_, str> {
-    let is_harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_harmful = |c: char| c.is_control() && c != '\n' && c != '\t' || turns(c);
     if !text.contains(is_harmful) {
         return text.into();
     }
@@ -183,6 +185,7 @@ mod tests {
     #[test]
     fn a_terminal_gets_no_control_characters() {
         assert_eq!(without_controls("a\u{1b}[31mb\r\u{7}\u{9b}2J\n\tc"), "a\\u{1b}[31mb\\u{d}\\u{7}\\u{9b}2J\n\tc");
+        assert_eq!(without_controls("a\u{202e}b"), "a\\u{202e}b");
         assert!(matches!(without_controls("plain\n"), std::borrow::Cow::Borrowed(_)));
     }
 }

@@ -18,7 +18,7 @@ mod setup; // flags and files to a configuration and a catalog
 mod train; // a training run
 mod watch; // a run on the terminal, while it goes on
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -92,9 +92,16 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are no errors: clap knows where each goes and with which code.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            // Help and version are no errors: clap knows where each goes.
+            if !error.use_stderr() {
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            // It shows what was written, which may hold a secret.
+            let text = error.render();
+            let text = if std::io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+            let _ = write!(std::io::stderr(), "{}", logging::without_secrets(&text));
+            return ExitCode::from(2);
         }
     };
     logging::start(arguments.log, arguments.log_level);

@@ -86,25 +86,31 @@ pub(crate) fn show_run(folder: &Path, stop: &AtomicBool) -> std::io::Result<Left
 
 fn show(screen: &mut Screen, terminal: &mut ratatui::DefaultTerminal, stop: &AtomicBool) -> std::io::Result<Left> {
     let mut looked = clock();
+    let mut is_new = true;
     loop {
-        terminal.draw(|frame| screen.draw(frame))?;
+        // Drawing costs milliseconds of the processor that trains, so it waits for something new.
+        if std::mem::take(&mut is_new) {
+            terminal.draw(|frame| screen.draw(frame))?;
+        }
         if stop.load(Ordering::Relaxed) {
             return Ok(Left::Stopped);
         }
         // A key or a new size is drawn at once; the run directory is looked at in between, however many keys come.
-        if event::poll(REST)?
-            && let Event::Key(key) = event::read()?
-            && key.kind != KeyEventKind::Release
-        {
-            if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
-                return Ok(Left::Interrupted);
-            }
-            if !screen.key(key.code) {
-                return Ok(Left::Quit);
+        if event::poll(REST)? {
+            is_new = true;
+            if let Event::Key(key) = event::read()?
+                && key.kind != KeyEventKind::Release
+            {
+                if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
+                    return Ok(Left::Interrupted);
+                }
+                if !screen.key(key.code) {
+                    return Ok(Left::Quit);
+                }
             }
         }
         if clock().saturating_sub(looked) >= REST {
-            screen.poll();
+            is_new |= screen.poll();
             looked = clock();
         }
     }

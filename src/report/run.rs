@@ -13,6 +13,9 @@ use super::{episodes, versions};
 /// The most points that a curve is drawn with.
 const MAX_POINTS: usize = 1_500;
 
+/// The most events that are carried, the newest.
+const MAX_EVENTS: usize = 2_000;
+
 /// A run directory, read as far as it can be.
 #[derive(Debug)]
 pub struct RunView {
@@ -50,7 +53,8 @@ impl RunView {
         let metrics = self.curves.names();
         let curves = |name: &String| (name.clone(), points_json(&self.curves.points(name)));
         let is_thinned = records.len() > MAX_POINTS;
-        let events: Vec<Value> = records.iter().filter_map(event).collect();
+        let mut events: Vec<Value> = records.iter().rev().filter_map(event).take(MAX_EVENTS).collect();
+        events.reverse();
         json!({
             "name": name,
             "folder": self.folder.display().to_string(),
@@ -105,7 +109,7 @@ impl RunView {
             facts.push(("resumed", format!("after iteration {}: {}", again.step, again.command)));
         }
         let mut processor = vec![last.processor.clone(), format!("{} cores", last.cores)];
-        processor.push(format!("{} threads used", last.threads));
+        processor.push(format!("threads used: {}", last.threads));
         processor.retain(|part| !part.is_empty());
         facts.push(("processor", processor.join(", ")));
         if last.memory_bytes > 0 {

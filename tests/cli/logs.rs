@@ -68,6 +68,7 @@ fn secrets_appear_nowhere() {
             vec!["train", "--games", "games/talk.lua", "--set", &set, "--out", form, "--steps", "1", "--log", form],
             vec!["eval", "--games", "games/talk.lua", "--model", &model, "--log", form],
             vec!["eval", "--games", "games/talk.lua", "--opponent", &opponent, "--log", form],
+            vec!["eval", "--games", "games/talk.lua", "--seat", &url, "--log", form],
             vec!["report", form, "--log", form],
         ] {
             let quick = if arguments[0] == "train" { &QUICK[..] } else { &[] };

@@ -46,10 +46,15 @@ fn transcript(id: &str, stage: &StageRecord) -> String {
         let who = if turn.seat == stage.seat { "learner" } else { "opponent" };
         let legal = if turn.legal { "" } else { ", illegal" };
         put(&format!("--- seat {}, {who}{legal}", turn.seat));
-        shortened(&turn.observation, MAX_TEXT_CHARS).lines().for_each(&mut put);
-        shortened(&turn.answer, MAX_TEXT_CHARS).lines().for_each(|line| put(&format!("> {line}")));
+        lines(&shortened(&turn.observation, MAX_TEXT_CHARS)).for_each(&mut put);
+        lines(&shortened(&turn.answer, MAX_TEXT_CHARS)).for_each(|line| put(&format!("> {line}")));
     }
     text
+}
+
+/// The lines of a text, by everything that some reader of Markdown takes for the end of one.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split(['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'])
 }
 
 fn shortened(text: &str, chars: usize) -> String {
@@ -97,7 +102,7 @@ mod tests {
         let turn = TurnRecord {
             seat: 1,
             observation: "# one\n<script>alert(1)</script>".to_owned(),
-            answer: "a\n- b".to_owned(),
+            answer: "a\n- b\r# c\u{2028}# d".to_owned(),
             action: "b".to_owned(),
             legal: false,
             well_formed: true,
@@ -118,7 +123,7 @@ mod tests {
         };
         let text = transcript("1-0-0", &stage);
         let expected = "Episode 1-0-0, reward -0.100\n\n    --- seat 1, learner, illegal\n    # one\n    \
-                        <script>alert(1)</script>\n    > a\n    > - b\n";
+                        <script>alert(1)</script>\n    > a\n    > - b\n    > # c\n    > # d\n";
         assert_eq!(text, expected);
     }
 
