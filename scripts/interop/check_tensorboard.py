@@ -79,7 +79,10 @@ def main(run_dir: Path) -> int:
         compare("text", tag, points, expected_texts.get(tag, {}), may_repeat=True)
 
     for tag in ["reward", "length", *(f"{kind}/{game}" for kind in ("reward", "length") for game in games)]:
-        rows = dict(found["histograms"].get(f"histogram/{tag}", []))
+        points = found["histograms"].get(f"histogram/{tag}", [])
+        rows = dict(points)
+        if len(rows) != len(points):
+            problems.append(f"histogram {tag}: a step appears twice in {[step for step, _ in points]}")
         means = expected_scalars["reward/mean" if tag == "reward" else tag] if tag.startswith("reward") else {}
         for step in expected_scalars["reward/mean"]:
             if step not in rows or rows[step].shape[1:] != (3,) or rows[step][:, 2].sum() < 1:
