@@ -193,7 +193,9 @@ impl Screen {
         self.draw_times(frame, right);
         let lines: Vec<Line<'_>> = self.events().into_iter().rev().map(Line::from).collect();
         frame.render_widget(
-            Paragraph::new(lines).block(Block::new().borders(ratatui::widgets::Borders::TOP).title(" reloads ")),
+            Paragraph::new(lines)
+                .wrap(Wrap { trim: false })
+                .block(Block::new().borders(ratatui::widgets::Borders::TOP).title(" reloads ")),
             events,
         );
     }

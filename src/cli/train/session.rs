@@ -256,7 +256,6 @@ fn set_events(record: &mut Record, report: &IterationReport) {
     use crate::metrics::names;
     let retired: Vec<&Diagnostic> =
         report.problems.iter().filter(|problem| problem.code == crate::run::FAILING_VERSION).collect();
-    let in_short = |problem: &Diagnostic| format!("{}: {}", problem.code, problem.message);
     let activated =
         report.reloaded.iter().map(|(name, version)| format!("{name}: version {} is active", version.short()));
     let mut events: Vec<String> = activated.collect();
@@ -269,4 +268,31 @@ fn set_events(record: &mut Record, report: &IterationReport) {
     record.set(names::RELOAD_ACTIVATED, report.reloaded.len()).set(names::RELOAD_SETTINGS, report.settings.len());
     record.set(names::RELOAD_REJECTED, report.rejected.len()).set(names::RELOAD_RETIRED, retired.len());
     record.set(names::RELOAD_EVENTS, events.join("; "));
+}
+
+/// A problem in one line: what is wrong, where, and how to fix it.
+fn in_short(problem: &Diagnostic) -> String {
+    let mut text = format!("{}: {}", problem.code, problem.message);
+    if let Some(place) = &problem.place {
+        text.extend([", at ", &place.to_string()]);
+    }
+    if let Some(help) = &problem.help {
+        text.extend([" (help: ", help, ")"]);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diag::SourceSpan;
+
+    #[test]
+    fn a_refused_save_says_where_and_what_to_do() {
+        let problem = Diagnostic::error("game::bad_outcome", "`outcome` gave no score");
+        assert_eq!(in_short(&problem), "game::bad_outcome: `outcome` gave no score");
+        let problem = problem.at(SourceSpan::line("games/nim.lua", 7)).help("write `scores = { 1 }`");
+        let expected = "game::bad_outcome: `outcome` gave no score, at games/nim.lua:7 (help: write `scores = { 1 }`)";
+        assert_eq!(in_short(&problem), expected);
+    }
 }
