@@ -1,8 +1,12 @@
 //! A problem that an author or a user can mend: what is wrong, where, what was expected, what was found, how to fix it.
 //! Uses nothing else of the crate. Failures of the host itself are `Error`s of their rooms, not diagnostics.
 
+mod secrets; // keys and passwords out of texts
+
 use std::fmt;
 use std::path::PathBuf;
+
+pub use secrets::Secrets;
 
 /// A place in a file.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

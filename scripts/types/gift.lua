@@ -55,6 +55,7 @@ function Rng:shuffle(list) end
 ---@field brief? fun(state: gift.Data, seat: integer): string the position in a few bytes, for small models
 ---@field bot? fun(state: gift.Data, seat: integer, rng: gift.Rng): string a scripted player: a legal answer
 ---@field score? fun(state: gift.Data, seat: integer): number for search: how good the state is, on the scores' scale
+---@field episodes? fun(options: table<string, gift.Data>): integer how many different episodes there are, for evaluations
 
 ---A game's recent figures: running means, in which the latest iteration has a weight of 0.2. A game that has not been
 ---played yet has no entry.

@@ -229,7 +229,7 @@ impl Play {
         let mut stream = seed.child("random play", 0).stream();
         let all = (1..=game.seats).map(Seat);
         let foresight = all.fold(Foresight::default(), |known, seat| known.text(seat, false).actions(seat));
-        let mut episode = Episode::start_foreseeing(game, seed, foresight)?;
+        let mut episode = Episode::start_foreseeing(game, seed, None, foresight)?;
         let mut answer = String::new();
         while let Status::Turn(seat) = *episode.status() {
             self.prompt_bytes += episode.observation(seat, false)?.len() as u64;

@@ -132,6 +132,9 @@ fn examine_with(game: &Arc<GameDef>, seeds: &[Seed], mut trial: Trial) -> Examin
         Ok(warnings) => trial.warnings = warnings,
         Err(problem) => return Examination { problems: vec![*problem], figures: Figures::default() },
     }
+    if let Err(problem) = game.episode_count() {
+        return Examination { problems: vec![*problem], figures: Figures::default() };
+    }
     for (number, &seed) in seeds.iter().enumerate() {
         let number = number as u64;
         trial.moves.clear();

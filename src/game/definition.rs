@@ -91,7 +91,7 @@ impl GameDef {
         Ok(Self { name, seats, max_turns, illegal, source, options, host, optional })
     }
 
-    /// Whether the game has this optional function: `actions`, `brief`, `bot` or `score`.
+    /// Whether the game has this optional function: `actions`, `brief`, `bot`, `score` or `episodes`.
     pub fn has(&self, function: &str) -> bool {
         self.optional.contains(&function)
     }
@@ -196,13 +196,27 @@ impl GameDef {
     /// # Errors
     /// A [`Diagnostic`] if the script fails or returns no table.
     pub fn init(&self, seed: Seed) -> Result<State, Box<Diagnostic>> {
-        self.begin(seed, None).map(|(state, _)| state)
+        self.begin(seed, None, None).map(|(state, _)| state)
     }
 
-    /// As [`GameDef::init`], with what is asked about the state next.
-    pub(super) fn begin(&self, seed: Seed, foresight: Option<Foresight>) -> Result<(State, Answers), Box<Diagnostic>> {
+    /// As [`GameDef::init`], with what is asked about the state next. A number, from 1, is handed to the script as
+    /// `options.episode`: evaluations count their episodes so, which lets a game that reads a data set ask every row once.
+    pub(super) fn begin(
+        &self,
+        seed: Seed,
+        number: Option<u64>,
+        foresight: Option<Foresight>,
+    ) -> Result<(State, Answers), Box<Diagnostic>> {
         let mut stream = seed.stream();
-        let mut arguments = [Argument::Rng(&mut stream), Argument::Data(&self.options)];
+        let options = match (&self.options, number) {
+            (Value::Map(options), Some(number)) => {
+                let mut options = options.clone();
+                options.insert("episode".to_owned(), Value::Int(number as i64));
+                std::borrow::Cow::Owned(Value::Map(options))
+            }
+            (options, _) => std::borrow::Cow::Borrowed(options),
+        };
+        let mut arguments = [Argument::Rng(&mut stream), Argument::Data(&options)];
         let begun = self.call_state("init", &mut arguments, false, foresight);
         let (state, answers) = begun.map_err(|error| self.no_refusal("init", error))?;
         if state.is_table() {
@@ -210,6 +224,26 @@ impl GameDef {
         } else {
             Err(self.bad_result("init", "a table, the state", &state, "end `init` with `return state`"))
         }
+    }
+
+    /// How many different episodes the game has, if it says so (`game.episodes`): an evaluation plays each at most once.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails or gives no whole number of at least 1.
+    pub fn episode_count(&self) -> Result<Option<u64>, Box<Diagnostic>> {
+        if !self.has("episodes") {
+            return Ok(None);
+        }
+        let value = self.ask("episodes", &mut [Argument::Data(&self.options)])?;
+        let count = value.as_int().filter(|count| *count >= 1);
+        count.map(|count| Some(count as u64)).ok_or_else(|| {
+            self.bad_result(
+                "episodes",
+                "a whole number of at least 1",
+                &value,
+                "return the number of different episodes",
+            )
+        })
     }
 
     /// The seat that acts next, or `None` if the episode is over.

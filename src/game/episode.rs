@@ -75,16 +75,29 @@ impl Episode {
     /// # Errors
     /// A [`Diagnostic`] if the script fails.
     pub fn start(game: &Arc<GameDef>, seed: Seed) -> Result<Self, Box<Diagnostic>> {
-        Self::start_foreseeing(game, seed, Foresight::default())
+        Self::start_numbered(game, seed, None)
     }
 
-    /// As [`Episode::start`], told what will be asked on the turns.
+    /// As [`Episode::start`], with this number in an evaluation, from 1, which the script finds as `options.episode`.
     ///
     /// # Errors
     /// As [`Episode::start`].
-    pub fn start_foreseeing(game: &Arc<GameDef>, seed: Seed, foresight: Foresight) -> Result<Self, Box<Diagnostic>> {
+    pub fn start_numbered(game: &Arc<GameDef>, seed: Seed, number: Option<u64>) -> Result<Self, Box<Diagnostic>> {
+        Self::start_foreseeing(game, seed, number, Foresight::default())
+    }
+
+    /// As [`Episode::start_numbered`], told what will be asked on the turns.
+    ///
+    /// # Errors
+    /// As [`Episode::start`].
+    pub fn start_foreseeing(
+        game: &Arc<GameDef>,
+        seed: Seed,
+        number: Option<u64>,
+        foresight: Foresight,
+    ) -> Result<Self, Box<Diagnostic>> {
         let foresight = foresight.of(game);
-        let (state, answers) = game.begin(seed, Some(foresight))?;
+        let (state, answers) = game.begin(seed, number, Some(foresight))?;
         let mut episode = Self {
             game: Arc::clone(game),
             seed,

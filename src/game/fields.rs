@@ -16,9 +16,9 @@ const REQUIRED: [(&str, &str, &str); 5] = [
     ("outcome", "state", "{ scores = {…}, success = {…} }"),
 ];
 /// Functions that a game may have.
-const OPTIONAL: [&str; 4] = ["actions", "brief", "bot", "score"];
+const OPTIONAL: [&str; 5] = ["actions", "brief", "bot", "score", "episodes"];
 /// Everything that the host reads in a game's table.
-pub const GAME_FIELDS: [&str; 13] = [
+pub const GAME_FIELDS: [&str; 14] = [
     "name",
     "seats",
     "max_turns",
@@ -32,6 +32,7 @@ pub const GAME_FIELDS: [&str; 13] = [
     "brief",
     "bot",
     "score",
+    "episodes",
 ];
 /// Names that would collide with metrics and versions of the whole run.
 const RESERVED: [&str; 5] = ["all", "files", "mean", "nest", "reward"];

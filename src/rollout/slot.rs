@@ -134,7 +134,7 @@ impl<'a> Slot<'a> {
                 if settings.constrain == Constrain::Legal {
                     foresight = foresight.actions(stage.seat);
                 }
-                self.episode = Some(Episode::start_foreseeing(&stage.game, stage.seed, foresight)?);
+                self.episode = Some(Episode::start_foreseeing(&stage.game, stage.seed, stage.number, foresight)?);
                 self.sampled_before = self.targets.len();
                 self.prompt_count = 0;
             }

@@ -94,7 +94,8 @@ pub(super) fn measure(
 
 /// A match of one game; the same episodes for each seat, so that what search has solved serves all.
 fn episodes_of(game: &Arc<GameDef>, episodes: usize, seat: Option<Seat>) -> Match {
-    Match { games: vec![Arc::clone(game)], episodes, seat, seed: Seed::new(0).child("measure", 0) }
+    let by_game = std::collections::BTreeMap::new();
+    Match { games: vec![Arc::clone(game)], episodes, by_game, seat, seed: Seed::new(0).child("measure", 0) }
 }
 
 /// Whether the first turn of an episode has a list of legal answers.
@@ -135,13 +136,13 @@ fn rates(
     for seat in 1..=game.seats.min(MAX_SEATS) {
         let played = episodes_of(game, episodes, Some(Seat(seat))).play_scripted(chosen, opponents);
         let Some(rate) = played.into_iter().next() else { continue };
-        let SuccessRate { success: share, interval, problem, voided, .. } = rate;
+        let SuccessRate { rates, problem, voided, .. } = rate;
         if let Some(problem) = problem.filter(|_| voided > 0) {
             let note = format!("when `{player}` played seat {seat} against `{}`", rate.opponent);
             return Err(Box::new(problem.note(note)));
         }
-        success.rates.push(share);
-        success.intervals.push(interval);
+        success.rates.push(rates.success);
+        success.intervals.push(rates.interval);
     }
     Ok(success)
 }
