@@ -30,19 +30,19 @@ end
 local function last_boxed(text)
   local start, from = nil, 1
   while true do
-    local _, finish = text:find("\\boxed{", from, true)
+    local _, finish = string.find(text, "\\boxed{", from, true)
     if not finish then break end
     start, from = finish + 1, finish + 1
   end
   if not start then return nil end
   local depth = 1
   for position = start, #text do
-    local byte = text:byte(position)
+    local byte = string.byte(text, position)
     if byte == 123 then -- {
       depth = depth + 1
     elseif byte == 125 then -- }
       depth = depth - 1
-      if depth == 0 then return text:sub(start, position - 1) end
+      if depth == 0 then return string.sub(text, start, position - 1) end
     end
   end
   return nil
@@ -80,8 +80,8 @@ end
 -- The start of a text, never cut inside a character.
 local function head(text, bytes)
   if #text <= bytes then return text end
-  while bytes > 0 and text:byte(bytes + 1) >= 128 and text:byte(bytes + 1) < 192 do bytes = bytes - 1 end
-  return text:sub(1, bytes)
+  while bytes > 0 and string.byte(text, bytes + 1) >= 128 and string.byte(text, bytes + 1) < 192 do bytes = bytes - 1 end
+  return string.sub(text, 1, bytes)
 end
 
 -- The problem of a row, or nil if the options rule it out.

@@ -313,6 +313,7 @@ function game.to_act(state)
 end
 
 function game.observe(state, seat)
+  ---@type { text: string, names: string[], blocks: fun(view: table): table<string, string> }
   local template = TEMPLATES[state.template]
   local view = { A = state.A, B = state.B, rows = labels_of(state, 1), columns = labels_of(state, 2) }
   local own = state.role == 1 and view.rows or view.columns
@@ -342,7 +343,7 @@ function game.apply(state, seat, action)
       return state
     end
   end
-  gift.illegal("the answer has to be one of " .. table.concat(own, ", ") .. " and nothing else")
+  return gift.illegal("the answer has to be one of " .. table.concat(own, ", ") .. " and nothing else")
 end
 
 function game.outcome(state)

@@ -241,7 +241,7 @@ function game.observe(state, seat)
   if is_vote(state) then
     parts[#parts + 1] = "Now vote: which player do you think is the undercover one? You cannot vote for yourself (player "
       .. seat .. "), and nobody sees the votes of the others. Give only the number as answer, one of "
-      .. table.concat(game.actions(state, seat), ", ") .. ", in the form " .. FORM
+      .. table.concat(game.actions(state, seat) or {}, ", ") .. ", in the form " .. FORM
   else
     local ask = "Description round " .. round .. " of " .. ROUNDS .. ": describe your word without saying it."
     if round > 1 then

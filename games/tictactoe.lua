@@ -54,8 +54,31 @@ local RULES = {
 local WIN_CONDITION = "Whoever first has three marks of their own in one row, column or diagonal wins. If the board "
   .. "fills up before that, the game is a draw."
 
+local OPENING = "Each side has begun with one random move."
+
 local QUESTION = "Which free cell do you mark? Answer with its number, in the form "
   .. "<think>...</think><answer>...</answer>"
+
+-- What a seat reads on its first turn, by wording, seat, win condition (or not) and opening rounds. Prompts are made on
+-- every turn of every episode, so what never changes is put together once.
+local INTRODUCTIONS = {}
+for wording, rules in RULES do
+  INTRODUCTIONS[wording] = {}
+  for seat, mark in MARKS do
+    local text = gift.template(rules, { mark = mark, other = MARKS[3 - seat] }) .. "\n\n"
+    local opening = OPENING .. "\n\n"
+    INTRODUCTIONS[wording][seat] = {
+      [false] = { [0] = text, text .. opening },
+      [true] = { [0] = text .. WIN_CONDITION .. "\n\n", text .. WIN_CONDITION .. "\n\n" .. opening },
+    }
+  end
+end
+
+-- What stands before the board, by the cell marked last (0: none).
+local LATEST = { [0] = "The board is empty and you move first:\n\n" }
+for cell, label in LABELS do
+  LATEST[cell] = "Your opponent's latest move was cell " .. label .. ". The board is now:\n\n"
+end
 
 local function free_cells(board)
   local cells = {}
@@ -89,12 +112,15 @@ local function has_line(board, mark, cell)
   return false
 end
 
--- What `gift.grid(board, 3)` draws, written out because every turn of every episode asks for it.
-local function drawing(board)
-  local a, b, c, d, e, f, g, h, i = table.unpack(board)
-  return " " .. (a == "" and "1" or a) .. " | " .. (b == "" and "2" or b) .. " | " .. (c == "" and "3" or c)
+-- The board as `gift.grid(board, 3)` draws it, between two texts; written out to make one string of all in one go.
+local function drawing(before, latest, board, after)
+  local a, b, c, d, e, f, g, h, i =
+    board[1], board[2], board[3], board[4], board[5], board[6], board[7], board[8], board[9]
+  return before .. latest
+    .. " " .. (a == "" and "1" or a) .. " | " .. (b == "" and "2" or b) .. " | " .. (c == "" and "3" or c)
     .. "\n---+---+---\n " .. (d == "" and "4" or d) .. " | " .. (e == "" and "5" or e) .. " | " .. (f == "" and "6" or f)
     .. "\n---+---+---\n " .. (g == "" and "7" or g) .. " | " .. (h == "" and "8" or h) .. " | " .. (i == "" and "9" or i)
+    .. after
 end
 
 local function place(state, seat, cell)
@@ -132,16 +158,11 @@ function game.observe(state, seat)
   for cell = 1, 9 do
     if board[cell] == own then own_count += 1 end
   end
-  local rules = ""
+  local introduction = ""
   if own_count == state.opening then -- nothing but random marks so far: the seat's first turn
-    rules = gift.template(RULES[state.rules], { mark = MARKS[seat], other = MARKS[3 - seat] }) .. "\n\n"
-    if state.win_text then rules ..= WIN_CONDITION .. "\n\n" end
-    if state.opening == 1 then rules ..= "Each side has begun with one random move.\n\n" end
+    introduction = INTRODUCTIONS[state.rules][seat][state.win_text][state.opening]
   end
-  local last = if state.last == 0
-    then "The board is empty and you move first:"
-    else "Your opponent's latest move was cell " .. LABELS[state.last] .. ". The board is now:"
-  return rules .. last .. "\n\n" .. drawing(state.board) .. "\n\n" .. QUESTION
+  return drawing(introduction, LATEST[state.last], board, "\n\n" .. QUESTION)
 end
 
 function game.actions(state, seat)
@@ -209,6 +230,7 @@ function game.bot(state, seat, rng)
     end
     if #free > 0 then return tostring(rng:pick(free)) end
   end
+  error("the board is full")
 end
 
 -- Lines still open to the seat against lines still open to the opponent, on the scale of the scores: 0.5 is even.

@@ -1,8 +1,12 @@
 //! A problem that an author or a user can mend: what is wrong, where, what was expected, what was found, how to fix it.
 //! Uses nothing else of the crate. Failures of the host itself are `Error`s of their rooms, not diagnostics.
 
+mod secrets; // keys and passwords out of texts
+
 use std::fmt;
 use std::path::PathBuf;
+
+pub use secrets::Secrets;
 
 /// A place in a file.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -97,6 +101,9 @@ impl fmt::Display for Frame {
 /// The longest part of a line that is shown, in characters.
 const MAX_LINE: usize = 120;
 
+/// The longest message, in bytes: what a script raises may be as long as its memory allows, and each lost episode keeps one.
+const MAX_MESSAGE: usize = 4000;
+
 /// How much a diagnostic matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -135,10 +142,17 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error with a code and a message; the other parts are added with the methods below.
     pub fn error(code: &'static str, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if message.len() > MAX_MESSAGE {
+            let end = (0..=MAX_MESSAGE).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
+            message.truncate(end);
+            message.push('…');
+            message.shrink_to_fit();
+        }
         Self {
             severity: Severity::Error,
             code,
-            message: message.into(),
+            message,
             place: None,
             snippet: None,
             expected: None,
@@ -295,6 +309,13 @@ mod tests {
         for line in [0, 3, 4] {
             assert_eq!(Snippet::of(text, &SourceSpan { line, ..place.clone() }), None);
         }
+    }
+
+    #[test]
+    fn a_long_message_is_cut_at_a_character() {
+        let diagnostic = Diagnostic::error("script::runtime", format!("a{}", "ä".repeat(1_000_000)));
+        assert_eq!(diagnostic.message.len(), 3999 + "…".len());
+        assert!(diagnostic.message.capacity() < 5000, "the rest is given back");
     }
 
     #[test]

@@ -136,7 +136,7 @@ add("quadratics", function(rng, level)
     local minus_sum, product = -(first + second), first * second
     return tidy(format("What is the larger solution of x^2 %sx %s = 0?", signed(minus_sum, " "), signed(product, " "))),
       tidy(format("max x^2%sx%s=0", signed(minus_sum), signed(product))),
-      whole(math.max(first, second))
+      whole(first > second and first or second)
   end
   -- The sum of squares of the roots, which need not be whole themselves: (r + s)^2 - 2rs.
   return tidy(format(

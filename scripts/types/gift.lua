@@ -56,6 +56,7 @@ function Rng:shuffle(list) end
 ---@field bot? fun(state: gift.Data, seat: integer, rng: gift.Rng): string a scripted player: a legal answer
 ---@field score? fun(state: gift.Data, seat: integer): number for search: how good the state is, on the scores' scale
 ---@field hide? fun(state: gift.Data, seat: integer, rng: gift.Rng): gift.Data for search: a state the seat may be in
+---@field episodes? fun(options: table<string, gift.Data>): integer how many different episodes there are, for evaluations
 
 ---A game's recent figures: running means, in which the latest iteration has a weight of 0.2. A game that has not been
 ---played yet has no entry.
@@ -192,3 +193,75 @@ function gift.product(list) end
 ---@param name string
 ---@return any
 function require(name) end
+
+-- What Luau's own library has and plain Lua's has not.
+
+---The place of the first such value in a list, from `first` on; nil if there is none.
+---@generic T
+---@param list T[]
+---@param value T
+---@param first? integer
+---@return integer?
+function table.find(list, value, first) end
+
+---A copy whose parts are shared with the original; `gift.clone` copies those too.
+---@generic T
+---@param original T
+---@return T
+function table.clone(original) end
+
+---A list of `count` places, each with the value.
+---@param count integer
+---@param value? any
+---@return any[]
+function table.create(count, value) end
+
+---Makes a table read-only and returns it.
+---@generic T
+---@param original T
+---@return T
+function table.freeze(original) end
+
+---The parts of a text between separators, by default commas.
+---@param text string
+---@param separator? string
+---@return string[]
+function string.split(text, separator) end
+
+---@param number number
+---@param low number
+---@param high number
+---@return number
+function math.clamp(number, low, high) end
+
+---@param number number
+---@return number
+function math.round(number) end
+
+---@param number number
+---@return number
+function math.sign(number) end
+
+bit32 = {}
+
+---@param ... integer
+---@return integer
+function bit32.band(...) end
+
+---@param ... integer
+---@return integer
+function bit32.bor(...) end
+
+---@param ... integer
+---@return integer
+function bit32.bxor(...) end
+
+---@param number integer
+---@param places integer
+---@return integer
+function bit32.lshift(number, places) end
+
+---@param number integer
+---@param places integer
+---@return integer
+function bit32.rshift(number, places) end

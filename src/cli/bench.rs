@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use serde_json::{Value as Json, json};
 
 use crate::diag::Diagnostic;
-use crate::game::{Episode, GameDef, Status, parse_answer};
+use crate::game::{Episode, Foresight, GameDef, Seat, Status, parse_answer};
 use crate::script::STACK_BYTES;
 use crate::seed::{Seed, Stream};
 
@@ -227,7 +227,9 @@ impl Play {
     /// and makes the next prompt.
     fn episode(&mut self, game: &Arc<GameDef>, seed: Seed) -> Result<(), Box<Diagnostic>> {
         let mut stream = seed.child("random play", 0).stream();
-        let mut episode = Episode::start(game, seed)?;
+        let all = (1..=game.seats).map(Seat);
+        let foresight = all.fold(Foresight::default(), |known, seat| known.text(seat, false).actions(seat));
+        let mut episode = Episode::start_foreseeing(game, seed, None, foresight)?;
         let mut answer = String::new();
         while let Status::Turn(seat) = *episode.status() {
             self.prompt_bytes += episode.observation(seat, false)?.len() as u64;
@@ -245,7 +247,7 @@ impl Play {
 fn choose(episode: &Episode, stream: &mut Stream) -> Result<String, Box<Diagnostic>> {
     let Status::Turn(seat) = *episode.status() else { return Ok(String::new()) };
     let game = episode.game();
-    Ok(match game.actions(episode.state(), seat)? {
+    Ok(match episode.actions(seat)? {
         Some(mut actions) => actions.swap_remove(stream.index(actions.len())),
         None if game.has("bot") => game.bot(episode.state(), seat, stream)?,
         None => "test".to_owned(),

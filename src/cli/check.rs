@@ -1,7 +1,8 @@
 //! `gift-host check`: the contract of games, tried on seeded random episodes, here and in another process; and what a game
 //! is like to train on.
 
-mod measure; // success of seats, signal in groups
+mod measure; // success of seats
+mod signal; // what GRPO could learn from
 mod twin; // the same episodes in another process
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use crate::diag::{Diagnostic, Severity};
 use crate::game::{Figures, GameDef, Nest, RewardScript, ScriptHost, check_seeds, examine, try_nest, try_reward};
 use crate::opponent::Opponents;
 use crate::policy::DecoderConfig;
-use crate::script::{Value, with_script};
+use crate::script::{Script, Value, with_script};
 use crate::seed::Seed;
 
 use super::ExitStatus;
@@ -108,11 +109,17 @@ pub(crate) fn run(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
     let second = args.seed.is_none().then(|| twin::Twin::start(&files, args));
     let examined: Vec<(Report, Option<Arc<GameDef>>)> = files
         .par_iter()
-        .map(|file| match (kind(file, &host), compile(file, &options, &host)) {
-            (Kind::Game, Ok(game)) => (examine_one(file, &game, args, &seeds, &opponents), Some(game)),
-            (Kind::Game, Err(problem)) => (Report::of(file, Kind::Game, vec![*problem]), None),
-            // Tried below, on the games.
-            (kind, _) => (Report::of(file, kind, Vec::new()), None),
+        .map(|file| {
+            let game = match kind(file, &host) {
+                Ok(Kind::Game) => compile(file, &options, &host),
+                // Tried below, on the games.
+                Ok(kind) => return (Report::of(file, kind, Vec::new()), None),
+                Err(problem) => Err(problem),
+            };
+            match game {
+                Ok(game) => (examine_one(file, &game, args, &seeds, &opponents), Some(game)),
+                Err(problem) => (Report::of(file, Kind::Game, vec![*problem]), None),
+            }
         })
         .collect();
     let others = if examined.iter().any(|(report, _)| report.kind != Kind::Game) {
@@ -153,10 +160,10 @@ fn compile(file: &Path, options: &BTreeMap<String, Value>, host: &ScriptHost) ->
     Ok(Arc::new(GameDef::compile(&source, options, host)?))
 }
 
-/// What the file is; a game, if it cannot be told.
-fn kind(file: &Path, host: &ScriptHost) -> Kind {
-    let Ok(source) = crate::reload::read_source(file) else { return Kind::Game };
-    let found = with_script(&source, &host.limits, &host.library, |script| {
+/// What the file is.
+fn kind(file: &Path, host: &ScriptHost) -> Result<Kind, Box<Diagnostic>> {
+    let source = crate::reload::read_source(file)?;
+    let ask = |script: &dyn Script| {
         let names = script.field_names();
         let has = |name: &str| names.iter().any(|other| other == name);
         match script.is_function() {
@@ -164,8 +171,8 @@ fn kind(file: &Path, host: &ScriptHost) -> Kind {
             false if has("stages") && !has("init") => Kind::Nest,
             false => Kind::Game,
         }
-    });
-    found.unwrap_or(Kind::Game)
+    };
+    host.guarded(&source, || with_script(&source, &host.limits, &host.library, ask))?
 }
 
 /// The games that nests and reward scripts are tried on: those that were given beside them, or else those in `games/`.
@@ -191,7 +198,7 @@ fn try_other(report: &mut Report, games: &[Arc<GameDef>], host: &ScriptHost) {
         Kind::Nest => {
             let nest = Nest::compile(&source, &names, host)?;
             report.problems.extend(nest.misspelt_fields()?);
-            try_nest(&nest, &names, seed)
+            host.guarded(&source, || try_nest(&nest, &names, seed))?
         }
         _ => RewardScript::compile(source, host).and_then(|reward| try_reward(&reward, games, seed)),
     });
@@ -314,11 +321,15 @@ fn print_measures(measures: &Measures, out: &mut dyn Write) -> anyhow::Result<()
         writeln!(out, "  seats    {text}")?;
     }
     match &measures.signal {
-        None => writeln!(out, "  signal   not measured: answers are free text, which random play does not have")?,
+        None => writeln!(out, "  signal   not measured: {}", measures.no_signal)?,
         Some(signal) => writeln!(
             out,
-            "  signal   the scores of a group of {} by random play spread by {:.2}; {} of {} groups have no spread",
-            signal.members, signal.spread, signal.without, signal.groups
+            "  signal   the scores of a group of {} by {} spread by {:.2}; {} of {} groups have no spread",
+            signal.members,
+            signal.play(),
+            signal.spread,
+            signal.without,
+            signal.groups
         )?,
     }
     Ok(())

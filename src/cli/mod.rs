@@ -6,6 +6,8 @@ mod bench_reload; // from a save to the new version
 mod check; // the contract of games
 mod eval; // a frozen policy against fixed opponents
 mod inspect; // what a model is, and what it says of a text
+mod logging; // where the log goes, and in which form
+mod machine; // what the program runs on and how it was called
 mod model; // tiny or a folder, on a device
 mod new; // a small game to start from
 mod output; // writers, tables, times
@@ -16,7 +18,7 @@ mod setup; // flags and files to a configuration and a catalog
 mod train; // a training run
 mod watch; // a run on the terminal, while it goes on
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -29,6 +31,12 @@ use crate::diag::Diagnostic;
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    /// The form of the log on standard error
+    #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORM", help_heading = "Log")]
+    log: logging::LogFormat,
+    /// The least severe lines that are logged
+    #[arg(long, global = true, value_enum, default_value = "info", value_name = "LEVEL", help_heading = "Log")]
+    log_level: logging::LogLevel,
 }
 
 #[derive(Debug, Subcommand)]
@@ -84,12 +92,21 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are no errors: clap knows where each goes and with which code.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            // Help and version are no errors: clap knows where each goes.
+            if !error.use_stderr() {
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            // It shows what was written, which may hold a secret.
+            let text = error.render();
+            let text = if std::io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+            let _ = write!(std::io::stderr(), "{}", logging::without_secrets(&text));
+            return ExitCode::from(2);
         }
     };
-    let mut out = std::io::stdout().lock();
+    logging::start(arguments.log, arguments.log_level);
+    // Not locked for good: the screen of `train --watch` is drawn by another thread.
+    let mut out = std::io::stdout();
     let result = match &arguments.command {
         Command::Train(args) => train::run(args, &mut out),
         Command::Eval(args) => eval::run(args, &mut out),

@@ -1,7 +1,6 @@
 //! Writers, tables and times: what all subcommands print with.
 
 use std::fmt::Write as _;
-use std::io::Write;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -13,10 +12,16 @@ pub(crate) fn clock() -> Duration {
     START.get_or_init(Instant::now).elapsed()
 }
 
-/// A line (or more) to standard error: progress and logs.
+/// A line (or more) of the log: progress, warnings and errors. How severe it is stands at its beginning, as diagnostics and
+/// warnings begin.
 pub(crate) fn log(text: &str) {
-    // A closed standard error must not stop a run.
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    if text.starts_with("error") {
+        tracing::error!("{text}");
+    } else if text.starts_with("warning") {
+        tracing::warn!("{text}");
+    } else {
+        tracing::info!("{text}");
+    }
 }
 
 /// `1h02m`, `3m20s` or `45s`.
@@ -38,15 +43,15 @@ pub(crate) fn rates_table(rates: &[SuccessRate], before: Option<&[SuccessRate]>)
     head.extend(["success", "95 % interval", "score", "illegal", "format", "turns"]);
     rows.push(head.into_iter().map(str::to_owned).collect());
     for (index, rate) in rates.iter().enumerate() {
-        let mut row = vec![rate.game.clone(), rate.opponent.clone(), rate.episodes.to_string()];
-        row.extend(before.map(|before| before.get(index).map_or_else(String::new, |rate| percent(rate.success))));
+        let mut row = vec![rate.game.clone(), rate.opponent.clone(), rate.rates.episodes.to_string()];
+        row.extend(before.map(|before| before.get(index).map_or_else(String::new, |rate| percent(rate.rates.success))));
         row.extend([
-            percent(rate.success),
-            format!("{} - {}", percent(rate.interval[0]), percent(rate.interval[1])),
-            format!("{:.3}", rate.score),
-            percent(rate.illegal),
-            percent(rate.format_error),
-            format!("{:.1}", rate.turns),
+            percent(rate.rates.success),
+            format!("{} - {}", percent(rate.rates.interval[0]), percent(rate.rates.interval[1])),
+            format!("{:.3}", rate.rates.score),
+            percent(rate.rates.illegal),
+            percent(rate.rates.format_error),
+            format!("{:.1}", rate.rates.turns),
         ]);
         rows.push(row);
     }

@@ -59,7 +59,8 @@ pub(crate) fn run(args: &PlayArgs, input: &mut dyn BufRead, out: &mut dyn Write)
         }
     };
     let mut stream = seed.child("opponent", 0).stream();
-    let mut episode = Episode::start(game, seed)?;
+    let host = game.host();
+    let mut episode = host.guarded(&game.source, || Episode::start(game, seed))??;
     let mut lineup = opponents.sit(game, seed.child("lineup", 0));
     if game.seats > 1 {
         writeln!(out, "You have seat {own} of {}; the others: {}.\n", game.seats, opponents.describe(&game.name))?;
@@ -70,7 +71,7 @@ pub(crate) fn run(args: &PlayArgs, input: &mut dyn BufRead, out: &mut dyn Write)
                 writeln!(out, "\nThe episode was left unfinished.")?;
                 return Ok(ExitStatus::Failed);
             };
-            episode.act(seat, &action)?;
+            host.guarded(&game.source, || episode.act(seat, &action))??;
             if let Some(reason) = episode.turns().last().and_then(|turn| turn.refusal.as_deref()) {
                 writeln!(out, "Refused: {reason}\n")?;
             }
@@ -78,9 +79,11 @@ pub(crate) fn run(args: &PlayArgs, input: &mut dyn BufRead, out: &mut dyn Write)
             let refusal = episode.turns().last().filter(|turn| turn.seat == seat);
             let refusal = refusal.and_then(|turn| turn.refusal.as_deref());
             let view = View { game, state: episode.state(), seat, refusal };
-            let text = lineup.wait_for(&view, &mut stream).map_err(Fault::into_problem)?.action;
+            let answer =
+                host.guarded(&game.source, || lineup.wait_for(&view, &mut stream).map_err(Fault::into_problem))??;
+            let text = answer.action;
             writeln!(out, "Seat {seat} answers: {text}\n")?;
-            episode.act(seat, &Action { text, well_formed: true })?;
+            host.guarded(&game.source, || episode.act(seat, &Action { text, well_formed: true }))??;
         }
     }
     match episode.status() {
@@ -101,8 +104,10 @@ pub(crate) fn run(args: &PlayArgs, input: &mut dyn BufRead, out: &mut dyn Write)
 
 /// Shows the observation and reads an answer; `None` at the end of the input.
 fn ask(episode: &Episode, seat: Seat, input: &mut dyn BufRead, out: &mut dyn Write) -> anyhow::Result<Option<Action>> {
-    writeln!(out, "{}\n", episode.game().observe(episode.state(), seat, false)?.trim_end())?;
-    if let Some(actions) = episode.game().actions(episode.state(), seat)? {
+    let (game, state) = (episode.game(), episode.state());
+    let host = game.host();
+    writeln!(out, "{}\n", host.guarded(&game.source, || game.observe(state, seat, false))??.trim_end())?;
+    if let Some(actions) = host.guarded(&game.source, || game.actions(state, seat))?? {
         writeln!(out, "Legal answers: {}", actions.join(", "))?;
     }
     write!(out, "seat {seat}> ")?;

@@ -231,7 +231,7 @@ pub(crate) fn catalog(config: &RunConfig) -> Result<Catalog, Box<Diagnostic>> {
 pub(crate) fn script_settings(config: &RunConfig) -> (BTreeMap<String, Value>, ScriptHost) {
     let limits = Limits {
         call: Duration::from_millis(config.scripts.call_ms),
-        memory_bytes: config.scripts.memory_mib << 20,
+        memory_bytes: config.scripts.memory_mib.saturating_mul(1 << 20),
         ..Limits::default()
     };
     let mut files = Vec::new();

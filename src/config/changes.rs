@@ -27,6 +27,9 @@ pub const CHANGEABLE: [&str; 16] = [
     "scripts.max_voided_share",
 ];
 
+/// Why a setting that may change does not.
+const MIXTURE: &str = "together with the settings that cannot change it is not valid";
+
 /// A setting that changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingChange {
@@ -75,8 +78,9 @@ pub fn review(current: &RunConfig, wanted: &RunConfig) -> Review {
             _ => refused.push((change, reason(&key))),
         }
     }
-    // Both were valid, and ranges go by single keys; a mixture that is none changes nothing.
+    // Both were valid; a mixture that is none changes nothing.
     let Some(config) = nested(config).try_into::<RunConfig>().ok().filter(|config| config.validate().is_ok()) else {
+        refused.extend(changes.into_iter().map(|change| (change, MIXTURE)));
         return Review { config: current.clone(), changes: Vec::new(), refused };
     };
     Review { config, changes, refused }

@@ -265,6 +265,8 @@ section! {
         episodes: usize = 200,
         /// Temperature of the policy; 0 takes the most probable token (the paper: 0.5).
         temperature: f32 = 0.5,
+        /// Episodes of single games, by name, in place of `episodes`.
+        by_game: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new(),
     }
 }
 

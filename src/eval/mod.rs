@@ -1,70 +1,38 @@
-//! A frozen policy, or a scripted player, against fixed opponents: success rates with confidence intervals.
+//! A frozen policy, or a scripted player, against fixed opponents: success rates with confidence intervals, and two players
+//! compared on the same episodes.
 
 mod interval; // Wilson's interval
+mod paired; // McNemar's test
+mod rates; // from episodes to figures
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::diag::Diagnostic;
-use crate::game::{Action, Episode, GameDef, Seat, Status, for_each_abandonable};
+use crate::game::{Action, Episode, GameDef, IllegalRule, Seat, Status, for_each_abandonable};
 use crate::opponent::{Fault, Opponents, View};
 use crate::rollout::{Group, GroupPlan, RolloutSettings, StagePlan, Table, play};
 use crate::seed::Seed;
 
 pub use interval::wilson;
+pub use paired::{Comparison, compare, mcnemar};
+pub use rates::{EpisodeResult, Rates, SeatRates, SuccessRate};
 
-/// How often a player succeeded in one game.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct SuccessRate {
-    /// The game.
-    pub game: String,
-    /// Who played the other seats; `none` in games for one seat.
-    pub opponent: String,
-    /// Episodes that were played to an end.
-    pub episodes: usize,
-    /// Share of them that the player won, by the game's own `success`.
-    pub success: f64,
-    /// Wilson's 95 % interval of `success`.
-    pub interval: [f64; 2],
-    /// Mean score.
-    pub score: f64,
-    /// Share of the player's answers that the rules refused.
-    pub illegal: f64,
-    /// Share of the player's answers that were not in the answer format.
-    pub format_error: f64,
-    /// Share of the episodes that a limit ended.
-    pub truncated: f64,
-    /// Mean number of the player's turns.
-    pub turns: f64,
-    /// Episodes that a fault of a script ended; they are in no other figure.
-    pub voided: usize,
-    /// The first of those faults.
-    #[serde(skip)]
-    pub problem: Option<Diagnostic>,
-}
+use rates::{is_draw, summarize};
 
 /// A match: games, seats and seeds that any player can be put through.
 #[derive(Clone, Debug)]
 pub struct Match {
     /// The games.
     pub games: Vec<Arc<GameDef>>,
-    /// Episodes of each game; trajectories of a nest.
+    /// Episodes of each game, at most as many as the game has different ones; trajectories of a nest.
     pub episodes: usize,
+    /// Other numbers for single games that are played by themselves.
+    pub by_game: BTreeMap<String, usize>,
     /// The player's seat; `None` draws one for each episode.
     pub seat: Option<Seat>,
     /// Seed of everything.
     pub seed: Seed,
-}
-
-/// What one episode came to.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    success: bool,
-    truncated: bool,
-    score: f64,
-    turns: usize,
-    illegal: usize,
-    format_error: usize,
 }
 
 impl Match {
@@ -73,12 +41,21 @@ impl Match {
         self.seed.child(&game.name, episode as u64).child("episode", 0)
     }
 
+    /// Episodes of this game: those asked for, or all that it has if they are fewer ([`GameDef::episode_count`]).
+    fn episodes_of(&self, game: &GameDef) -> usize {
+        let wanted = self.by_game.get(&game.name).copied().unwrap_or(self.episodes);
+        // A script that fails here fails in its first episode too, or was told before the match.
+        let count = game.episode_count().ok().flatten();
+        count.map_or(wanted, |count| wanted.min(usize::try_from(count).unwrap_or(usize::MAX)))
+    }
+
     fn stage(&self, game: &Arc<GameDef>, episode: usize) -> StagePlan {
         let seed = self.seed.child(&game.name, episode as u64);
         let drawn = || Seat(seed.child("seat", 0).stream().int(1, i64::from(game.seats)) as u32);
         // A fixed seat that a smaller game lacks is drawn as well.
         let seat = self.seat.filter(|seat| seat.0 <= game.seats).unwrap_or_else(drawn);
-        StagePlan { game: Arc::clone(game), seed: self.episode_seed(game, episode), seat }
+        let number = Some(episode as u64 + 1);
+        StagePlan { game: Arc::clone(game), seed: self.episode_seed(game, episode), seat, number }
     }
 
     /// What the players draw from.
@@ -137,15 +114,13 @@ impl Match {
             |game: &GameDef| plans.iter().flat_map(|plan| &plan.stages).any(|stage| stage.game.name == game.name);
         self.games
             .iter()
-            .map(
-                |game| {
-                    if is_planned(game) {
-                        Ok(rate(game, table, &groups))
-                    } else {
-                        self.play_alone(game, table, settings)
-                    }
-                },
-            )
+            .map(|game| {
+                if is_planned(game) {
+                    Ok(rate(game, table, &groups, self.episodes))
+                } else {
+                    self.play_alone(game, table, settings)
+                }
+            })
             .collect()
     }
 
@@ -155,7 +130,7 @@ impl Match {
         table: &Table<'_>,
         settings: &RolloutSettings,
     ) -> Result<SuccessRate, crate::rollout::Error> {
-        let plans: Vec<GroupPlan> = (0..self.episodes)
+        let plans: Vec<GroupPlan> = (0..self.episodes_of(game))
             .map(|episode| GroupPlan {
                 stages: vec![self.stage(game, episode)],
                 seed: self.members(&game.name, episode),
@@ -164,13 +139,13 @@ impl Match {
             })
             .collect();
         let (groups, _) = play(table, &plans, settings)?;
-        Ok(rate(game, table, &groups))
+        Ok(rate(game, table, &groups, self.episodes))
     }
 
     /// Puts a scripted player through the match, on the same seeds and seats as a policy.
     pub fn play_scripted(&self, player: &Opponents, opponents: &Opponents) -> Vec<SuccessRate> {
         let rate_of = |game: &Arc<GameDef>| {
-            let mut episodes: Vec<_> = (0..self.episodes).map(|episode| (episode, None)).collect();
+            let mut episodes: Vec<_> = (0..self.episodes_of(game)).map(|episode| (episode, None)).collect();
             for (_, result) in for_each_abandonable(episodes.iter_mut().collect(), |(episode, result)| {
                 *result = Some(self.scripted_episode(game, *episode, player, opponents));
             }) {
@@ -179,8 +154,8 @@ impl Match {
             let results: Vec<_> = episodes.into_iter().filter_map(|(_, result)| result).collect();
             let voided: Vec<&Diagnostic> =
                 results.iter().filter_map(|result| result.as_ref().err().map(AsRef::as_ref)).collect();
-            let tallies: Vec<Tally> = results.iter().filter_map(|result| result.as_ref().ok()).copied().collect();
-            summarize(game, opponents, &tallies, &voided)
+            let played = results.iter().filter_map(|result| result.as_ref().ok()).copied().collect();
+            summarize(game, opponent_of(game, opponents), played, &voided)
         };
         self.games.iter().map(rate_of).collect()
     }
@@ -191,16 +166,16 @@ impl Match {
         episode: usize,
         player: &Opponents,
         opponents: &Opponents,
-    ) -> Result<Tally, Box<Diagnostic>> {
+    ) -> Result<EpisodeResult, Box<Diagnostic>> {
         let stage = self.stage(game, episode);
         let members = self.members(&game.name, episode);
         let mut own_stream = members.child("player", 0).stream();
         // The same stream as in a rollout, so that opponents draw alike.
         let mut opponent_stream = members.child("opponent", 0).stream();
-        let mut play = Episode::start(game, stage.seed)?;
+        let mut play = Episode::start_numbered(game, stage.seed, stage.number)?;
         let mut own = player.sit(game, members.child("player lineup", 0));
         let mut others = opponents.sit(game, members.child("lineup", 0).child("stage", 0));
-        let mut tally = Tally::default();
+        let mut tally = EpisodeResult { episode, seat: stage.seat.0, ..EpisodeResult::default() };
         while let Status::Turn(seat) = *play.status() {
             let refusal = play.turns().last().filter(|turn| turn.seat == seat).and_then(|turn| turn.refusal.as_deref());
             let view = View { game, state: play.state(), seat, refusal };
@@ -218,58 +193,50 @@ impl Match {
         }
         tally.truncated = *play.status() == Status::Truncated;
         (tally.score, tally.success) = play.result(stage.seat);
+        if let Status::Terminated(outcome) = play.status() {
+            tally.draw = is_draw(&outcome.scores, tally.seat, tally.success);
+        }
         Ok(tally)
     }
 }
 
-/// What a policy's trajectories came to in one game.
-fn rate(game: &GameDef, table: &Table<'_>, groups: &[Group]) -> SuccessRate {
+/// Who plays the other seats, as it is told.
+fn opponent_of(game: &GameDef, opponents: &Opponents) -> String {
+    if game.seats < 2 { "none".to_owned() } else { opponents.describe(&game.name) }
+}
+
+/// What a policy's trajectories came to in one game. `groups` are in the order of the episodes; `round` is the number of
+/// episodes by which a game that comes again in a trajectory is further on.
+fn rate(game: &GameDef, table: &Table<'_>, groups: &[Group], round: usize) -> SuccessRate {
     let voided: Vec<&Diagnostic> = groups
         .iter()
         .flat_map(|group| &group.voided)
         .filter(|voided| voided.game == game.name)
         .map(|voided| voided.problem.as_ref())
         .collect();
-    let tallies: Vec<Tally> = groups
-        .iter()
-        .flat_map(|group| &group.trajectories)
-        .flat_map(|trajectory| trajectory.stages.iter().map(move |stage| (trajectory, stage)))
-        .filter(|(_, stage)| stage.game == game.name)
-        .map(|(trajectory, stage)| {
+    let mut results = Vec::new();
+    for (index, trajectory) in groups.iter().enumerate().flat_map(|(index, group)| {
+        let trajectories = &group.trajectories;
+        trajectories.iter().map(move |trajectory| (index, trajectory))
+    }) {
+        for (time, stage) in trajectory.stages.iter().filter(|stage| stage.game == game.name).enumerate() {
             let own = || stage.turns.iter().filter(|turn| turn.seat == stage.seat);
-            Tally {
+            // An answer that was too long is known of the trajectory only.
+            let truncated = stage.truncated || trajectory.stages.len() == 1 && trajectory.truncated;
+            let forfeited = game.illegal == IllegalRule::End && stage.turns.last().is_some_and(|turn| !turn.legal);
+            results.push(EpisodeResult {
+                episode: time * round + index,
+                seat: stage.seat,
                 success: stage.success,
-                // An answer that was too long is known of the trajectory only.
-                truncated: stage.truncated || trajectory.stages.len() == 1 && trajectory.truncated,
+                draw: !truncated && !forfeited && is_draw(&stage.scores, stage.seat, stage.success),
+                truncated,
                 score: stage.scores.get(stage.seat as usize - 1).copied().unwrap_or(0.0),
                 turns: own().count(),
                 illegal: own().filter(|turn| turn.well_formed && !turn.legal).count(),
                 format_error: own().filter(|turn| !turn.well_formed).count(),
-            }
-        })
-        .collect();
-    summarize(game, table.opponents, &tallies, &voided)
-}
-
-fn summarize(game: &GameDef, opponents: &Opponents, tallies: &[Tally], voided: &[&Diagnostic]) -> SuccessRate {
-    let episodes = tallies.len();
-    let count = episodes.max(1) as f64;
-    let answers = tallies.iter().map(|tally| tally.turns).sum::<usize>().max(1) as f64;
-    let successes = tallies.iter().filter(|tally| tally.success).count();
-    let opponent = if game.seats < 2 { "none".to_owned() } else { opponents.describe(&game.name) };
-    SuccessRate {
-        game: game.name.clone(),
-        opponent,
-        episodes,
-        success: successes as f64 / count,
-        interval: wilson(successes, episodes),
-        // An empty sum is -0, which would be printed with its sign.
-        score: tallies.iter().map(|tally| tally.score).sum::<f64>() / count + 0.0,
-        illegal: tallies.iter().map(|tally| tally.illegal).sum::<usize>() as f64 / answers,
-        format_error: tallies.iter().map(|tally| tally.format_error).sum::<usize>() as f64 / answers,
-        truncated: tallies.iter().filter(|tally| tally.truncated).count() as f64 / count,
-        turns: tallies.iter().map(|tally| tally.turns).sum::<usize>() as f64 / count,
-        voided: voided.len(),
-        problem: voided.first().map(|&problem| problem.clone()),
+                tokens: stage.sampled_count,
+            });
+        }
     }
+    summarize(game, opponent_of(game, table.opponents), results, &voided)
 }

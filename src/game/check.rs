@@ -5,6 +5,7 @@ mod transcript; // all that a script answers in an episode, to compare plays of 
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::seed::{Seed, Stream};
@@ -82,6 +83,8 @@ pub struct Examination {
 /// What is carried from episode to episode.
 #[derive(Default)]
 struct Trial {
+    /// When no further turn is played.
+    end: Option<Instant>,
     warnings: Vec<Diagnostic>,
     figures: Figures,
     tried: usize,
@@ -90,6 +93,10 @@ struct Trial {
 }
 
 impl Trial {
+    fn is_over(&self) -> bool {
+        self.end.is_some_and(|end| Instant::now() >= end)
+    }
+
     /// Adds a warning unless there is one of the kind already: a second would say the same of another turn.
     fn warn(&mut self, make: impl FnOnce() -> Diagnostic, code: &'static str) {
         if self.warnings.iter().all(|warning| warning.code != code) {
@@ -109,18 +116,34 @@ pub fn check_game(game: &Arc<GameDef>, episodes: u64, seed: Seed) -> Vec<Diagnos
     examine(game, &check_seeds(episodes, seed)).problems
 }
 
+/// As [`check_game`] with seed 0, but no further turn is played after `limit`: slow calls within their budgets must not keep
+/// a reload waiting for ever.
+pub fn check_game_within(game: &Arc<GameDef>, episodes: u64, limit: Duration) -> Vec<Diagnostic> {
+    let trial = Trial { end: Instant::now().checked_add(limit), ..Trial::default() };
+    examine_with(game, &check_seeds(episodes, Seed::new(0)), trial).problems
+}
+
 /// Plays the random episodes of these seeds; see [`check_game`].
 pub fn examine(game: &Arc<GameDef>, seeds: &[Seed]) -> Examination {
-    let mut trial = Trial::default();
+    examine_with(game, seeds, Trial::default())
+}
+
+fn examine_with(game: &Arc<GameDef>, seeds: &[Seed], mut trial: Trial) -> Examination {
     match game.misspelt_fields() {
         Ok(warnings) => trial.warnings = warnings,
         Err(problem) => return Examination { problems: vec![*problem], figures: Figures::default() },
     }
+    if let Err(problem) = game.episode_count() {
+        return Examination { problems: vec![*problem], figures: Figures::default() };
+    }
     for (number, &seed) in seeds.iter().enumerate() {
         let number = number as u64;
         trial.moves.clear();
-        let played = check_episode(game, seed, number < THOROUGH_EPISODES, &mut trial)
-            .and_then(|()| if number < COMPARED_EPISODES { compare(game, seed) } else { Ok(()) });
+        let mut play = || {
+            check_episode(game, seed, number < THOROUGH_EPISODES, &mut trial)?;
+            if number < COMPARED_EPISODES && !trial.is_over() { compare(game, seed) } else { Ok(()) }
+        };
+        let played = game.host().guarded(&game.source, &mut play).and_then(|played| played);
         if let Err(problem) = played {
             let mut problem = *problem;
             if !trial.moves.is_empty() && problem.code != "game::not_deterministic" {
@@ -128,6 +151,9 @@ pub fn examine(game: &Arc<GameDef>, seeds: &[Seed]) -> Examination {
             }
             problem = problem.note(replay_note(game, seed));
             return Examination { problems: vec![problem], figures: trial.figures };
+        }
+        if trial.is_over() {
+            break;
         }
     }
     if game.is_fresh_each_call() {
@@ -210,6 +236,9 @@ fn check_episode(game: &Arc<GameDef>, seed: Seed, thorough: bool, trial: &mut Tr
     }
     let mut briefs = vec![0; game.seats as usize];
     while let Status::Turn(seat) = *episode.status() {
+        if trial.is_over() {
+            return Ok(());
+        }
         briefs[seat.0 as usize - 1] += observe(game, &episode, seat, trial)?;
         game.score(episode.state(), seat)?;
         let actions = game.actions(episode.state(), seat)?;
@@ -410,4 +439,36 @@ fn try_bot(
         trial.warn(make, "game::bot_refused");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::*;
+    use crate::game::ScriptHost;
+    use crate::script::{Language, Source, Value};
+
+    /// A reload must not wait for a game of a hundred thousand slow turns.
+    #[test]
+    fn no_turn_is_played_after_the_time() {
+        let text = "return { name = 'g', seats = 1, max_turns = 100000, init = function() return { n = 0 } end, \
+                    to_act = function(s) return 1 end, observe = function() return 'o' end, \
+                    actions = function() return { 'a' } end, \
+                    apply = function(s, _, a) if a ~= 'a' then gift.illegal('no') end s.n = s.n + 1 return s end, \
+                    outcome = function() return { scores = { 1 }, success = { true } } end }";
+        let source = Source::new(Path::new("g.lua"), Language::Lua, text, BTreeMap::new());
+        let game = GameDef::compile(&source, Value::Map(BTreeMap::new()), &ScriptHost::default()).unwrap();
+        let played = |limit: Duration| {
+            let trial = Trial { end: Instant::now().checked_add(limit), ..Trial::default() };
+            let examination = examine_with(&Arc::new(game.clone()), &check_seeds(3, Seed::new(0)), trial);
+            (examination.figures.observe.count, examination.figures.episodes, examination.problems.len())
+        };
+        assert_eq!(played(Duration::ZERO), (0, 0, 0));
+        let start = Instant::now();
+        let (turns, episodes, problems) = played(Duration::from_millis(200));
+        assert!(turns > 0 && (episodes, problems) == (0, 0), "{turns} turns, {episodes} episodes, {problems} problems");
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    }
 }

@@ -4,11 +4,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::diag::{Diagnostic, SourceSpan, closest};
-use crate::script::{Argument, CallError, Field, Language, Script, Source, State, Value, with_script};
+use crate::diag::{Diagnostic, SourceSpan};
+use crate::script::{Answers, Argument, CallError, Script, Source, State, Value, with_script};
 use crate::seed::{Seed, Stream};
 
 use super::ScriptHost;
+use super::fields::{Fields, GAME_FIELDS, misspelt, read_fields};
+use super::foresight::Foresight;
 
 /// A seat at the table, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,35 +55,6 @@ pub enum ApplyError {
     Fault(Box<Diagnostic>),
 }
 
-/// Functions that every game must have, with what they take and give.
-const REQUIRED: [(&str, &str, &str); 5] = [
-    ("init", "rng, options", "state"),
-    ("to_act", "state", "seat"),
-    ("observe", "state, seat", "text"),
-    ("apply", "state, seat, action", "state"),
-    ("outcome", "state", "{ scores = {…}, success = {…} }"),
-];
-/// Functions that a game may have.
-const OPTIONAL: [&str; 5] = ["actions", "brief", "bot", "score", "hide"];
-/// Everything that the host reads in a game's table.
-pub const GAME_FIELDS: [&str; 14] = [
-    "name",
-    "seats",
-    "max_turns",
-    "illegal",
-    "init",
-    "to_act",
-    "observe",
-    "apply",
-    "outcome",
-    "actions",
-    "brief",
-    "bot",
-    "score",
-    "hide",
-];
-/// Names that would collide with metrics and versions of the whole run.
-const RESERVED: [&str; 5] = ["all", "files", "mean", "nest", "reward"];
 /// The longest observation, in bytes.
 const MAX_OBSERVATION: usize = 64 << 10;
 /// The longest answer in a list of legal ones, in bytes.
@@ -111,103 +84,14 @@ impl GameDef {
     /// # Errors
     /// A [`Diagnostic`] with the place, what is missing or of the wrong kind, and the line to write.
     pub fn compile(source: &Source, options: Value, host: &ScriptHost) -> Result<Self, Box<Diagnostic>> {
-        let path = source.path.clone();
-        let at = |diagnostic: Diagnostic| Box::new(diagnostic.at(SourceSpan::file(&path)));
-        let at_field = |name: &str, diagnostic: Diagnostic| {
-            Box::new(source.illustrate(diagnostic.at(source.place_of_field(name))))
-        };
-        with_script(source, &host.limits, &host.library, |script| {
-            if script.is_function() {
-                return Err(at(Diagnostic::error("game::not_a_table", "the script returns a function")
-                    .expected("a table with the game's data and functions")
-                    .found("one function, as in a reward script")
-                    .help("end the script with `return game`")));
-            }
-            for (name, takes, gives) in REQUIRED {
-                let form = form(source.language, name, takes, gives);
-                match script.field(name)? {
-                    Field::Function => {}
-                    Field::Missing => {
-                        let others = script.field_names();
-                        let others = others.iter().map(String::as_str).filter(|other| !GAME_FIELDS.contains(other));
-                        let near = closest(name, others);
-                        let help = match near {
-                            Some(near) => format!("rename `{near}` to `{name}`, if that is what it is"),
-                            None => format!("add the function `{name}` to the table that the script returns"),
-                        };
-                        let place = near.map_or_else(|| SourceSpan::file(&path), |near| function_place(source, near));
-                        let problem = Diagnostic::error("game::missing_function", format!("the game has no `{name}`"))
-                            .at(place)
-                            .expected(format!("`{form}`"))
-                            .found("nothing of that name in the returned table")
-                            .help(help);
-                        return Err(Box::new(source.illustrate(problem)));
-                    }
-                    Field::Data(value) => {
-                        let message = format!("`{name}` is not a function");
-                        let problem = Diagnostic::error("game::not_a_function", message)
-                            .expected(format!("`{form}`"))
-                            .found(value.kind())
-                            .help(format!("make `{name}` a function"));
-                        return Err(at_field(name, problem));
-                    }
-                }
-            }
-            let count = |name: &str, most: i64, default: Option<i64>| -> Result<u32, Box<Diagnostic>> {
-                let value = match script.field(name)? {
-                    Field::Missing => default.map(Value::Int),
-                    Field::Data(value) => Some(value),
-                    Field::Function => None,
-                };
-                let number = value.as_ref().and_then(Value::as_int).filter(|number| (1..=most).contains(number));
-                number.map(|number| number as u32).ok_or_else(|| {
-                    let sign = if source.language == Language::Lua { " =" } else { ":" };
-                    let problem =
-                        Diagnostic::error("game::bad_field", format!("`{name}` is missing or out of its range"))
-                            .expected(format!("a whole number from 1 to {most}"))
-                            .found(value.map_or_else(|| "nothing, or a function".to_owned(), |value| shown(&value)))
-                            .help(format!("write `{name}{sign} 2` in the game's table"));
-                    at_field(name, problem)
-                })
-            };
-            let seats = count("seats", 64, None)?;
-            let max_turns = count("max_turns", 100_000, None)?;
-            let name = match script.field("name")? {
-                Field::Missing if is_name(&source.name) && !RESERVED.contains(&source.name.as_str()) => {
-                    source.name.clone()
-                }
-                Field::Missing => return Err(at(bad_name(&format!("none, and the file is called `{}`", source.name)))),
-                Field::Data(Value::Text(name)) if is_name(&name) && !RESERVED.contains(&name.as_str()) => name,
-                Field::Data(value) => return Err(at_field("name", bad_name(&shown(&value)))),
-                Field::Function => return Err(at_field("name", bad_name("a function"))),
-            };
-            let illegal = match script.field("illegal")? {
-                Field::Missing => IllegalRule::Retry,
-                Field::Data(Value::Text(rule)) if rule == "retry" => IllegalRule::Retry,
-                Field::Data(Value::Text(rule)) if rule == "end" => IllegalRule::End,
-                Field::Data(value) => return Err(at_field("illegal", bad_illegal(&shown(&value)))),
-                Field::Function => return Err(at_field("illegal", bad_illegal("a function"))),
-            };
-            let mut optional = Vec::new();
-            for name in OPTIONAL {
-                match script.field(name)? {
-                    Field::Missing => {}
-                    Field::Function => optional.push(name),
-                    Field::Data(value) => {
-                        let problem = Diagnostic::error("game::not_a_function", format!("`{name}` is not a function"))
-                            .expected("a function, or nothing")
-                            .found(value.kind())
-                            .help(format!("make `{name}` a function or rename the field"));
-                        return Err(at_field(name, problem));
-                    }
-                }
-            }
-            let (source, host) = (source.clone(), host.clone());
-            Ok(Self { name, seats, max_turns, illegal, source, options, host, optional })
-        })?
+        let read = |script: &dyn Script| read_fields(script, source);
+        let fields = host.guarded(source, || with_script(source, &host.limits, &host.library, read))???;
+        let Fields { name, seats, max_turns, illegal, optional } = fields;
+        let (source, host) = (source.clone(), host.clone());
+        Ok(Self { name, seats, max_turns, illegal, source, options, host, optional })
     }
 
-    /// Whether the game has this optional function: `actions`, `brief`, `bot`, `score` or `hide`.
+    /// Whether the game has this optional function: `actions`, `brief`, `bot`, `score`, `hide` or `episodes`.
     pub fn has(&self, function: &str) -> bool {
         self.optional.contains(&function)
     }
@@ -225,34 +109,35 @@ impl GameDef {
     /// Whether the script's top level runs again for each call on this thread, because its functions change what stands
     /// there.
     pub fn is_fresh_each_call(&self) -> bool {
-        with_script(&self.source, &self.host.limits, &self.host.library, |script| script.is_fresh_each_call())
-            .unwrap_or_default()
+        let Self { source, host, .. } = self;
+        let ask = || with_script(source, &host.limits, &host.library, |script| script.is_fresh_each_call());
+        host.guarded(source, ask).is_ok_and(Result::unwrap_or_default)
     }
 
     /// What to say of an episode whose thread was given up: a call of the script could not be stopped.
     pub fn stuck(&self) -> Box<Diagnostic> {
-        // Without the line: the script must not be asked.
-        Box::new(
-            Diagnostic::error("script::stuck", "a call of the script could not be stopped")
-                .at(SourceSpan::file(&self.source.path))
-                .expected(format!("every call ends within {:?}, or can be ended then", self.host.limits.call))
-                .found("a call that went on for as long again, inside one operation of the library")
-                .help("make that operation smaller; the script's thread was given up with its memory"),
-        )
+        self.host.stuck(&self.source)
     }
 
-    fn call(&self, function: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
+    fn call(&self, function: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
         let run = |script: &dyn Script| script.call(function, arguments);
         with_script(&self.source, &self.host.limits, &self.host.library, run).map_err(CallError::Fault)?
     }
 
-    fn call_state(&self, function: &str, arguments: &mut [Argument<'_>], replaces: bool) -> Result<State, CallError> {
-        let run = |script: &dyn Script| script.call_state(function, arguments, replaces);
+    fn call_state(
+        &self,
+        function: &'static str,
+        arguments: &mut [Argument<'_>],
+        replaces: bool,
+        foresight: Option<Foresight>,
+    ) -> Result<(State, Answers), CallError> {
+        let questions = foresight.map(Foresight::questions);
+        let run = |script: &dyn Script| script.call_state_and_ask(function, arguments, replaces, questions.as_ref());
         with_script(&self.source, &self.host.limits, &self.host.library, run).map_err(CallError::Fault)?
     }
 
     /// A call in which `gift.illegal` has no meaning.
-    fn ask(&self, function: &str, arguments: &mut [Argument<'_>]) -> Result<Value, Box<Diagnostic>> {
+    fn ask(&self, function: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, Box<Diagnostic>> {
         self.call(function, arguments).map_err(|error| self.no_refusal(function, error))
     }
 
@@ -275,8 +160,9 @@ impl GameDef {
 
     /// The diagnostic with the line where the function begins.
     pub fn blame(&self, function: &str, diagnostic: Diagnostic) -> Diagnostic {
-        let place =
-            with_script(&self.source, &self.host.limits, &self.host.library, |script| script.place_of(function));
+        let find = |script: &dyn Script| script.place_of(function);
+        let find = || with_script(&self.source, &self.host.limits, &self.host.library, find);
+        let place = self.host.guarded(&self.source, find).and_then(|place| place);
         let mut place = place.unwrap_or_else(|_| SourceSpan::file(&self.source.path));
         let line = (place.line as usize).checked_sub(1).and_then(|index| self.source.text.lines().nth(index));
         if let Some((before, _)) = line.and_then(|line| line.split_once(function)) {
@@ -291,8 +177,9 @@ impl GameDef {
     /// # Errors
     /// A [`Diagnostic`] if the script cannot be loaded.
     pub fn misspelt_fields(&self) -> Result<Vec<Diagnostic>, Box<Diagnostic>> {
-        let names = with_script(&self.source, &self.host.limits, &self.host.library, |script| script.field_names())?;
-        Ok(misspelt(&self.source, "game", &names, &GAME_FIELDS))
+        let Self { source, host, .. } = self;
+        let read = || with_script(source, &host.limits, &host.library, |script| script.field_names());
+        Ok(misspelt(source, "game", &host.guarded(source, read)??, &GAME_FIELDS))
     }
 
     fn bad_result(&self, function: &str, expected: &str, found: &Value, help: &str) -> Box<Diagnostic> {
@@ -309,14 +196,54 @@ impl GameDef {
     /// # Errors
     /// A [`Diagnostic`] if the script fails or returns no table.
     pub fn init(&self, seed: Seed) -> Result<State, Box<Diagnostic>> {
+        self.begin(seed, None, None).map(|(state, _)| state)
+    }
+
+    /// As [`GameDef::init`], with what is asked about the state next. A number, from 1, is handed to the script as
+    /// `options.episode`: evaluations count their episodes so, which lets a game that reads a data set ask every row once.
+    pub(super) fn begin(
+        &self,
+        seed: Seed,
+        number: Option<u64>,
+        foresight: Option<Foresight>,
+    ) -> Result<(State, Answers), Box<Diagnostic>> {
         let mut stream = seed.stream();
-        let mut arguments = [Argument::Rng(&mut stream), Argument::Data(&self.options)];
-        let state = self.call_state("init", &mut arguments, false).map_err(|error| self.no_refusal("init", error))?;
+        let options = match (&self.options, number) {
+            (Value::Map(options), Some(number)) => {
+                let mut options = options.clone();
+                options.insert("episode".to_owned(), Value::Int(number as i64));
+                std::borrow::Cow::Owned(Value::Map(options))
+            }
+            (options, _) => std::borrow::Cow::Borrowed(options),
+        };
+        let mut arguments = [Argument::Rng(&mut stream), Argument::Data(&options)];
+        let begun = self.call_state("init", &mut arguments, false, foresight);
+        let (state, answers) = begun.map_err(|error| self.no_refusal("init", error))?;
         if state.is_table() {
-            Ok(state)
+            Ok((state, answers))
         } else {
             Err(self.bad_result("init", "a table, the state", &state, "end `init` with `return state`"))
         }
+    }
+
+    /// How many different episodes the game has, if it says so (`game.episodes`): an evaluation plays each at most once.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the script fails or gives no whole number of at least 1.
+    pub fn episode_count(&self) -> Result<Option<u64>, Box<Diagnostic>> {
+        if !self.has("episodes") {
+            return Ok(None);
+        }
+        let value = self.ask("episodes", &mut [Argument::Data(&self.options)])?;
+        let count = value.as_int().filter(|count| *count >= 1);
+        count.map(|count| Some(count as u64)).ok_or_else(|| {
+            self.bad_result(
+                "episodes",
+                "a whole number of at least 1",
+                &value,
+                "return the number of different episodes",
+            )
+        })
     }
 
     /// The seat that acts next, or `None` if the episode is over.
@@ -325,7 +252,12 @@ impl GameDef {
     /// A [`Diagnostic`] if the script fails or names no seat.
     pub fn to_act(&self, state: &State) -> Result<Option<Seat>, Box<Diagnostic>> {
         let value = self.ask("to_act", &mut [Argument::State(state)])?;
-        if value == Value::Nil {
+        self.seat_in(&value)
+    }
+
+    /// The seat that `to_act` returned.
+    pub(super) fn seat_in(&self, value: &Value) -> Result<Option<Seat>, Box<Diagnostic>> {
+        if *value == Value::Nil {
             return Ok(None);
         }
         let seat = value.as_int().filter(|seat| (1..=i64::from(self.seats)).contains(seat));
@@ -334,7 +266,7 @@ impl GameDef {
             Box::new(
                 self.problem("to_act", "game::illegal_seat", "`to_act` named a seat that is not there".to_owned())
                     .expected(expected)
-                    .found(shown(&value))
+                    .found(shown(value))
                     .help("seats count from 1; set `seats` to the number of players"),
             )
         })
@@ -347,7 +279,13 @@ impl GameDef {
     pub fn observe(&self, state: &State, seat: Seat, brief: bool) -> Result<String, Box<Diagnostic>> {
         let function = if brief && self.has("brief") { "brief" } else { "observe" };
         let seat_value = seat.value();
-        match self.ask(function, &mut [Argument::State(state), Argument::Data(&seat_value)])? {
+        let value = self.ask(function, &mut [Argument::State(state), Argument::Data(&seat_value)])?;
+        self.text_in(value, function)
+    }
+
+    /// The text that `observe` or `brief` returned.
+    pub(super) fn text_in(&self, value: Value, function: &str) -> Result<String, Box<Diagnostic>> {
+        match value {
             Value::Text(text) if text.len() <= MAX_OBSERVATION => Ok(text),
             Value::Text(text) => Err(Box::new(
                 self.problem(function, "game::long_observation", format!("the text of `{function}` is too long"))
@@ -369,7 +307,12 @@ impl GameDef {
             return Ok(None);
         }
         let seat_value = seat.value();
-        let mut value = self.ask("actions", &mut [Argument::State(state), Argument::Data(&seat_value)])?;
+        let value = self.ask("actions", &mut [Argument::State(state), Argument::Data(&seat_value)])?;
+        self.actions_in(value)
+    }
+
+    /// The legal answers that `actions` returned.
+    pub(super) fn actions_in(&self, mut value: Value) -> Result<Option<Vec<String>>, Box<Diagnostic>> {
         if value == Value::Nil {
             return Ok(None);
         }
@@ -415,20 +358,33 @@ impl GameDef {
     /// # Errors
     /// [`ApplyError::Illegal`] if the rules refuse it, [`ApplyError::Fault`] if the script fails or returns no table.
     pub fn apply(&self, state: &State, seat: Seat, action: &str) -> Result<State, ApplyError> {
-        self.apply_to(state, seat, action, false)
+        self.apply_to(state, seat, action, None).map(|(state, _)| state)
     }
 
-    /// As [`GameDef::apply`], where nobody asks about the earlier state again if the action is taken.
-    pub(super) fn advance(&self, state: &State, seat: Seat, action: &str) -> Result<State, ApplyError> {
-        self.apply_to(state, seat, action, true)
+    /// As [`GameDef::apply`], where nobody asks about the earlier state again if the action is taken; with what is asked
+    /// about the new one next.
+    pub(super) fn advance(
+        &self,
+        state: &State,
+        seat: Seat,
+        action: &str,
+        foresight: Foresight,
+    ) -> Result<(State, Answers), ApplyError> {
+        self.apply_to(state, seat, action, Some(foresight))
     }
 
-    fn apply_to(&self, state: &State, seat: Seat, action: &str, replaces: bool) -> Result<State, ApplyError> {
+    fn apply_to(
+        &self,
+        state: &State,
+        seat: Seat,
+        action: &str,
+        foresight: Option<Foresight>,
+    ) -> Result<(State, Answers), ApplyError> {
         let (seat_value, action) = (seat.value(), Value::from(action));
         let mut arguments = [Argument::State(state), Argument::Data(&seat_value), Argument::Data(&action)];
-        match self.call_state("apply", &mut arguments, replaces) {
-            Ok(state) if state.is_table() => Ok(state),
-            Ok(other) => {
+        match self.call_state("apply", &mut arguments, foresight.is_some(), foresight) {
+            Ok((state, answers)) if state.is_table() => Ok((state, answers)),
+            Ok((other, _)) => {
                 let help = "end `apply` with `return state`, or refuse with `gift.illegal(\"why\")`";
                 Err(ApplyError::Fault(self.bad_result("apply", "a table, the new state", &other, help)))
             }
@@ -443,6 +399,11 @@ impl GameDef {
     /// A [`Diagnostic`] if the script fails, or a seat has no finite score or no success.
     pub fn outcome(&self, state: &State) -> Result<Outcome, Box<Diagnostic>> {
         let value = self.ask("outcome", &mut [Argument::State(state)])?;
+        self.outcome_in(&value)
+    }
+
+    /// The outcome that `outcome` returned.
+    pub(super) fn outcome_in(&self, value: &Value) -> Result<Outcome, Box<Diagnostic>> {
         let seats = self.seats as usize;
         let scores: Option<Vec<f64>> =
             value.get("scores").and_then(Value::as_list).and_then(|list| list.iter().map(Value::as_number).collect());
@@ -515,7 +476,8 @@ impl GameDef {
         }
         let seat_value = seat.value();
         let mut arguments = [Argument::State(state), Argument::Data(&seat_value), Argument::Rng(stream)];
-        let hidden = self.call_state("hide", &mut arguments, false).map_err(|error| self.no_refusal("hide", error))?;
+        let (hidden, _) =
+            self.call_state("hide", &mut arguments, false, None).map_err(|error| self.no_refusal("hide", error))?;
         if hidden.is_table() {
             Ok(hidden)
         } else {
@@ -526,57 +488,6 @@ impl GameDef {
 
 /// A game shared by the episodes that play it.
 pub(crate) type SharedGame = Arc<GameDef>;
-
-/// How a function of a game is written.
-fn form(language: Language, name: &str, takes: &str, gives: &str) -> String {
-    match language {
-        Language::Lua => format!("function game.{name}({takes}) … return {gives} end"),
-        Language::Rhai => {
-            let gives = if name == "outcome" { "#{ scores: […], success: […] }" } else { gives };
-            format!("fn {name}({takes}) {{ … {gives} }}")
-        }
-    }
-}
-
-/// Warnings for names among `written` that are not `known` but close to a known one that is not written.
-pub(super) fn misspelt(source: &Source, what: &str, written: &[String], known: &[&str]) -> Vec<Diagnostic> {
-    let has = |name: &str| written.iter().any(|other| other == name);
-    let mut warnings = Vec::new();
-    for name in written.iter().filter(|name| !known.contains(&name.as_str())) {
-        let Some(near) = closest(name, known.iter().copied().filter(|known| !has(known))) else { continue };
-        let code = if what == "nest" { "nest::unknown_field" } else { "game::unknown_field" };
-        let place = source.place_of_field(name);
-        let place = if place.line > 0 { place } else { function_place(source, name) };
-        let warning = Diagnostic::warning(code, format!("nothing reads the field `{name}` of the {what}"))
-            .at(place)
-            .expected(format!("one of the {what}'s fields, or a helper of your own"))
-            .found(format!("`{name}`, and no `{near}`"))
-            .help(format!("did you mean `{near}`? If `{name}` is your own, another name or `local` ends this warning"));
-        warnings.push(source.illustrate(warning));
-    }
-    warnings
-}
-
-/// Where the text defines a function of this name.
-fn function_place(source: &Source, name: &str) -> SourceSpan {
-    let begin = |line: &str| {
-        let mut found = line.match_indices(name).map(|(at, _)| at);
-        found.find(|&at| {
-            line.trim_start().starts_with('f')
-                && line[..at].ends_with(['.', ' '])
-                && line[at + name.len()..].starts_with('(')
-        })
-    };
-    let place = source.text.lines().enumerate().find_map(|(index, line)| Some((index, line, begin(line)?)));
-    match place {
-        Some((index, line, at)) => SourceSpan {
-            file: source.path.clone(),
-            line: index as u32 + 1,
-            column: line[..at].chars().count() as u32 + 1,
-        },
-        None => SourceSpan::file(&source.path),
-    }
-}
 
 /// The items of a list of texts in ascending order, as `actions` should give it; `None` for anything else, which is left as
 /// it is.
@@ -589,24 +500,6 @@ fn take_actions(value: &mut Value) -> Option<Vec<String>> {
     }
     let take = |item| if let Value::Text(text) = item { text } else { String::new() };
     (!items.is_empty()).then(|| std::mem::take(items).into_iter().map(take).collect())
-}
-
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
-}
-
-fn bad_name(found: &str) -> Diagnostic {
-    Diagnostic::error("game::bad_field", "`name` is not a usable name")
-        .expected("letters, digits, `_` and `-`, at most 64, and not `all`, `files`, `mean`, `nest` or `reward`")
-        .found(found)
-        .help("write `name = \"mygame\"`: settings, nests and metrics use it")
-}
-
-fn bad_illegal(found: &str) -> Diagnostic {
-    Diagnostic::error("game::bad_field", "`illegal` is not a known rule")
-        .expected("\"retry\" (ask again) or \"end\" (the episode ends as lost)")
-        .found(found)
-        .help("write `illegal = \"retry\"` or leave it out")
 }
 
 /// A value as messages show it, cut to one short line.

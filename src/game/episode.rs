@@ -1,13 +1,14 @@
 //! One play from start to end: the state, whose turn it is, the turns so far, and the limits. It asks nobody for actions:
 //! a rollout or `play` hands them in.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::diag::Diagnostic;
-use crate::script::State;
+use crate::script::{Answers, State, Value};
 use crate::seed::Seed;
 
 use super::definition::SharedGame;
+use super::foresight::{ACTIONS, BRIEF, Foresight, OBSERVE};
 use super::{Action, ApplyError, GameDef, IllegalRule, Outcome, Seat};
 
 /// Where an episode stands.
@@ -38,6 +39,22 @@ pub struct Turn {
     pub refusal: Option<String>,
 }
 
+/// What a script has said about a state already, to be taken out.
+#[derive(Debug)]
+struct Known(Mutex<Answers>);
+
+impl Known {
+    fn get_mut(&mut self) -> &mut Answers {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clone for Known {
+    fn clone(&self) -> Self {
+        Self(Mutex::new(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()))
+    }
+}
+
 /// One play of a game. It stays on the version that it began with.
 #[derive(Clone, Debug)]
 pub struct Episode {
@@ -47,6 +64,9 @@ pub struct Episode {
     status: Status,
     turns: Vec<Turn>,
     turn_counts: Vec<u32>,
+    foresight: Foresight,
+    /// What is known of the state already, taken when it is asked for.
+    answers: Known,
 }
 
 impl Episode {
@@ -55,7 +75,29 @@ impl Episode {
     /// # Errors
     /// A [`Diagnostic`] if the script fails.
     pub fn start(game: &Arc<GameDef>, seed: Seed) -> Result<Self, Box<Diagnostic>> {
-        let state = game.init(seed)?;
+        Self::start_numbered(game, seed, None)
+    }
+
+    /// As [`Episode::start`], with this number in an evaluation, from 1, which the script finds as `options.episode`.
+    ///
+    /// # Errors
+    /// As [`Episode::start`].
+    pub fn start_numbered(game: &Arc<GameDef>, seed: Seed, number: Option<u64>) -> Result<Self, Box<Diagnostic>> {
+        Self::start_foreseeing(game, seed, number, Foresight::default())
+    }
+
+    /// As [`Episode::start_numbered`], told what will be asked on the turns.
+    ///
+    /// # Errors
+    /// As [`Episode::start`].
+    pub fn start_foreseeing(
+        game: &Arc<GameDef>,
+        seed: Seed,
+        number: Option<u64>,
+        foresight: Foresight,
+    ) -> Result<Self, Box<Diagnostic>> {
+        let foresight = foresight.of(game);
+        let (state, answers) = game.begin(seed, number, Some(foresight))?;
         let mut episode = Self {
             game: Arc::clone(game),
             seed,
@@ -63,6 +105,8 @@ impl Episode {
             status: Status::Truncated,
             turns: Vec::new(),
             turn_counts: vec![0; game.seats as usize],
+            foresight,
+            answers: Known(Mutex::new(answers)),
         };
         episode.status = episode.find_status()?;
         Ok(episode)
@@ -98,12 +142,38 @@ impl Episode {
     /// # Errors
     /// A [`Diagnostic`] if the script fails.
     pub fn observation(&self, seat: Seat, brief: bool) -> Result<String, Box<Diagnostic>> {
-        let text = self.game.observe(&self.state, seat, brief)?;
+        let function = if brief && self.game.has("brief") { "brief" } else { "observe" };
+        let is_brief = function == "brief";
+        let text = match self.take_answer(seat, if is_brief { BRIEF } else { OBSERVE }) {
+            Some(value) => self.game.text_in(value, function)?,
+            None => self.game.observe(&self.state, seat, brief)?,
+        };
         Ok(match self.turns.last().filter(|turn| turn.seat == seat).and_then(|turn| turn.refusal.as_deref()) {
             None => text,
             Some(_) if brief => format!("!{text}"),
             Some(reason) => format!("Your answer was refused: {reason}\n\n{text}"),
         })
+    }
+
+    /// The legal answers of the acting seat, or `None` for free text.
+    ///
+    /// # Errors
+    /// As [`GameDef::actions`].
+    pub fn actions(&self, seat: Seat) -> Result<Option<Vec<String>>, Box<Diagnostic>> {
+        if !self.game.has("actions") {
+            return Ok(None);
+        }
+        match self.take_answer(seat, ACTIONS) {
+            Some(value) => self.game.actions_in(value),
+            None => self.game.actions(&self.state, seat),
+        }
+    }
+
+    /// What the script said about the acting seat along with the state.
+    fn take_answer(&self, seat: Seat, which: usize) -> Option<Value> {
+        let is_asked = self.status == Status::Turn(seat);
+        let mut answers = self.answers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.then.get_mut(which).filter(|_| is_asked).and_then(Option::take)
     }
 
     /// Plays the seat's action. What the rules refuse is recorded as an illegal turn; only a fault of the script is an
@@ -113,9 +183,9 @@ impl Episode {
     /// A [`Diagnostic`] if the script fails; the episode must then be voided.
     pub fn act(&mut self, seat: Seat, action: &Action) -> Result<(), Box<Diagnostic>> {
         let refusal = if action.well_formed {
-            match self.game.advance(&self.state, seat, &action.text) {
-                Ok(state) => {
-                    self.state = state;
+            match self.game.advance(&self.state, seat, &action.text, self.foresight) {
+                Ok((state, answers)) => {
+                    self.go_on(state, answers);
                     None
                 }
                 Err(ApplyError::Illegal(reason)) => Some(reason),
@@ -145,13 +215,13 @@ impl Episode {
     /// # Errors
     /// A [`Diagnostic`] if the script fails after it took the action; the episode must then be voided.
     pub fn act_if_taken(&mut self, seat: Seat, action: &str) -> Result<Option<String>, Box<Diagnostic>> {
-        let state = match self.game.advance(&self.state, seat, action) {
-            Ok(state) => state,
+        let (state, answers) = match self.game.advance(&self.state, seat, action, self.foresight) {
+            Ok(advanced) => advanced,
             Err(ApplyError::Illegal(reason)) => return Ok(Some(reason)),
             // A script that fails at an answer instead of refusing it has not taken it.
             Err(ApplyError::Fault(_)) => return Ok(Some("the rules do not know it".to_owned())),
         };
-        self.state = state;
+        self.go_on(state, answers);
         let turn = Turn { seat, action: action.to_owned(), legal: true, well_formed: true, refusal: None };
         self.finish_turn(turn)?;
         Ok(None)
@@ -164,9 +234,22 @@ impl Episode {
         }
     }
 
-    fn find_status(&self) -> Result<Status, Box<Diagnostic>> {
-        Ok(match self.game.to_act(&self.state)? {
-            None => Status::Terminated(self.game.outcome(&self.state)?),
+    fn go_on(&mut self, state: State, answers: Answers) {
+        self.state = state;
+        *self.answers.get_mut() = answers;
+    }
+
+    fn find_status(&mut self) -> Result<Status, Box<Diagnostic>> {
+        let answers = self.answers.get_mut();
+        let seat = match answers.first.take() {
+            Some(value) => self.game.seat_in(&value)?,
+            None => self.game.to_act(&self.state)?,
+        };
+        Ok(match seat {
+            None => Status::Terminated(match answers.at_nil.take() {
+                Some(value) => self.game.outcome_in(&value)?,
+                None => self.game.outcome(&self.state)?,
+            }),
             Some(seat) if self.turn_counts[seat.0 as usize - 1] >= self.game.max_turns => Status::Truncated,
             Some(seat) => Status::Turn(seat),
         })

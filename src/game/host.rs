@@ -1,6 +1,7 @@
 //! What every script of a run shares: the limits and the library with the host's functions.
 
-use crate::script::{HostFunction, Library, Limits, Value};
+use crate::diag::{Diagnostic, SourceSpan};
+use crate::script::{HostFunction, Library, Limits, Source, Value, abandonable};
 
 use super::{answer, nash};
 
@@ -23,6 +24,26 @@ impl ScriptHost {
         ];
         Self { limits, library: Library::new(functions).with_allowed_files(files) }
     }
+
+    /// Does `work`, which calls the script, on a thread that may be given up.
+    ///
+    /// # Errors
+    /// [`ScriptHost::stuck`] if a call could not be stopped.
+    pub fn guarded<R: Send>(&self, source: &Source, work: impl FnOnce() -> R + Send) -> Result<R, Box<Diagnostic>> {
+        abandonable(work).ok_or_else(|| self.stuck(source))
+    }
+
+    /// What to say of a script whose thread was given up: a call of it could not be stopped.
+    pub fn stuck(&self, source: &Source) -> Box<Diagnostic> {
+        // Without the line: the script must not be asked.
+        Box::new(
+            Diagnostic::error("script::stuck", "a call of the script could not be stopped")
+                .at(SourceSpan::file(&source.path))
+                .expected(format!("every call ends within {:?}, or can be ended then", self.limits.call))
+                .found("a call that went on for as long again, inside one operation of the library")
+                .help("make that operation smaller; the script's thread was given up with its memory"),
+        )
+    }
 }
 
 impl Default for ScriptHost {
@@ -37,7 +58,7 @@ fn math_equal_function(arguments: &[Value]) -> Result<Value, String> {
         Some(Value::Int(number)) => Ok(number.to_string()),
         Some(Value::Float(number)) => Ok(number.to_string()),
         other => Err(format!(
-            "`gift.math_equal(a, b)` takes two strings or numbers; argument {} is {}",
+            "expected two strings or numbers; argument {} is {}",
             index + 1,
             other.map_or("missing", Value::kind)
         )),
@@ -47,15 +68,14 @@ fn math_equal_function(arguments: &[Value]) -> Result<Value, String> {
 
 fn nash_function(arguments: &[Value]) -> Result<Value, String> {
     let matrix = |index: usize| -> Result<Vec<Vec<f64>>, String> {
-        let problem =
-            || format!("`gift.nash(A, B)` takes two lists of rows of numbers; argument {} is not one", index + 1);
+        let problem = || format!("expected two lists of rows of numbers; argument {} is not one", index + 1);
         let rows = arguments.get(index).and_then(Value::as_list).ok_or_else(problem)?;
         rows.iter()
             .map(|row| row.as_list()?.iter().map(Value::as_number).collect::<Option<Vec<f64>>>())
             .collect::<Option<_>>()
             .ok_or_else(problem)
     };
-    let equilibria = nash::equilibria(&matrix(0)?, &matrix(1)?).map_err(|error| format!("`gift.nash`: {error}"))?;
+    let equilibria = nash::equilibria(&matrix(0)?, &matrix(1)?).map_err(|error| error.to_string())?;
     let mixed = |probabilities: Vec<f64>| Value::List(probabilities.into_iter().map(Value::Float).collect());
     Ok(Value::List(
         equilibria

@@ -8,7 +8,8 @@ use crate::script::{Argument, CallError, Field, Script, Source, Value, with_scri
 use crate::seed::Stream;
 
 use super::ScriptHost;
-use super::definition::{misspelt, shown};
+use super::definition::shown;
+use super::fields::misspelt;
 use super::reward::number;
 
 /// How the games of a nest are put together.
@@ -42,6 +43,8 @@ pub struct GameStats {
     pub reward: f64,
 }
 
+/// Most stages of an order. Each is an episode of every trajectory, or a rollout and an update of every iteration.
+const MAX_STAGES: usize = 100;
 /// Everything that the host reads in a nest's table.
 pub const NEST_FIELDS: [&str; 5] = ["mode", "stages", "reward", "k", "weights"];
 
@@ -90,12 +93,12 @@ impl Nest {
     /// # Errors
     /// A [`Diagnostic`] that names the field, what it must be and what it is.
     pub fn compile_unchecked(source: &Source, host: &ScriptHost) -> Result<Self, Box<Diagnostic>> {
-        let path = source.path.clone();
-        with_script(source, &host.limits, &host.library, |script| {
+        let read = |script: &dyn Script| {
             read_fields(script, source, host).map_err(|problem| {
-                Box::new(if problem.place.is_some() { *problem } else { (*problem).at(SourceSpan::file(&path)) })
+                Box::new(if problem.place.is_some() { *problem } else { (*problem).at(SourceSpan::file(&source.path)) })
             })
-        })?
+        };
+        host.guarded(source, || with_script(source, &host.limits, &host.library, read))??
     }
 
     /// Warnings for fields that look like misspelt ones; none for the default nest.
@@ -104,8 +107,8 @@ impl Nest {
     /// A [`Diagnostic`] if the script cannot be loaded.
     pub fn misspelt_fields(&self) -> Result<Vec<Diagnostic>, Box<Diagnostic>> {
         let Some(source) = &self.source else { return Ok(Vec::new()) };
-        let names = with_script(source, &self.host.limits, &self.host.library, |script| script.field_names())?;
-        Ok(misspelt(source, "nest", &names, &NEST_FIELDS))
+        let read = || with_script(source, &self.host.limits, &self.host.library, |script| script.field_names());
+        Ok(misspelt(source, "nest", &self.host.guarded(source, read)??, &NEST_FIELDS))
     }
 
     fn check_names(&self, stages: &[String], games: &[String]) -> Result<(), Box<Diagnostic>> {
@@ -149,7 +152,8 @@ impl Nest {
                 .collect(),
         );
         let value = self.call("stages", &mut [Argument::Rng(stream), Argument::Data(&stats)])?;
-        let stages = names(&value).ok_or_else(|| self.bad_result("stages", "a list of names of games", &value))?;
+        let stages = names(&value)
+            .ok_or_else(|| self.bad_result("stages", &format!("a list of 1 to {MAX_STAGES} names of games"), &value))?;
         self.check_names(&stages, games)?;
         Ok(stages)
     }
@@ -188,12 +192,13 @@ impl Nest {
         number(&value).ok_or_else(|| self.bad_result("reward", "a finite number", &value))
     }
 
-    fn call(&self, function: &str, arguments: &mut [Argument<'_>]) -> Result<Value, Box<Diagnostic>> {
+    fn call(&self, function: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, Box<Diagnostic>> {
         let Some(source) = &self.source else {
             return Err(Box::new(Diagnostic::error("nest::no_script", "the default nest has no functions")));
         };
-        let result =
-            with_script(source, &self.host.limits, &self.host.library, |script| script.call(function, arguments))?;
+        let run = |script: &dyn Script| script.call(function, arguments);
+        let run = || with_script(source, &self.host.limits, &self.host.library, run);
+        let result = self.host.guarded(source, run)??;
         result.map_err(|error| match error {
             CallError::Fault(diagnostic) => diagnostic,
             CallError::Illegal(reason) => self.bad_result(function, "a value", &Value::Text(reason)),
@@ -216,7 +221,7 @@ impl Nest {
 fn names(value: &Value) -> Option<Vec<String>> {
     let names: Option<Vec<String>> =
         value.as_list()?.iter().map(|item| item.as_text().map(ToOwned::to_owned)).collect();
-    names.filter(|names| !names.is_empty())
+    names.filter(|names| (1..=MAX_STAGES).contains(&names.len()))
 }
 
 fn read_fields(script: &dyn Script, source: &Source, host: &ScriptHost) -> Result<Nest, Box<Diagnostic>> {
@@ -255,7 +260,7 @@ fn read_fields(script: &dyn Script, source: &Source, host: &ScriptHost) -> Resul
         Field::Data(other) => return Err(bad("mode", "\"nested\", \"mixed\" or \"cst\"", shown(&other))),
         Field::Function => return Err(bad("mode", "\"nested\", \"mixed\" or \"cst\"", "a function".to_owned())),
     };
-    let expected = "a list of names of games, or `function(rng, stats) … return list end`";
+    let expected = &*format!("a list of 1 to {MAX_STAGES} names of games, or `function(rng, stats) … return list end`");
     let stages = match field("stages")? {
         Field::Function => None,
         Field::Data(value) => Some(names(&value).ok_or_else(|| bad("stages", expected, shown(&value)))?),
@@ -313,6 +318,19 @@ mod tests {
     fn results(rewards: [(f64, bool); 2]) -> Vec<StageResult> {
         let of = |(reward, success)| StageResult { game: "a".to_owned(), reward, success };
         rewards.into_iter().map(of).collect()
+    }
+
+    /// Every stage is an episode of each trajectory, or a rollout of each iteration.
+    #[test]
+    fn an_order_is_bounded() {
+        let stages = |count: usize| vec!["'a'"; count].join(", ");
+        assert!(compile(&format!("return {{ stages = {{ {} }} }}", stages(MAX_STAGES))).is_ok());
+        let problem = compile(&format!("return {{ stages = {{ {} }} }}", stages(MAX_STAGES + 1))).unwrap_err();
+        assert!(problem.code == "nest::bad_field" && problem.to_string().contains("1 to 100 names"), "{problem}");
+        let drawn = compile("return { stages = function() return table.create(101, 'a') end }").unwrap();
+        let mut stream = Seed::new(0).stream();
+        let problem = drawn.stages(&["a".to_owned()], &BTreeMap::new(), &mut stream).unwrap_err();
+        assert!(problem.code == "nest::bad_result" && problem.to_string().contains("1 to 100 names"), "{problem}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A script that rewards an episode: it returns one function of what happened to one number.
 
 use crate::diag::{Diagnostic, SourceSpan};
-use crate::script::{Argument, CallError, Source, Value, with_script};
+use crate::script::{Argument, CallError, Script, Source, Value, with_script};
 
 use super::definition::shown;
 use super::{ScriptHost, Turn};
@@ -78,8 +78,8 @@ impl RewardScript {
     /// # Errors
     /// A [`Diagnostic`] if it does not compile or returns something else.
     pub fn compile(source: Source, host: &ScriptHost) -> Result<Self, Box<Diagnostic>> {
-        let is_function = with_script(&source, &host.limits, &host.library, |script| script.is_function())?;
-        if !is_function {
+        let ask = || with_script(&source, &host.limits, &host.library, |script| script.is_function());
+        if !host.guarded(&source, ask)?? {
             return Err(Box::new(
                 Diagnostic::error("reward::not_a_function", "the reward script returns no function")
                     .at(SourceSpan::file(&source.path))
@@ -98,9 +98,9 @@ impl RewardScript {
     pub fn reward(&self, episode: &EpisodeSummary<'_>) -> Result<f64, Box<Diagnostic>> {
         let value = episode.value();
         let host = &self.host;
-        let result = with_script(&self.source, &host.limits, &host.library, |script| {
-            script.call("", &mut [Argument::Data(&value)])
-        })?;
+        let run = |script: &dyn Script| script.call("", &mut [Argument::Data(&value)]);
+        let run = || with_script(&self.source, &host.limits, &host.library, run);
+        let result = host.guarded(&self.source, run)??;
         let found = match result {
             Ok(value) => match number(&value) {
                 Some(reward) => return Ok(reward),

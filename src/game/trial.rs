@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::diag::Diagnostic;
 use crate::seed::Seed;
@@ -9,6 +10,8 @@ use crate::seed::Seed;
 use super::check::choose;
 use super::{Action, Episode, EpisodeSummary, GameDef, GameStats, Nest, RewardScript, Seat, StageResult, Status};
 
+/// Time after which nothing further is tried: slow calls within their budgets must not keep a reload waiting for ever.
+const MAX_TIME: Duration = Duration::from_secs(20);
 /// Draws of an order for each kind of statistics: a nest may draw its order.
 const DRAWS: u64 = 8;
 /// Episodes of each game that a reward script is tried on.
@@ -20,7 +23,7 @@ const EPISODES: u64 = 2;
 /// # Errors
 /// The nest's first [`Diagnostic`].
 pub fn try_nest(nest: &Nest, games: &[String], seed: Seed) -> Result<(), Box<Diagnostic>> {
-    let mut stream = seed.child("nest trial", 0).stream();
+    let (start, mut stream) = (Instant::now(), seed.child("nest trial", 0).stream());
     let all_games =
         |rate: f64| games.iter().map(|game| (game.clone(), GameStats { success: rate, reward: rate })).collect();
     let mut statistics: Vec<BTreeMap<String, GameStats>> = vec![BTreeMap::new(), all_games(0.0), all_games(1.0)];
@@ -33,6 +36,9 @@ pub fn try_nest(nest: &Nest, games: &[String], seed: Seed) -> Result<(), Box<Dia
     }
     for stats in &statistics {
         for _ in 0..DRAWS {
+            if start.elapsed() > MAX_TIME {
+                return Ok(());
+            }
             let stages = nest.stages(games, stats, &mut stream)?;
             let results = |result: &mut dyn FnMut() -> (f64, bool)| {
                 let results: Vec<StageResult> = stages
@@ -57,12 +63,17 @@ pub fn try_nest(nest: &Nest, games: &[String], seed: Seed) -> Result<(), Box<Dia
 /// # Errors
 /// The reward script's first [`Diagnostic`]; a fault of a game is not reported here.
 pub fn try_reward(reward: &RewardScript, games: &[Arc<GameDef>], seed: Seed) -> Result<(), Box<Diagnostic>> {
+    let start = Instant::now();
     for game in games {
         for number in 0..EPISODES {
+            if start.elapsed() > MAX_TIME {
+                return Ok(());
+            }
             let seed = seed.child("reward trial", number);
             for cut in [false, true] {
                 // The games were checked before: what fails here is the reward script, or shows in the run.
-                let Ok((episode, texts)) = play(game, seed, cut) else { continue };
+                let played = game.host().guarded(&game.source, || play(game, seed, cut));
+                let Ok(Ok((episode, texts))) = played else { continue };
                 let seat = Seat(1 + (number % u64::from(game.seats)) as u32);
                 let results: Vec<(f64, bool)> = (1..=game.seats).map(|seat| episode.result(Seat(seat))).collect();
                 let (scores, success): (Vec<f64>, Vec<bool>) = results.into_iter().unzip();
@@ -90,6 +101,7 @@ type Texts = Vec<(String, String)>;
 
 /// Plays one episode at random, or its first turn with an unreadable answer; returns the texts of each turn as well.
 fn play(game: &Arc<GameDef>, seed: Seed, cut: bool) -> Result<(Episode, Texts), Box<Diagnostic>> {
+    let start = Instant::now();
     let mut stream = seed.child("random play", 0).stream();
     let mut episode = Episode::start(game, seed)?;
     let mut texts = Vec::new();
@@ -98,7 +110,7 @@ fn play(game: &Arc<GameDef>, seed: Seed, cut: bool) -> Result<(Episode, Texts), 
         let action = choose(game, &episode, seat, &mut stream)?;
         texts.push((observation, format!("<think></think><answer>{action}</answer>")));
         episode.act(seat, &Action { text: action, well_formed: !cut })?;
-        if cut {
+        if cut || start.elapsed() > MAX_TIME {
             episode.truncate();
         }
     }

@@ -5,7 +5,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, access};
+use super::{Error, access, read_start};
+
+/// Most bytes that are read of the file.
+const MAX_BYTES: u64 = 64 << 20;
 
 /// A game's success at some point of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,7 +54,7 @@ pub fn add_evaluations(run: &Path, step: u64, new: &[Evaluation]) -> Result<(), 
 
 /// All measurements of a run; none if it has no such file. Lines that are something else are left out.
 pub fn read_evaluations(run: &Path) -> Vec<Evaluation> {
-    let bytes = fs::read(run.join("evaluations.jsonl")).unwrap_or_default();
+    let bytes = read_start(&run.join("evaluations.jsonl"), MAX_BYTES).unwrap_or_default();
     bytes.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 

@@ -69,6 +69,7 @@ metrics! {
         TIME_ROLLOUT_S = "time/rollout_s", "s", "time of the rollout, time/env_s included";
         TIME_ENV_S = "time/env_s", "s", "time in scripts and opponents";
         TIME_UPDATE_S = "time/update_s", "s", "time of the updates";
+        TIME_RECORD_S = "time/record_s", "s", "time that keeping figures and episodes of the iteration before took";
         RELOAD_ACTIVATED = "reload/activated", "versions", "script versions that came into service with the iteration";
         RELOAD_SETTINGS = "reload/settings", "settings", "settings that changed with the iteration";
         RELOAD_REJECTED = "reload/rejected", "saves", "saves that were refused since the iteration before";
@@ -128,8 +129,15 @@ mod tests {
     #[test]
     fn only_measurements_of_the_machine_are_timings() {
         let timings: Vec<_> = METRICS.iter().map(|metric| metric.name).filter(|name| is_timing(name)).collect();
-        let expected =
-            [TOKENS_ROLLOUT_PER_S, TOKENS_UPDATE_PER_S, TIME_ROLLOUT_S, TIME_ENV_S, TIME_UPDATE_S, MEMORY_PEAK_BYTES];
+        let expected = [
+            TOKENS_ROLLOUT_PER_S,
+            TOKENS_UPDATE_PER_S,
+            TIME_ROLLOUT_S,
+            TIME_ENV_S,
+            TIME_UPDATE_S,
+            TIME_RECORD_S,
+            MEMORY_PEAK_BYTES,
+        ];
         assert_eq!(timings, expected);
     }
 }

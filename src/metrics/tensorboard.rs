@@ -1,9 +1,13 @@
-//! TensorBoard event files: the figures of `metrics.jsonl` as scalars, versions of scripts as texts. The few protocol
-//! buffer messages that this takes are written by hand; `scripts/interop/check_tensorboard.py` reads a run's files with
-//! TensorBoard itself and compares them with `metrics.jsonl`.
+//! TensorBoard event files: the figures of `metrics.jsonl` as scalars, versions of scripts as texts, and what no line of figures
+//! can hold: histograms, samples of text, the settings as hyperparameters. The few protocol buffer messages that this takes are
+//! written by hand; `scripts/interop/check_tensorboard.py` reads a run's files with TensorBoard itself and compares them with
+//! `metrics.jsonl`.
 //!
 //! Framing: TensorFlow's `TFRecord` (length, masked CRC-32C of the length, data, masked CRC-32C of the data). Messages:
 //! `Event`, `Summary` and `SessionLog` of `tensorboard/compat/proto/{event,summary}.proto`.
+
+mod plugins; // what its plugins read
+mod wire; // bytes and checksums
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -12,13 +16,34 @@ use std::path::{Path, PathBuf};
 
 use super::{Error, MetricSink, MetricValue, Record, access};
 
+use plugins::{event, histogram, hyperparameters, scalar, text};
+use wire::frame;
+
 /// The time in seconds since 1970, which event files must carry; given by `cli`, the only room with a clock.
 pub type Clock = Box<dyn FnMut() -> f64 + Send>;
 
-/// `data_type` of strings in TensorFlow's `types.proto`.
-const DT_STRING: u64 = 7;
 /// `SessionLog::START`.
 const SESSION_START: u64 = 1;
+
+/// A setting of the run, as TensorBoard's table of hyperparameters knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Hyperparameter {
+    /// A number.
+    Number(f64),
+    /// A text.
+    Text(String),
+    /// True or false.
+    Truth(bool),
+}
+
+/// What a step has beyond its figures.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Details {
+    /// Numbers to draw as histograms, by tag.
+    pub histograms: BTreeMap<String, Vec<f64>>,
+    /// Texts in Markdown, by tag.
+    pub texts: BTreeMap<String, String>,
+}
 
 /// Writes an event file.
 pub struct TensorBoardSink {
@@ -51,6 +76,30 @@ impl TensorBoardSink {
         let first = last.map_or(0, |last| last + 1);
         sink.append(&event(now, first, |event| event.message(7, |log| log.integer(1, SESSION_START))))?;
         Ok(sink)
+    }
+
+    /// Keeps the settings of the run.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if they cannot be written.
+    pub fn write_hyperparameters(&mut self, values: &[(String, Hyperparameter)]) -> Result<(), Error> {
+        let now = (self.clock)();
+        self.append(&event(now, 0, |event| event.message(5, |summary| hyperparameters(summary, values, now))))
+    }
+
+    /// Keeps what a step has beyond its figures.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be written.
+    pub fn write_details(&mut self, step: u64, details: &Details) -> Result<(), Error> {
+        let now = (self.clock)();
+        let data = event(now, step, |event| {
+            event.message(5, |summary| {
+                details.histograms.iter().for_each(|(tag, numbers)| histogram(summary, tag, numbers));
+                details.texts.iter().for_each(|(tag, value)| text(summary, tag, value));
+            });
+        });
+        self.append(&data)
     }
 
     fn append(&mut self, data: &[u8]) -> Result<(), Error> {
@@ -97,102 +146,6 @@ fn new_file(directory: &Path, now: f64) -> Result<(PathBuf, File), Error> {
     }
 }
 
-/// `Event { wall_time: 1, step: 2, … }`.
-fn event(time: f64, step: u64, fill: impl FnOnce(&mut Message)) -> Vec<u8> {
-    let mut event = Message::default();
-    event.double(1, time);
-    event.integer(2, step);
-    fill(&mut event);
-    event.0
-}
-
-/// `Summary.Value { tag: 1, simple_value: 2 }`.
-fn scalar(summary: &mut Message, tag: &str, value: f32) {
-    summary.message(1, |entry| {
-        entry.bytes(1, tag.as_bytes());
-        entry.float(2, value);
-    });
-}
-
-/// `Summary.Value { tag: 1, tensor: 8, metadata: 9 }` for the `text` plugin: a tensor of one string.
-fn text(summary: &mut Message, tag: &str, value: &str) {
-    summary.message(1, |entry| {
-        entry.bytes(1, tag.as_bytes());
-        entry.message(8, |tensor| {
-            tensor.integer(1, DT_STRING);
-            tensor.message(2, |shape| shape.message(2, |dimension| dimension.integer(1, 1)));
-            tensor.bytes(8, value.as_bytes());
-        });
-        entry.message(9, |metadata| metadata.message(1, |plugin| plugin.bytes(1, b"text")));
-    });
-}
-
-/// A record of a `TFRecord` file.
-fn frame(data: &[u8]) -> Vec<u8> {
-    let length = (data.len() as u64).to_le_bytes();
-    let mut record = Vec::with_capacity(data.len() + 16);
-    record.extend_from_slice(&length);
-    record.extend_from_slice(&masked_crc(&length).to_le_bytes());
-    record.extend_from_slice(data);
-    record.extend_from_slice(&masked_crc(data).to_le_bytes());
-    record
-}
-
-/// A checksum as `TFRecord` stores it: rotated and moved, so that a checksum of data that holds checksums stays sound.
-fn masked_crc(data: &[u8]) -> u32 {
-    crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
-}
-
-/// A protocol buffer message under construction. As in proto3, numbers that are 0 are left out.
-#[derive(Default)]
-struct Message(Vec<u8>);
-
-impl Message {
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
-    }
-
-    fn key(&mut self, field: u64, wire_type: u64) {
-        self.varint(field << 3 | wire_type);
-    }
-
-    fn integer(&mut self, field: u64, value: u64) {
-        if value != 0 {
-            self.key(field, 0);
-            self.varint(value);
-        }
-    }
-
-    fn double(&mut self, field: u64, value: f64) {
-        if value != 0.0 {
-            self.key(field, 1);
-            self.0.extend_from_slice(&value.to_le_bytes());
-        }
-    }
-
-    /// Written even if it is 0: a summary's value is one of several kinds, and this says which.
-    fn float(&mut self, field: u64, value: f32) {
-        self.key(field, 5);
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-
-    fn bytes(&mut self, field: u64, value: &[u8]) {
-        self.key(field, 2);
-        self.varint(value.len() as u64);
-        self.0.extend_from_slice(value);
-    }
-
-    fn message(&mut self, field: u64, fill: impl FnOnce(&mut Self)) {
-        let mut inner = Self::default();
-        fill(&mut inner);
-        self.bytes(field, &inner.0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +177,37 @@ mod tests {
         record.set("loss", -0.25).set("groups/kept", 0_u64).set("scripts/nim", "3f9c1a2").set("entropy", f64::NAN);
         sink.write(&record).unwrap();
         assert_eq!(read(&sink), format!("{VERSION}{START}{STEP_300}"));
+    }
+
+    /// As above: a histogram of two buckets, and one hyperparameter of each kind.
+    const HISTOGRAM: &str = concat!(
+        "720000000000000025053a8209000000c00b5ad64110ac022a640a620a10686973746f6772616d2f726577617264423e08021208120208",
+        "021202080322300000000000000000000000000000e03f0000000000000840000000000000e03f000000000000f03f000000000000f03f",
+        "4a0e0a0c0a0a686973746f6772616d73cc23d30d",
+    );
+    const MODEL: &str = "5e00000000000000d8b06ebc09000000c00b5ad6412a530a510a1c5f68706172616d735f2f73657373696f6e5f73746172745f696e666f42060801120212004a290a270a0768706172616d73121c1a1a0a0f0a056d6f64656c12061a0474696e7929000000c00b5ad64157496ec2";
+    const SEED: &str = "60000000000000002821c6da09000000c00b5ad6412a550a530a1c5f68706172616d735f2f73657373696f6e5f73746172745f696e666f42060801120212004a2b0a290a0768706172616d73121e1a1c0a110a0473656564120911000000000000084029000000c00b5ad64137f28bda";
+    const RELOAD: &str = "5b000000000000001b01028a09000000c00b5ad6412a500a4e0a1c5f68706172616d735f2f73657373696f6e5f73746172745f696e666f42060801120212004a260a240a0768706172616d7312191a170a0c0a0672656c6f61641202200129000000c00b5ad641874e932e";
+
+    #[test]
+    fn details_have_the_bytes_that_tensorboard_writes() {
+        let data = event(1.5e9, 300, |event| {
+            event.message(5, |summary| {
+                plugins::histogram_of(summary, "histogram/reward", &[[0.0, 0.5, 3.0], [0.5, 1.0, 1.0]]);
+            });
+        });
+        assert_eq!(hex(&frame(&data)), HISTOGRAM);
+        let kinds = [
+            ("model", Hyperparameter::Text("tiny".to_owned()), MODEL),
+            ("seed", Hyperparameter::Number(3.0), SEED),
+            ("reload", Hyperparameter::Truth(true), RELOAD),
+        ];
+        for (name, value, expected) in kinds {
+            let directory = tempfile::tempdir().unwrap();
+            let mut sink = TensorBoardSink::create(directory.path(), None, Box::new(|| 1.5e9)).unwrap();
+            sink.write_hyperparameters(&[(name.to_owned(), value)]).unwrap();
+            assert_eq!(read(&sink), format!("{VERSION}{START}{expected}"), "{name}");
+        }
     }
 
     #[test]

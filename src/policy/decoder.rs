@@ -108,6 +108,11 @@ pub trait Decoder: Send + Sync {
     /// The shape of the model.
     fn config(&self) -> &DecoderConfig;
 
+    /// Where it computes, as users name it: `cpu`, `cuda:0`.
+    fn device(&self) -> String {
+        "cpu".to_owned()
+    }
+
     /// An empty cache.
     fn new_cache(&self) -> KvCache;
 

@@ -84,6 +84,8 @@ struct Watched {
     /// What is not told yet, when the file was written, and since when it is so. A file that is written all the time may
     /// look the same whenever it is looked at.
     waiting: Option<(State, Option<SystemTime>, Instant)>,
+    /// The text that could not be stopped, while that waits to be told: each try costs a thread.
+    stuck: Option<(Version, Box<Diagnostic>)>,
     /// The data files whose content matters.
     data: BTreeSet<PathBuf>,
     /// A file beside the games that is none of them and has not changed since the run began.
@@ -92,7 +94,7 @@ struct Watched {
 
 impl Watched {
     fn new(tried: State, is_bystander: bool) -> Self {
-        Self { tried, waiting: None, data: BTreeSet::new(), is_bystander }
+        Self { tried, waiting: None, stuck: None, data: BTreeSet::new(), is_bystander }
     }
 }
 
@@ -208,8 +210,13 @@ impl Candidates {
             return None;
         }
         let candidate = source.as_ref().ok().cloned();
+        let code = candidate.as_ref().map(Source::code_version);
+        let stuck = watched.stuck.take().filter(|(version, _)| code.as_ref() == Some(version));
         let (result, patience_for) = match source {
-            Ok(source) => (self.try_source(path, source, pending), BROKEN),
+            Ok(source) => match stuck {
+                Some((_, problem)) => (Err(problem), BROKEN),
+                None => (self.try_source(path, source, pending), BROKEN),
+            },
             Err(_) if state == State::Missing => (Err(Box::new(self.gone(path))), GONE),
             Err(problem) => (Err(problem), BROKEN),
         };
@@ -230,6 +237,7 @@ impl Candidates {
         let left = patience_for.saturating_sub(since.elapsed());
         if patience && !left.is_zero() {
             watched.waiting = Some((state, written, since));
+            watched.stuck = code.filter(|_| problem.code == "script::stuck").map(|code| (code, problem));
             return Some(left);
         }
         (watched.tried, watched.waiting) = (state, None);

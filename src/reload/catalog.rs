@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::diag::{Diagnostic, SourceSpan};
-use crate::game::{GameDef, Nest, RewardScript, ScriptHost, check_game, try_nest, try_reward};
+use crate::game::{GameDef, Nest, RewardScript, ScriptHost, check_game_within, try_nest, try_reward};
 use crate::script::{Language, Source, Value};
 use crate::seed::Seed;
 
 /// Episodes of random play that a version must get through before it is used.
 const CHECK_EPISODES: u64 = 5;
+/// Time of that play: a game of many slow turns is used after this, as far as it was checked.
+const CHECK_TIME: Duration = Duration::from_secs(20);
 
 /// A script file to load a game from.
 pub type GameFile = PathBuf;
@@ -176,7 +179,7 @@ impl Catalog {
         let bare = GameDef::compile(source, Value::default(), &self.host)?;
         let options = self.options.get(&bare.name).cloned().unwrap_or_else(|| Value::Map(BTreeMap::new()));
         let game = Arc::new(GameDef::compile(source, options, &self.host)?);
-        if let Some(problem) = check_game(&game, CHECK_EPISODES, Seed::new(0)).into_iter().find(is_error) {
+        if let Some(problem) = check_game_within(&game, CHECK_EPISODES, CHECK_TIME).into_iter().find(is_error) {
             return Err(Box::new(problem));
         }
         let mut game = Arc::unwrap_or_clone(game);
@@ -190,7 +193,9 @@ impl Catalog {
     /// A [`Diagnostic`] of the compiler or of the trial.
     pub(super) fn compile_nest(&self, source: &Source) -> Result<Nest, Box<Diagnostic>> {
         let mut nest = Nest::compile(source, &self.known_names(), &self.host)?;
-        try_nest(&nest, &self.known_names(), Seed::new(0))
+        self.host
+            .guarded(source, || try_nest(&nest, &self.known_names(), Seed::new(0)))
+            .and_then(|tried| tried)
             .map_err(|problem| Box::new((*problem).note("found when the nest was tried on examples")))?;
         nest.source = nest.source.map(Source::with_opened_data);
         Ok(nest)

@@ -52,7 +52,7 @@ impl Settings {
         report: &dyn Fn(&Event),
     ) -> Option<Duration> {
         #[expect(clippy::disallowed_methods, reason = "why it cannot be read is said by `read`")]
-        let text = std::fs::read_to_string(&self.file.path).ok();
+        let text = self.file.path.is_file().then(|| std::fs::read_to_string(&self.file.path).ok()).flatten();
         if text == self.tried {
             self.waiting = None;
             return None;

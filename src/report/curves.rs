@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::metrics::{MetricValue, Record};
@@ -66,13 +66,17 @@ impl Curves {
     }
 }
 
+/// The longest line that is read; longer ones are damaged.
+const MAX_LINE_BYTES: usize = 1 << 20;
+
 /// Reads a metrics file again and again, each time only what is new.
 #[derive(Debug)]
 pub struct Follower {
     path: PathBuf,
+    /// Where the next line begins.
     read: u64,
-    /// The last line as read so far, without its end.
-    rest: Vec<u8>,
+    /// The last whole line that was read. While it still stands before `read`, what was read stands as well.
+    last_line: Vec<u8>,
     /// What was read.
     pub curves: Curves,
 }
@@ -80,36 +84,79 @@ pub struct Follower {
 impl Follower {
     /// A follower of `metrics.jsonl` below a run directory, which need not exist yet.
     pub fn new(run: &Path) -> Self {
-        Self { path: run.join("metrics.jsonl"), read: 0, rest: Vec::new(), curves: Curves::default() }
+        Self { path: run.join("metrics.jsonl"), read: 0, last_line: Vec::new(), curves: Curves::default() }
     }
 
-    /// Reads what was written since; true if there are new records.
+    /// Reads the lines that were written since; true if there are new records. A file that was cut back or is another one is
+    /// read from its start. A last line without its end is left for later.
     ///
     /// # Errors
-    /// The system's, other than that the file is not there.
+    /// The system's, other than that the file is not there; that it is no regular file.
     pub fn poll(&mut self) -> io::Result<bool> {
-        let mut file = match File::open(&self.path) {
+        match self.path.metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            result => result?,
-        };
-        let length = file.metadata()?.len();
-        let was_cut = length < self.read;
-        if was_cut {
-            *self = Self { path: std::mem::take(&mut self.path), read: 0, rest: Vec::new(), curves: Curves::default() };
+            // Opening a pipe would wait for its other end.
+            Ok(metadata) if !metadata.is_file() => return Err(io::Error::other("it is no regular file")),
+            result => _ = result?,
         }
-        file.seek(SeekFrom::Start(self.read))?;
-        let mut bytes = Vec::new();
-        self.read += file.read_to_end(&mut bytes)? as u64;
-        let mut changed = was_cut;
-        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
-            self.rest.extend_from_slice(piece);
-            if self.rest.ends_with(b"\n") {
-                let line = std::mem::take(&mut self.rest);
+        let mut file = BufReader::with_capacity(1 << 18, File::open(&self.path)?);
+        let mut changed = false;
+        if !self.stands(&mut file)? {
+            (self.read, self.curves) = (0, Curves::default());
+            self.last_line.clear();
+            file.rewind()?;
+            changed = true;
+        }
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let taken = file.by_ref().take(MAX_LINE_BYTES as u64).read_until(b'\n', &mut line)?;
+            if line.ends_with(b"\n") {
                 self.curves.push(&line);
-                changed = true;
+                line.drain(..line.len().saturating_sub(MAX_REMEMBERED_BYTES));
+                std::mem::swap(&mut self.last_line, &mut line);
+            } else if taken < MAX_LINE_BYTES {
+                return Ok(changed);
+            } else {
+                // Too long: passed over up to its end, if that is written.
+                let Some(rest) = skip_line(&mut file)? else { return Ok(changed) };
+                self.read += rest;
+                self.curves.damaged_count += 1;
+                self.last_line.clear();
             }
+            self.read += taken as u64;
+            changed = true;
         }
-        Ok(changed)
+    }
+
+    /// Whether the file still holds what was read; leaves it where the next line begins.
+    fn stands(&self, file: &mut BufReader<File>) -> io::Result<bool> {
+        let before = self.read - self.last_line.len() as u64;
+        file.seek(SeekFrom::Start(before))?;
+        let mut found = Vec::new();
+        file.by_ref().take(self.last_line.len() as u64).read_to_end(&mut found)?;
+        Ok(found == self.last_line)
+    }
+}
+
+/// How much of the last line is remembered.
+const MAX_REMEMBERED_BYTES: usize = 1 << 12;
+
+/// Passes over the rest of a line; its length, or none if it has no end yet.
+fn skip_line(file: &mut BufReader<File>) -> io::Result<Option<u64>> {
+    let mut length = 0;
+    loop {
+        let buffer = file.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(None);
+        }
+        let end = buffer.iter().position(|&byte| byte == b'\n').map(|at| at + 1);
+        let taken = end.unwrap_or(buffer.len());
+        file.consume(taken);
+        length += taken as u64;
+        if end.is_some() {
+            return Ok(Some(length));
+        }
     }
 }
 
@@ -162,6 +209,44 @@ mod tests {
         std::fs::write(&path, "{\"step\":1,\"loss\":5}\n").unwrap();
         assert!(follower.poll().unwrap());
         assert_eq!(follower.curves.points("loss"), [(1.0, 5.0)]);
+    }
+
+    /// A run that resumes cuts the file back and may have written more than was there before anyone looks again.
+    #[test]
+    fn a_file_that_was_cut_and_grew_beyond_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let line = |step: u64, loss: &str| format!("{{\"step\":{step},\"loss\":{loss}}}\n");
+        append(&path, &[line(1, "1"), line(2, "2"), line(3, "3")].concat());
+        let mut follower = Follower::new(folder.path());
+        follower.poll().unwrap();
+        std::fs::write(&path, [line(1, "1"), line(2, "7"), line(3, "8"), line(4, "9")].concat()).unwrap();
+        assert!(follower.poll().unwrap());
+        assert_eq!(follower.curves.points("loss"), [(1.0, 1.0), (2.0, 7.0), (3.0, 8.0), (4.0, 9.0)]);
+        assert_eq!(follower.curves.damaged_count, 0);
+        assert!(!follower.poll().unwrap());
+    }
+
+    #[test]
+    fn a_line_without_end_takes_no_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        append(&path, "{\"step\":1}\n");
+        append(&path, &"x".repeat(3 * MAX_LINE_BYTES));
+        let mut follower = Follower::new(folder.path());
+        assert!(follower.poll().unwrap() && !follower.poll().unwrap());
+        append(&path, "\n{\"step\":2}\n");
+        assert!(follower.poll().unwrap());
+        assert_eq!((steps(&follower), follower.curves.damaged_count), (vec![1, 2], 1));
+        assert!(follower.last_line.len() <= MAX_REMEMBERED_BYTES);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("metrics.jsonl")).unwrap();
+        assert!(Follower::new(folder.path()).poll().unwrap_err().to_string().contains("no regular file"));
     }
 
     #[test]

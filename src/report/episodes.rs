@@ -88,7 +88,8 @@ pub(super) fn files(run: &Path) -> Vec<PathBuf> {
     // Files that a resumed run set aside begin with `abandoned-`, those being written with a dot.
     let is_whole = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("step-") && name.ends_with(".jsonl.zst")
+        // Opening a pipe of that name would wait for its other end.
+        name.starts_with("step-") && name.ends_with(".jsonl.zst") && path.is_file()
     };
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_whole).collect();
     files.sort_by_key(|path| (path.as_os_str().len(), path.clone()));

@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::checkpoint;
-use crate::metrics::{MetricValue, Record, names, read_evaluations};
+use crate::metrics::{MetricValue, Record, names, read_evaluations, read_launches};
 
 use super::curves::{Curves, Follower, thinned};
 use super::{episodes, versions};
 
 /// The most points that a curve is drawn with.
 const MAX_POINTS: usize = 1_500;
+
+/// The most events that are carried, the newest.
+const MAX_EVENTS: usize = 2_000;
 
 /// A run directory, read as far as it can be.
 #[derive(Debug)]
@@ -50,7 +53,8 @@ impl RunView {
         let metrics = self.curves.names();
         let curves = |name: &String| (name.clone(), points_json(&self.curves.points(name)));
         let is_thinned = records.len() > MAX_POINTS;
-        let events: Vec<Value> = records.iter().filter_map(event).collect();
+        let mut events: Vec<Value> = records.iter().rev().filter_map(event).take(MAX_EVENTS).collect();
+        events.reverse();
         json!({
             "name": name,
             "folder": self.folder.display().to_string(),
@@ -69,7 +73,7 @@ impl RunView {
 
     /// What was run, in short: name and value.
     fn facts(&self) -> Vec<(&'static str, String)> {
-        let mut facts = Vec::new();
+        let mut facts = self.launch_facts();
         let config: toml::Table = self.config.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default();
         let setting = |name: &str| match config.get(name)? {
             toml::Value::String(text) => Some(text.clone()),
@@ -91,6 +95,28 @@ impl RunView {
         if let Some((_, bytes)) = self.curves.points(names::MEMORY_PEAK_BYTES).last() {
             facts.push(("most memory", format!("{:.0} MiB", bytes / f64::from(1 << 20))));
         }
+        facts
+    }
+}
+
+impl RunView {
+    /// How and where it was run, if it says so.
+    fn launch_facts(&self) -> Vec<(&'static str, String)> {
+        let launches = read_launches(&self.folder);
+        let (Some(first), Some(last)) = (launches.first(), launches.last()) else { return Vec::new() };
+        let mut facts = vec![("command", first.command.clone())];
+        for again in &launches[1..] {
+            facts.push(("resumed", format!("after iteration {}: {}", again.step, again.command)));
+        }
+        let mut processor = vec![last.processor.clone(), format!("{} cores", last.cores)];
+        processor.push(format!("threads used: {}", last.threads));
+        processor.retain(|part| !part.is_empty());
+        facts.push(("processor", processor.join(", ")));
+        if last.memory_bytes > 0 {
+            facts.push(("memory", format!("{:.1} GiB", last.memory_bytes as f64 / f64::from(1 << 30))));
+        }
+        facts.push(("computed on", last.device.clone()));
+        facts.push(("program", format!("gift-host {}, {}", last.version, last.system)));
         facts
     }
 }

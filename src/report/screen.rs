@@ -24,16 +24,17 @@ const MAX_EPISODES: usize = 300;
 const MAX_POINTS: usize = 400;
 const COLORS: [Color; 6] = [Color::Cyan, Color::Yellow, Color::Green, Color::Magenta, Color::Blue, Color::Red];
 /// Without colours the curves of a chart are told apart by these.
-const MARKERS: [Marker; 4] = [Marker::Braille, Marker::Dot, Marker::Block, Marker::Bar];
+const MARKERS: [(Marker, &str); 4] =
+    [(Marker::Braille, "⠒ "), (Marker::Dot, "• "), (Marker::Block, "█ "), (Marker::Bar, "▄ ")];
 
 const KEYS: &str = "\
-1, 2, Tab curves, episodes
-up, down  another episode (also k, j)
-PgUp/PgDn ten episodes on
+1, 2, Tab    curves, episodes
+up, down     another episode (also k, j)
+PgUp, PgDn   ten episodes on
 left, right  scroll the transcript (also h, l)
-Home, End the first, the last episode
-?         this help
-q, Esc    leave; the run goes on";
+Home, End    the first, the last episode
+?            this help
+q, Esc       leave; the run goes on";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum View {
@@ -150,7 +151,7 @@ impl Screen {
         frame.render_widget(Paragraph::new(keys).style(Style::new().add_modifier(Modifier::DIM)), foot);
         if self.is_helping {
             let help = Paragraph::new(KEYS).block(Block::bordered().title(" keys "));
-            let area = centered(frame.area(), 48, KEYS.lines().count() as u16 + 2);
+            let area = centered(frame.area(), 50, KEYS.lines().count() as u16 + 2);
             frame.render_widget(Clear, area);
             frame.render_widget(help, area);
         }
@@ -192,7 +193,9 @@ impl Screen {
         self.draw_times(frame, right);
         let lines: Vec<Line<'_>> = self.events().into_iter().rev().map(Line::from).collect();
         frame.render_widget(
-            Paragraph::new(lines).block(Block::new().borders(ratatui::widgets::Borders::TOP).title(" reloads ")),
+            Paragraph::new(lines)
+                .wrap(Wrap { trim: false })
+                .block(Block::new().borders(ratatui::widgets::Borders::TOP).title(" reloads ")),
             events,
         );
     }
@@ -201,20 +204,29 @@ impl Screen {
     fn draw_chart(&self, frame: &mut Frame<'_>, area: Rect, title: &str, figures: &[(String, String)]) {
         let curves: Vec<Vec<(f64, f64)>> =
             figures.iter().map(|(_, name)| thinned(&self.curves().points(name), MAX_POINTS)).collect();
-        let mut heading = vec![Span::raw(format!(" {title} "))];
+        // The curves' names stand above the chart, and below it where they do not fit.
+        let mut headings = [vec![Span::raw(format!(" {title} "))], Vec::new()];
+        let mut room = usize::from(area.width).saturating_sub(title.len() + 5);
         for (index, ((label, _), points)) in figures.iter().zip(&curves).enumerate() {
             let Some((_, y)) = points.last() else { continue };
+            let sign = if self.has_colors || figures.len() < 2 { "" } else { MARKERS[index % MARKERS.len()].1 };
             let separator = if label.is_empty() { "" } else { " " };
-            heading.push(Span::styled(format!("{label}{separator}{} ", short(*y)), self.color(index)));
+            let text = format!("{sign}{label}{separator}{} ", short(*y));
+            room = room.saturating_sub(text.chars().count());
+            headings[usize::from(room == 0)].push(Span::styled(text, self.color(index)));
         }
+        let [above, below] = headings;
         let all = || curves.iter().flatten();
         let (x0, x1) = bounds(all().map(|point| point.0));
         let (y0, y1) = bounds(all().map(|point| point.1));
         let datasets = curves.iter().enumerate().map(|(index, points)| {
-            let marker = if self.has_colors { Marker::Braille } else { MARKERS[index % MARKERS.len()] };
+            let marker = if self.has_colors { Marker::Braille } else { MARKERS[index % MARKERS.len()].0 };
             Dataset::default().data(points).marker(marker).graph_type(GraphType::Line).style(self.color(index))
         });
-        let block = Block::bordered().title(Line::from(heading));
+        let mut block = Block::bordered().title(Line::from(above));
+        if !below.is_empty() {
+            block = block.title_bottom(Line::from(below));
+        }
         let chart = Chart::new(datasets.collect())
             .block(block)
             .x_axis(Axis::default().bounds([x0, x1]))
@@ -272,11 +284,13 @@ impl Screen {
         let mut state = ListState::default().with_selected((!self.episodes.is_empty()).then_some(self.chosen));
         frame.render_stateful_widget(list, left, &mut state);
         let text = self.episodes.get(self.chosen).map(|episode| self.transcript(episode)).unwrap_or_default();
+        // The end of the transcript stays on the screen. Wrapped lines are counted by their width, which is close enough.
+        let width = usize::from(right.width.saturating_sub(2)).max(1);
+        let rows: usize = text.lines.iter().map(|line| line.width().div_ceil(width).max(1)).sum();
+        let most = rows.saturating_sub(usize::from(right.height.saturating_sub(2)));
+        let scroll = self.scroll.min(u16::try_from(most).unwrap_or(u16::MAX));
         let block = Block::bordered().title(" transcript: bold was trained on ");
-        frame.render_widget(
-            Paragraph::new(text).wrap(Wrap { trim: false }).scroll((self.scroll, 0)).block(block),
-            right,
-        );
+        frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }).scroll((scroll, 0)).block(block), right);
     }
 
     fn transcript(&self, episode: &Value) -> Text<'static> {
@@ -289,9 +303,16 @@ impl Screen {
             Line::styled(games.join(" + "), Style::new().add_modifier(Modifier::BOLD)),
             Line::styled(format!("advantage {advantage}, {fate}"), dim),
         ];
+        let mut begun = None;
         for turn in episode["turns"].as_array().into_iter().flatten() {
             let seat = turn["seat"].as_u64().unwrap_or(0);
             let stage = turn["stage"].as_u64().unwrap_or(0) as usize;
+            if games.len() > 1 && begun.replace(stage) != Some(stage) {
+                let name = games.get(stage).copied().unwrap_or("?");
+                let reward = episode["stage_rewards"][stage].as_f64().map_or_else(|| "?".to_owned(), short);
+                lines.push(Line::raw(""));
+                lines.push(Line::styled(format!("{name}, reward {reward}"), Style::new().add_modifier(Modifier::BOLD)));
+            }
             let is_learner = episode["seats"].get(stage).and_then(Value::as_u64) == Some(seat);
             let is_trained = is_learner && is_kept;
             let who = if is_learner { "learner" } else { "opponent" };

@@ -12,6 +12,11 @@ use crate::metrics::{MetricValue, Record};
 /// The longest text that is carried of one script or difference.
 const MAX_TEXT_BYTES: usize = 200_000;
 
+/// Bytes of text that are carried of all versions together; later ones are named only.
+const MAX_ALL_BYTES: usize = 4 << 20;
+/// Lines of two texts together that are compared: the time that takes grows with their product.
+const MAX_LINES: usize = 20_000;
+
 /// A version came into service.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Change {
@@ -32,6 +37,7 @@ pub(super) struct Change {
 pub(super) fn changes(run: &Path, records: &[Record]) -> Vec<Change> {
     let mut active: BTreeMap<String, String> = BTreeMap::new();
     let mut changes = Vec::new();
+    let mut bytes = 0;
     for record in records {
         for (key, value) in record.iter() {
             let (Some(name), MetricValue::Text(version)) = (key.strip_prefix("scripts/"), value) else { continue };
@@ -42,17 +48,20 @@ pub(super) fn changes(run: &Path, records: &[Record]) -> Vec<Change> {
             let stored = checkpoint::stored_text(run, version);
             let earlier = before.as_deref().map(|before| checkpoint::stored_text(run, before));
             let text = match (&earlier, &stored) {
+                _ if bytes > MAX_ALL_BYTES => "left out, as the page would grow too large".to_owned(),
                 (None, Ok(stored)) => stored.text.clone(),
                 (Some(Ok(earlier)), Ok(stored)) => difference(earlier, stored),
                 (_, Err(error)) | (Some(Err(error)), _) => format!("not in the run directory: {error}"),
             };
+            let text = shortened(text);
+            bytes += text.len();
             changes.push(Change {
                 step: record.step(),
                 name: name.to_owned(),
                 version: version.clone(),
                 file: stored.ok().map(|stored| stored.path.display().to_string()),
                 before,
-                text: shortened(text),
+                text,
             });
         }
     }
@@ -62,6 +71,9 @@ pub(super) fn changes(run: &Path, records: &[Record]) -> Vec<Change> {
 /// Unified diffs of the script and of each module that it loads, and the data files that changed.
 fn difference(before: &StoredText, after: &StoredText) -> String {
     let unified = |name: &str, before: &str, after: &str| {
+        if before.lines().count() + after.lines().count() > MAX_LINES {
+            return format!("{name}: too long to be compared\n");
+        }
         let diff = TextDiff::from_lines(before, after);
         diff.unified_diff().context_radius(3).header(name, name).to_string()
     };
@@ -129,5 +141,25 @@ mod tests {
              --- module draw\n+++ module draw\n@@ -1 +1 @@\n-m\n+n\n"
         );
         assert!(changes[2].text.starts_with("not in the run directory: cannot read"), "{}", changes[2].text);
+    }
+
+    /// A run may reload for ever, and a script be any text.
+    #[test]
+    fn long_texts_and_many_versions_are_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = |word: &str| format!("{word}\n").repeat(MAX_LINES);
+        store(folder.path(), "aa", &long("a"), "");
+        store(folder.path(), "bb", &long("b"), "");
+        let versions = (1..=200).map(|step| {
+            let mut record = Record::new(step);
+            record.set("scripts/nim", if step % 2 == 0 { "aa" } else { "bb" });
+            record.set(format!("scripts/other{step}"), "aa");
+            record
+        });
+        let changes = changes(folder.path(), &versions.collect::<Vec<_>>());
+        let compared = changes.iter().find(|change| change.before.is_some()).unwrap();
+        assert_eq!(compared.text, "games/nim.lua: too long to be compared\n");
+        let bytes: usize = changes.iter().map(|change| change.text.len()).sum();
+        assert!(changes.len() == 400 && bytes < MAX_ALL_BYTES + 2 * MAX_TEXT_BYTES, "{bytes}");
     }
 }

@@ -29,6 +29,8 @@ pub struct StagePlan {
     pub seed: Seed,
     /// The learner's seat.
     pub seat: Seat,
+    /// The episode's number in an evaluation, from 1; none in training.
+    pub number: Option<u64>,
 }
 
 /// What the members of a group play.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::{AnswerFormat, Constrain, ObservationKind};
 use crate::diag::Diagnostic;
-use crate::game::{Episode, EpisodeSummary, Seat, StageResult, Status, parse_answer};
+use crate::game::{Episode, EpisodeSummary, Foresight, Seat, StageResult, Status, parse_answer};
 use crate::opponent::{Answer as OpponentAnswer, Fault, Lineup, Reply, View};
 use crate::policy::{AnswerTrie, KvCache, Target, sample};
 use crate::seed::Stream;
@@ -156,7 +156,12 @@ impl<'a> Slot<'a> {
                 return Ok(self.finish(table)?);
             };
             if self.episode.is_none() {
-                self.episode = Some(Episode::start(&stage.game, stage.seed)?);
+                let mut foresight =
+                    Foresight::default().text(stage.seat, settings.observation == ObservationKind::Brief);
+                if settings.constrain == Constrain::Legal {
+                    foresight = foresight.actions(stage.seat);
+                }
+                self.episode = Some(Episode::start_foreseeing(&stage.game, stage.seed, stage.number, foresight)?);
                 let seed = self.plan.seed.child("lineup", self.member as u64).child("stage", self.stages.len() as u64);
                 self.lineup = Some(table.opponents.sit(&stage.game, seed));
                 self.refused = (0, None);
@@ -222,8 +227,7 @@ impl<'a> Slot<'a> {
         let spellings: Option<Vec<Vec<u32>>> = match settings.constrain {
             Constrain::Off => None,
             Constrain::Legal => episode
-                .game()
-                .actions(episode.state(), seat)?
+                .actions(seat)?
                 .map(|actions| actions.iter().map(|action| table.tokenizer.encode(action)).collect()),
         };
         // A constrained answer ends by itself, but may be longer than a free one.

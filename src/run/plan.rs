@@ -83,7 +83,8 @@ impl Planner<'_> {
                 let seed = seed.child("stage", stage as u64);
                 let drawn = || Seat(seed.child("seat", 0).stream().int(1, i64::from(game.seats)) as u32);
                 let fixed = Some(Seat(self.size.seat)).filter(|seat| (1..=game.seats).contains(&seat.0));
-                StagePlan { game: Arc::clone(game), seed: seed.child("episode", 0), seat: fixed.unwrap_or_else(drawn) }
+                let seat = fixed.unwrap_or_else(drawn);
+                StagePlan { game: Arc::clone(game), seed: seed.child("episode", 0), seat, number: None }
             })
             .collect();
         let id = format!("{}-{}", self.step, round * self.size.groups + group);

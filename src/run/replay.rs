@@ -11,7 +11,8 @@ use serde::Deserialize;
 use crate::config::{AnswerFormat, ObservationKind};
 use crate::diag::Diagnostic;
 use crate::game::{
-    Action, Episode, EpisodeSummary, GameDef, Nest, RewardScript, ScriptHost, Seat, StageResult, Status, parse_answer,
+    Action, Episode, EpisodeSummary, GameDef, Nest, RewardScript, ScriptHost, Seat, StageResult, Status, abandonable,
+    parse_answer,
 };
 use crate::script::{Source, Value, Version};
 use crate::seed::Seed;
@@ -121,7 +122,9 @@ pub fn replay(
         scripts.insert(version.clone(), load(version)?);
     }
     let mut player = Player { line: &line, scripts, host, transcript: String::new() };
-    let result = player.play();
+    let result = abandonable(|| player.play()).unwrap_or_else(|| {
+        Err(Stop::Difference("a call of a script could not be stopped, and its thread was given up".to_owned()))
+    });
     let transcript = player.transcript;
     let difference = match result {
         Ok(()) => None,

@@ -6,6 +6,18 @@ use std::fmt::Write as _;
 use super::Limits;
 use crate::diag::{Diagnostic, SourceSpan};
 
+/// Longest reason of a refusal, in bytes: it stands in front of the next observation.
+const MAX_REASON_BYTES: usize = 1000;
+
+/// The reason of a `gift.illegal`, cut to a bounded length.
+pub(super) fn reason(text: &str) -> String {
+    if text.len() <= MAX_REASON_BYTES {
+        return text.to_owned();
+    }
+    let end = (0..=MAX_REASON_BYTES).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    format!("{}…", &text[..end])
+}
+
 /// Why a value may not cross.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -16,7 +28,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal of the value itself; its containers add where it is with [`Refusal::inside`].
+    /// A refusal of the value itself; its containers add where it is with [`Refusal::inside_field`].
     pub(super) fn new(problem: impl Into<String>, help: &'static str) -> Self {
         Self { path: Vec::new(), problem: problem.into(), help }
     }
@@ -68,11 +80,12 @@ pub(super) struct Meter<'a> {
     limits: &'a Limits,
     values: usize,
     depth: usize,
+    text_bytes: usize,
 }
 
 impl<'a> Meter<'a> {
     pub(super) fn new(limits: &'a Limits) -> Self {
-        Self { limits, values: 0, depth: 0 }
+        Self { limits, values: 0, depth: 0, text_bytes: 0 }
     }
 
     /// Counts one value.
@@ -99,11 +112,17 @@ impl<'a> Meter<'a> {
         self.depth -= 1;
     }
 
-    /// Checks the length of a text.
-    pub(super) fn text(&self, bytes: usize) -> Result<(), Refusal> {
+    /// Checks the length of a text, and of all texts so far: a script holds a text once and can name it a hundred thousand
+    /// times, but a copy is made of each.
+    pub(super) fn text(&mut self, bytes: usize) -> Result<(), Refusal> {
         if bytes > self.limits.max_text_bytes {
             let problem = format!("is a string of {bytes} bytes, more than {}", self.limits.max_text_bytes);
             return Err(Refusal::new(problem, "shorten the string"));
+        }
+        self.text_bytes += bytes;
+        if self.text_bytes > self.limits.max_total_text_bytes {
+            let problem = format!("is among strings of more than {} bytes", self.limits.max_total_text_bytes);
+            return Err(Refusal::new(problem, "keep less text in the value: a row's number instead of the row"));
         }
         Ok(())
     }

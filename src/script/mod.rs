@@ -31,7 +31,7 @@ pub use memory::CountingAllocator;
 pub use source::{Language, Source, Version, data_hash};
 pub use state::State;
 pub use value::Value;
-pub use workers::for_each_abandonable;
+pub use workers::{abandonable, for_each_abandonable};
 
 /// Stack of a thread that runs scripts, so that no script can overflow it: 4 MiB do when optimised, debug builds need the
 /// rest. Only what is touched costs memory.
@@ -51,6 +51,8 @@ pub struct Limits {
     pub max_values: usize,
     /// Longest string that crosses the border, in bytes.
     pub max_text_bytes: usize,
+    /// All strings of one value that crosses the border, in bytes.
+    pub max_total_text_bytes: usize,
 }
 
 impl Default for Limits {
@@ -61,6 +63,7 @@ impl Default for Limits {
             max_depth: 32,
             max_values: 100_000,
             max_text_bytes: 1 << 20,
+            max_total_text_bytes: 4 << 20,
         }
     }
 }
@@ -85,6 +88,30 @@ pub enum Argument<'a> {
     State(&'a State),
     /// The generator that the script draws from during this call; using it after the call is an error in the script.
     Rng(&'a mut Stream),
+}
+
+/// What is asked about a new state in the same breath, because the caller is about to ask it anyhow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Questions {
+    /// The function that is asked first, about the state alone.
+    pub first: &'static str,
+    /// The function that is asked about the state alone if the first answer is nil.
+    pub at_nil: &'static str,
+    /// Functions that are asked about the state and the first answer, each with the answers (0 to 63, a bit each) after
+    /// which it is.
+    pub then: [(&'static str, u64); 3],
+}
+
+/// What was answered to [`Questions`]. What is missing was not asked, or not answered in an ordinary way: a call of its own
+/// tells.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answers {
+    /// The first answer.
+    pub first: Option<Value>,
+    /// What was asked after a nil.
+    pub at_nil: Option<Value>,
+    /// What was asked after a number.
+    pub then: [Option<Value>; 3],
 }
 
 /// Why a call gave no value.
@@ -118,18 +145,38 @@ pub trait Script {
     /// nothing lasts from one call to the next, and what was kept is computed again.
     fn is_fresh_each_call(&self) -> bool;
 
-    /// Calls the function field `function` with the arguments, under the limits.
+    /// Calls the function field `function` with the arguments, under the limits. The name is read while the call runs, and
+    /// a thread that is given up must own what it reads ([`for_each_abandonable`]), so it lives for ever.
     ///
     /// # Errors
     /// [`CallError::Illegal`] if the script called `gift.illegal`; [`CallError::Fault`] for everything else.
-    fn call(&self, function: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError>;
+    fn call(&self, function: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError>;
 
     /// As [`Script::call`], for a function that returns a state. With `replaces`, the state among the arguments is needed
     /// no more, which spares the machine a copy; it stays valid.
     ///
     /// # Errors
     /// As [`Script::call`].
-    fn call_state(&self, function: &str, arguments: &mut [Argument<'_>], replaces: bool) -> Result<State, CallError>;
+    fn call_state(
+        &self,
+        function: &'static str,
+        arguments: &mut [Argument<'_>],
+        replaces: bool,
+    ) -> Result<State, CallError> {
+        self.call_state_and_ask(function, arguments, replaces, None).map(|(state, _)| state)
+    }
+
+    /// As [`Script::call_state`]; what can be asked about the state on the way is. Each function has the limits of a call.
+    ///
+    /// # Errors
+    /// As [`Script::call`], for the function itself; [`CallError::Fault`] also if a question takes too long.
+    fn call_state_and_ask(
+        &self,
+        function: &'static str,
+        arguments: &mut [Argument<'_>],
+        replaces: bool,
+        questions: Option<&Questions>,
+    ) -> Result<(State, Answers), CallError>;
 }
 
 /// A script language.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +13,9 @@ use super::Error;
 use super::data::{DataFile, DataFiles};
 use super::library::Dataset;
 use crate::diag::{Diagnostic, SourceSpan};
+
+/// Largest file that is read as a script. One that is larger than an engine takes is refused by that, with a better message.
+const MAX_READ_BYTES: u64 = 8 << 20;
 
 /// The language of a script, told by the file's extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -202,9 +206,21 @@ impl Source {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the error carries the path")]
 fn read_text(path: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+    read_bounded(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+/// The text of a regular file of a bounded size: a pipe or a device in its place would be read for ever.
+fn read_bounded(path: &Path) -> std::io::Result<String> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("expected a regular file"));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MAX_READ_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_READ_BYTES {
+        return Err(std::io::Error::other(format!("expected at most {MAX_READ_BYTES} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
 }
 
 fn version_of(text: &str, modules: &BTreeMap<String, Arc<str>>, data: &BTreeMap<String, String>) -> Version {
@@ -303,6 +319,24 @@ mod tests {
         assert_ne!(first.version, second.version);
         assert_eq!(first.code_version(), second.code_version());
         assert_eq!(source().with_opened_data().version, source().version, "no data, no other version");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_of_a_scripts_size_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.lua");
+        let reason = || match Source::read(&path, Language::Lua) {
+            Err(Error::Read { source, .. }) => source.to_string(),
+            Ok(source) => panic!("{source:?}"),
+        };
+        std::os::unix::fs::symlink("/dev/zero", &path).expect("a link");
+        assert_eq!(reason(), "expected a regular file");
+        std::fs::remove_file(&path).expect("a removal");
+        std::fs::write(&path, vec![b' '; MAX_READ_BYTES as usize + 1]).expect("a file");
+        assert!(reason().starts_with("expected at most"));
+        std::fs::write(&path, [255]).expect("a file");
+        assert!(reason().contains("utf-8"), "{}", reason());
     }
 
     #[test]

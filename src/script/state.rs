@@ -190,6 +190,24 @@ impl Cell {
         }
     }
 
+    /// How much text it holds, in bytes.
+    pub(super) fn text_bytes(&self) -> usize {
+        match self {
+            Self::Short(length, _) => usize::from(*length),
+            Self::Long(text) => text.len(),
+            _ => 0,
+        }
+    }
+
+    /// Whether it is the text of these bytes.
+    pub(super) fn is_text(&self, text: &[u8]) -> bool {
+        match self {
+            Self::Short(length, bytes) => bytes.get(..usize::from(*length)) == Some(text),
+            Self::Long(known) => known.as_bytes() == text,
+            _ => false,
+        }
+    }
+
     fn write_canonical(&self, out: &mut String) {
         // Writing to a string cannot fail.
         match self {

@@ -4,6 +4,7 @@
 //! A running call pays one atomic load at most where it asks ([`Timer::expired`], Rhai) and nothing where the thread
 //! reaches into the virtual machine itself ([`Interrupt`], Luau).
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -104,12 +105,14 @@ impl Timer {
     pub(super) fn start(&self, budget: Duration) -> Running<'_> {
         self.expired.store(false, Ordering::Relaxed);
         self.uncharged.store(0, Ordering::Relaxed);
+        // A panic of the host's own work may have left it set.
+        self.is_paused.store(false, Ordering::Relaxed);
         self.budget.store(nanoseconds(budget), Ordering::Relaxed);
         // One call runs at a time, so nobody writes between the load and the store.
         let last = self.word.load(Ordering::Relaxed) & !phase::MASK;
         let word = last.wrapping_add(phase::NEXT_CALL) | phase::RUNNING;
         self.word.store(word, Ordering::Release);
-        Running { timer: self, word }
+        Running { timer: self, word: Cell::new(word) }
     }
 
     /// Whether the time of the running call is over.
@@ -201,15 +204,33 @@ fn nanoseconds(time: Duration) -> u64 {
 /// A call under a time budget.
 pub(super) struct Running<'a> {
     timer: &'a Timer,
-    word: u64,
+    word: Cell<u64>,
+}
+
+impl Running<'_> {
+    /// Whether the time is over.
+    pub(super) fn expired(&self) -> bool {
+        self.timer.expired()
+    }
+
+    /// Starts the budget of a next call with the same guard, unless the time is over already.
+    pub(super) fn renew(&self) {
+        let word = self.word.get();
+        let next = (word & !phase::MASK).wrapping_add(phase::NEXT_CALL) | phase::RUNNING;
+        if self.timer.word.compare_exchange(word, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            self.timer.uncharged.store(0, Ordering::Relaxed);
+            self.word.set(next);
+        }
+    }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         let timer = self.timer;
-        let number = self.word & !phase::MASK;
+        let word = self.word.get();
+        let number = word & !phase::MASK;
         let idle = number | phase::IDLE;
-        if timer.word.compare_exchange(self.word, idle, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        if timer.word.compare_exchange(word, idle, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             return;
         }
         // The watchdog was faster: let it finish, then undo what it did.

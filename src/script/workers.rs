@@ -49,6 +49,21 @@ pub fn for_each_abandonable<'a, T: Send>(items: Vec<&'a mut T>, work: impl Fn(&m
         .collect()
 }
 
+/// What `work` gives, done on a thread that may be given up; `None` if a script that it called could not be stopped. On
+/// such a thread it is done right there: whoever handed that thread its item is told of the loss.
+///
+/// # Panics
+/// If `work` does.
+pub fn abandonable<R: Send>(work: impl FnOnce() -> R + Send) -> Option<R> {
+    if Worker::is_current() {
+        return Some(work());
+    }
+    let mut item = (Some(work), None);
+    // A thread that is given up has taken the closure with it, and never comes back to write the result.
+    let lost = for_each_abandonable(vec![&mut item], |(work, result)| *result = work.take().map(|work| work()));
+    if lost.is_empty() { item.1 } else { None }
+}
+
 /// The work of one [`run`], told to the threads.
 struct Batch {
     count: usize,
@@ -170,6 +185,11 @@ impl Worker {
         CURRENT.with_borrow(Clone::clone)
     }
 
+    /// Whether this thread is a worker.
+    fn is_current() -> bool {
+        CURRENT.with_borrow(Option::is_some)
+    }
+
     /// A thread that rests, the one that rested last, or a new one.
     fn idle_or_new() -> Option<Arc<Self>> {
         if let Some(worker) = lock(&RESTING).pop() {
@@ -238,6 +258,26 @@ mod tests {
         assert!(panicked.is_err());
         assert!(for_each_abandonable(items.iter_mut().collect(), |item| *item = 9).is_empty());
         assert_eq!(items, [9; 4]);
+    }
+
+    /// Where the work borrows, the thread that is given up has to be done with what it borrowed.
+    #[test]
+    fn one_piece_of_work_gives_its_result_or_is_lost() {
+        let text = String::from("borrowed");
+        assert_eq!(abandonable(|| text.len()), Some(8));
+        let inner = abandonable(|| (std::thread::current().id(), abandonable(|| std::thread::current().id())));
+        let (outer, inner) = inner.expect("done");
+        assert_eq!(Some(outer), inner, "a thread that may be given up works itself");
+        assert_ne!(outer, std::thread::current().id());
+        let start = Instant::now();
+        let lost = abandonable(|| {
+            let timer = Timer::new(None).expect("a watchdog");
+            let running = timer.start(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_secs(600));
+            drop(running);
+        });
+        assert_eq!(lost, None);
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
     }
 
     /// A call that cannot be stopped costs its item and its thread; every other item is done, by new threads if need be.

@@ -251,7 +251,7 @@ fn a_nest_without_stages() {
     --- errors
     error[nest::bad_field]: `stages` of the nest is missing or of the wrong kind
       --> nest.lua
-      expected: a list of names of games, or `function(rng, stats) … return list end`
+      expected: a list of 1 to 100 names of games, or `function(rng, stats) … return list end`
       found:    nothing
       help:     a nest is `return { mode = "nested", stages = { "math", "tictactoe" } }`
     "#);
@@ -269,7 +269,7 @@ fn a_nest_whose_order_is_no_list() {
     --- errors
     error[nest::bad_result]: `stages` of the nest returned the wrong value
       --> nest.lua
-      expected: a list of names of games
+      expected: a list of 1 to 100 names of games
       found:    "echo"
       help:     see `Nests` in `games/README.md`
     note: found when the nest was tried on examples
@@ -348,7 +348,7 @@ fn a_file_that_is_no_text() {
     error[script::unreadable]: `games/echo.lua` cannot be read
       --> games/echo.lua
       expected: a readable UTF-8 text file
-      found:    stream did not contain valid UTF-8
+      found:    invalid utf-8 sequence of 1 bytes from index 0
       help:     check the file's name and rights
     ");
 }

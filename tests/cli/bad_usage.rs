@@ -188,7 +188,7 @@ fn an_unknown_flag_and_command() {
 
       tip: a similar subcommand exists: 'train'
 
-    Usage: gift-host <COMMAND>
+    Usage: gift-host [OPTIONS] <COMMAND>
 
     For more information, try '--help'.
     ");

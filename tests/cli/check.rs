@@ -348,6 +348,7 @@ fn json_is_for_editors() {
             ],
             "search": "perfect",
             "signal": {
+              "by": "random",
               "groups": 16,
               "members": 16,
               "without": 0,
@@ -396,7 +397,7 @@ fn a_data_set_without_levels_is_played() {
       success  by   episodes  seat 1
                bot         5   100 %
       search   not searched: the first turn has no list of legal answers
-      signal   not measured: answers are free text, which random play does not have
+      signal   not measured: answers are free text, and `bot` gives the same one in all episodes
     ");
 }
 

@@ -246,6 +246,56 @@ fn a_game_whose_seats_always_succeed_teaches_nothing() {
     ");
 }
 
+/// Free text has no list to draw from: what the bot says here and elsewhere stands for it, and without a bot nothing does.
+#[test]
+fn the_signal_of_free_text_is_measured_with_the_bots_answers() {
+    let free = [("function game.actions(state, seat) return { \"1\", \"2\", \"3\", \"4\" } end\n", "")];
+    let place = with(&free);
+    assert_output!(place, ["check", "games/echo.lua", "--episodes", "20"], @r"
+    status: 0
+    --- output
+    games/echo.lua: echo is fine (20 random episodes)
+      length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
+      prompts  observe 18 bytes (18 at most), brief 2 bytes (2 at most)
+      success  by   episodes  seat 1
+               bot        20   100 %
+      search   not searched: the first turn has no list of legal answers
+      signal   the scores of a group of 16 by answers of `bot` here and elsewhere spread by 0.49; 0 of 16 groups have no spread
+    ");
+    let json: serde_json::Value =
+        serde_json::from_slice(&place.run(&["check", "games/echo.lua", "--json"]).stdout).expect("JSON");
+    assert_eq!(json["games"][0]["play"]["signal"]["by"], "bot", "{json}");
+    // Whatever is answered scores the same.
+    let flat = with(&[free[0], ("state.right and 1 or 0", "1")]);
+    assert_output!(flat, ["check", "games/echo.lua", "--episodes", "20"], @r"
+    status: 0
+    --- output
+    warning[game::no_signal]: GRPO sees no signal
+      --> games/echo.lua:11:15
+        |
+     11 | function game.outcome(state) return { scores = { 1 }, success = { state.right } } end
+        |               ^^^^^^^ `outcome` begins here
+        |
+      expected: episodes of one start that end with different scores
+      found:    the 16 scores are equal in 16 of 16 groups of answers of `bot` here and elsewhere; GRPO learns nothing from such groups
+      help:     give parts of the score for parts of the way, or begin with easier episodes (`options`, a nest)
+
+    games/echo.lua: echo is fine (20 random episodes)
+      length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
+      prompts  observe 18 bytes (18 at most), brief 2 bytes (2 at most)
+      success  by   episodes  seat 1
+               bot        20   100 %
+      search   not searched: the first turn has no list of legal answers
+      signal   the scores of a group of 16 by answers of `bot` here and elsewhere spread by 0.00; 16 of 16 groups have no spread
+    ");
+    let bot = "function game.bot(state, seat, rng) return tostring(state.digit) end\n";
+    let mute = with(&[free[0], (bot, "")]);
+    assert!(
+        mute.shown(&["check", "games/echo.lua"])
+            .contains("  signal   not measured: answers are free text, and there is no `bot` to take any from")
+    );
+}
+
 #[test]
 fn a_game_without_brief_and_with_long_prompts_is_told() {
     let place = with(&[

@@ -9,10 +9,12 @@ mod check_signal; // games that work but train badly
 mod disks; // folders in use, full disks, checkpoints that were cut
 mod eval; // rates of a policy and of scripted players
 mod guide; // every snippet of the guides
+mod logs; // the form of the log, and that it keeps secrets
 mod models; // models with a tokenizer of their own
 mod opponents; // who sits in the other seats
 mod play_and_new; // one episode in the terminal, a game to start from
 mod report; // a run as a page and as lines
 mod stacks; // the author's own calls in messages
+mod stuck; // scripts that cannot be stopped
 mod support; // a folder, the binary, filters
 mod train; // a short run and its directory

@@ -144,7 +144,7 @@ fn a_library_function_given_the_wrong_thing_blames_the_authors_line() {
     assert_output!(place, ["check", "games/a.lua"], @r"
     status: 1
     --- output
-    error[script::runtime]: `gift.math_equal`: `gift.math_equal(a, b)` takes two strings or numbers; argument 1 is a list
+    error[script::runtime]: `gift.math_equal`: expected two strings or numbers; argument 1 is a list
       --> games/a.lua:3
        |
      3 |   local found = gift.math_equal({}, 1)

@@ -55,6 +55,7 @@ fn the_run_directory_holds_what_the_contract_names() {
     let version = version_of(&place);
     let mut expected: BTreeSet<String> = [
         "config.toml",
+        "launches.jsonl",
         "metrics.jsonl",
         "events.out.tfevents.*",
         "episodes/step-000001.jsonl.zst",

@@ -121,7 +121,7 @@ fn good(number: usize) -> f64 {
 }
 
 /// Enough good games that every thread has forgotten the scripts that it held before.
-fn play_good_games() {
+pub(crate) fn play_good_games() {
     let mut numbers: Vec<(usize, f64)> = (0..60 * rayon::current_num_threads()).map(|number| (number, 0.0)).collect();
     let lost = for_each_abandonable(numbers.iter_mut().collect(), |(number, score)| *score = good(*number));
     assert!(lost.is_empty());

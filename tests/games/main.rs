@@ -2,6 +2,7 @@
 //! and a stored playthrough, and what single games promise. Plays without a language model.
 
 mod battery; // what every game must keep, by random play
+mod bench; // benchmarks on small files with the published columns
 mod conformance; // Lua and Rhai behind one interface
 mod dataset; // math problems from a user's file
 mod fuzz; // random scripts do no harm

@@ -149,16 +149,20 @@ fn search_leaves_a_nim_sum_of_zero_wherever_it_can() {
 fn a_match_measures_search_as_nearly_unbeaten() {
     deep(|| {
         let games = vec![load("games/nim.rhai", options(&[]))];
-        let matches = Match { games, episodes: 40, seat: None, seed: Seed::new(9) };
+        let matches =
+            Match { games, episodes: 40, by_game: std::collections::BTreeMap::new(), seat: None, seed: Seed::new(9) };
         let opponents = |text: &str| Opponents::parse(text).expect("a specification");
         let search = opponents("search");
         let strong = matches.play_scripted(&search, &opponents("random"));
         let again = matches.play_scripted(&search, &opponents("random"));
         assert_eq!(strong, again, "the same seed gives the same rates, whatever the search remembers");
-        assert!(strong.iter().all(|rate| rate.success > 0.9 && rate.illegal == 0.0 && rate.voided == 0), "{strong:?}");
+        assert!(
+            strong.iter().all(|rate| rate.rates.success > 0.9 && rate.rates.illegal == 0.0 && rate.voided == 0),
+            "{strong:?}"
+        );
         let weak = matches.play_scripted(&opponents("random"), &search);
-        assert!(weak.iter().all(|rate| rate.success < 0.1 && rate.episodes == 40), "{weak:?}");
-        let [low, high] = strong[0].interval;
-        assert!(low < strong[0].success && strong[0].success <= high, "{strong:?}");
+        assert!(weak.iter().all(|rate| rate.rates.success < 0.1 && rate.rates.episodes == 40), "{weak:?}");
+        let [low, high] = strong[0].rates.interval;
+        assert!(low < strong[0].rates.success && strong[0].rates.success <= high, "{strong:?}");
     });
 }

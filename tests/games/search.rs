@@ -243,8 +243,8 @@ fn tic_tac_toe_is_never_lost_from_positions_of_random_play() {
 fn strengths_go_from_random_to_perfect() {
     deep(|| {
         let games = vec![load("games/tictactoe.lua", options(&[]))];
-        let matches = Match { games, episodes: 150, seat: None, seed: Seed::new(2) };
-        let score = |player: &str| matches.play_scripted(&opponents(player), &opponents("random"))[0].score;
+        let matches = Match { games, episodes: 150, seat: None, seed: Seed::new(2), by_game: BTreeMap::new() };
+        let score = |player: &str| matches.play_scripted(&opponents(player), &opponents("random"))[0].rates.score;
         let strengths = ["search:epsilon=1", "search:epsilon=0.5", "search:depth=2", "search"].map(score);
         assert!((0.4..0.62).contains(&strengths[0]), "{strengths:?}");
         // Perfect play does not set traps, so against chance it is not above a shallow search.
@@ -259,14 +259,19 @@ fn a_small_budget_is_strong_and_deterministic() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(gift_host::script::STACK_BYTES);
         pool.build().expect("a pool").install(|| {
             let games = vec![load("tests/games/connect.lua", options(&[("columns", 6.into()), ("rows", 5.into())]))];
-            let matches = Match { games, episodes: 30, seat: None, seed: Seed::new(3) };
+            let matches = Match { games, episodes: 30, seat: None, seed: Seed::new(3), by_game: BTreeMap::new() };
             matches.play_scripted(&opponents(player), &opponents("random*0.5+search:200*0.5"))
         })
     };
     let strong = rates(1, "search:1000");
     assert_eq!(strong, rates(3, "search:1000"));
     let weak = rates(2, "random");
-    assert!(strong[0].score > weak[0].score + 0.3, "{} against {}", strong[0].score, weak[0].score);
+    assert!(
+        strong[0].rates.score > weak[0].rates.score + 0.3,
+        "{} against {}",
+        strong[0].rates.score,
+        weak[0].rates.score
+    );
 }
 
 /// A budget of time ends in time; what it finds is not promised.

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use gift_host::script::{Argument, CallError, Language, Library, Limits, Script, Source, State, Value, engine};
+use gift_host::script::{
+    Answers, Argument, CallError, Language, Library, Limits, Questions, Script, Source, State, Value, engine,
+};
+use gift_host::seed::Seed;
 
 fn compile_with(language: Language, text: &str, library: &Library) -> Box<dyn Script> {
     let path = format!("games/case.{}", language.extension());
@@ -21,7 +24,8 @@ fn start() -> Value {
     Value::from([
         ("board", Value::List(vec!["".into(), "X".into(), "a text that is longer than most".into()])),
         ("deep", Value::from([("list", vec![1_i64, 2].into()), ("share", 0.5.into())])),
-        ("log", Value::List(vec![])),
+        ("history", Value::List(vec![])),
+        ("pair", Value::List(vec![vec![1_i64, 2].into(), vec![3_i64, 4].into()])),
         ("turn", 1_i64.into()),
         ("won", false.into()),
     ])
@@ -30,11 +34,11 @@ fn start() -> Value {
 /// A script that looks, one that changes, and one that tells the order in which it meets the fields.
 const LUA: &str = r#"
 local game = {}
-function game.look(state) return state.turn .. #state.log .. state.board[1] end
+function game.look(state) return state.turn .. #state.history .. state.board[1] end
 function game.spoil(state)
   state.turn = 99
   state.board[1] = "spoilt"
-  table.insert(state.log, "spoilt")
+  table.insert(state.history, "spoilt")
   return state.turn
 end
 function game.order(state)
@@ -43,7 +47,7 @@ function game.order(state)
   for key in pairs(state.deep) do table.insert(keys, key) end
   return keys
 end
-function game.change(state, how)
+function game.change(state, seat, how)
   state.turn += 1
   if how == "value" then
     state.board[2] = state.turn % 2 == 0 and "O" or "a longer text than fits into a cell"
@@ -51,10 +55,10 @@ function game.change(state, how)
     state.deep.share = -(state.deep.share or 1)
     state.deep.list[1] = -0.0
   elseif how == "grow" then
-    table.insert(state.log, { turn = state.turn })
+    table.insert(state.history, { turn = state.turn })
     state["field " .. state.turn] = state.turn
   elseif how == "shrink" then
-    table.remove(state.log)
+    table.remove(state.history)
     state.deep.share = if state.deep.share then nil else 0.25
   elseif how == "kind" then
     state.won = if type(state.won) == "table" then false else { yes = true }
@@ -66,6 +70,29 @@ function game.change(state, how)
     return table.clone(state)
   elseif how == "alias" then
     state.board = state.deep.list
+  elseif how == "swap" then
+    state.pair[1], state.pair[2] = state.pair[2], state.pair[1]
+  elseif how == "double" then
+    state.pair[1] = state.pair[2]
+  elseif how == "zero" then
+    state.turn -= state.turn
+    state.deep.share = -0.0
+  elseif how == "numbered" then
+    state[1] = "numbered"
+    state.deep[1] = 5
+    state[1], state.deep[1] = nil, nil
+  elseif how == "mixed" then
+    state[1] = "mixed"
+  elseif how == "hole" then
+    state.board[5] = "far"
+  elseif how == "drop" then
+    state.won = nil
+  elseif how == "metatable" then
+    setmetatable(state.deep, { __index = function() return 1 end })
+  elseif how == "deceit" then
+    state.pair = setmetatable({}, { __eq = function() return true end, __index = function() return 1 end })
+  elseif how == "function" then
+    state.won = function() end
   elseif how == "refuse" then
     state.board[1] = "refused"
     gift.illegal("no")
@@ -75,15 +102,23 @@ end
 return game
 "#;
 
-const WAYS: [&str; 7] = ["value", "grow", "shrink", "kind", "detour", "fresh", "alias"];
+const WAYS: [&str; 11] =
+    ["value", "grow", "shrink", "kind", "detour", "fresh", "alias", "swap", "double", "zero", "numbered"];
+/// Ways to change a state into what is none, and to refuse.
+const BAD: [&str; 7] = ["mixed", "hole", "drop", "metatable", "deceit", "function", "refuse"];
 
-fn ask(script: &dyn Script, function: &str, state: &State) -> Value {
+fn ask(script: &dyn Script, function: &'static str, state: &State) -> Value {
     script.call(function, &mut [Argument::State(state)]).expect("a value")
 }
 
 fn change(script: &dyn Script, state: &State, how: &str, replaces: bool) -> Result<State, CallError> {
-    let how = Value::from(how);
-    script.call_state("change", &mut [Argument::State(state), Argument::Data(&how)], replaces)
+    let (seat, how) = (Value::Int(1), Value::from(how));
+    script.call_state("change", &mut [Argument::State(state), Argument::Data(&seat), Argument::Data(&how)], replaces)
+}
+
+/// The script with a top level that runs anew for each call, so that nothing is kept in its machine.
+fn without_memory(text: &str) -> String {
+    text.replace("local game = {}", "local game, calls = {}, 0 function game.count() calls += 1 end")
 }
 
 /// Whatever a script does to a state, the result is that of a machine which never saw the state before, and the state
@@ -115,6 +150,109 @@ fn a_state_at_hand_is_as_good_as_a_fresh_copy() {
     }
 }
 
+/// The same over long episodes, in which a machine makes the most of what it has learnt of the states, with changes that
+/// leave no state behind in between.
+#[test]
+fn long_episodes_are_the_same_whether_states_are_kept_or_not() {
+    let kept = compile(Language::Lua, LUA);
+    let fresh = compile(Language::Lua, &without_memory(LUA));
+    for seed in 0..40 {
+        let mut stream = Seed::new(seed).stream();
+        let mut state = State::from(start());
+        for step in 0..60 {
+            let how = match stream.index(8) {
+                0 => WAYS[stream.index(WAYS.len())],
+                1 => BAD[stream.index(BAD.len())],
+                _ => ["value", "zero", "swap", "double"][stream.index(4)],
+            };
+            let before = state.value().clone();
+            let expected = change(&*fresh, &State::from(before.clone()), how, false);
+            let found = change(&*kept, &state, how, stream.index(8) > 0);
+            assert_eq!(state.value(), &before, "seed {seed}, step {step}: {how}");
+            let (expected, found) = match (expected, found) {
+                (Ok(expected), Ok(found)) => (expected, found),
+                (Err(expected), Err(found)) => {
+                    assert_eq!(format!("{found:?}"), format!("{expected:?}"), "seed {seed}, step {step}: {how}");
+                    continue;
+                }
+                (expected, found) => panic!("seed {seed}, step {step}: {how}: {expected:?} and {found:?}"),
+            };
+            assert_eq!(found, expected, "seed {seed}, step {step}: {how}");
+            assert_eq!(
+                ask(&*kept, "order", &found),
+                ask(&*fresh, "order", &expected),
+                "seed {seed}, step {step}: {how}"
+            );
+            state = found;
+        }
+    }
+}
+
+/// What is asked along with a change is what is answered to a call of its own.
+#[test]
+fn questions_along_with_a_change_are_answered_as_by_calls() {
+    let text = LUA.replace("return game\n", "")
+        + r#"
+function game.next(state) return if state.turn > 3 then nil else state.turn end
+function game.fault(state, seat) error("not today") end
+function game.odd(state, seat) return game end
+function game.sum(state, seat) return { state.turn + seat, state.board[2] } end
+return game
+"#;
+    let rhai = r#"
+fn change(state, seat, how) { state.turn += 1; state }
+fn next(state) { if state.turn <= 3 { state.turn } }
+fn look(state) { state.turn.to_string() + state.board[0] }
+fn fault(state, seat) { throw "not today" }
+fn odd(state, seat) { |x| x }
+fn sum(state, seat) { [state.turn + seat, state.board[1]] }
+#{}
+"#;
+    for script in [compile(Language::Lua, &text), compile(Language::Rhai, rhai)] {
+        questions_are_answered(&*script);
+    }
+}
+
+fn questions_are_answered(script: &dyn Script) {
+    let two = Value::Int(2);
+    for (then, answers) in [
+        ([("sum", 0b100), ("look", 0), ("sum", 0b100)], true),
+        ([("odd", 0b100), ("sum", 0b110), ("look", 0)], true),
+        ([("sum", 0b100), ("fault", 0b100), ("look", 0)], false),
+    ] {
+        let questions = Questions { first: "next", at_nil: "look", then };
+        let mut state = State::from(start());
+        for turn in 2..=4_i64 {
+            let (seat, how) = (Value::Int(1), Value::from("value"));
+            let mut arguments = [Argument::State(&state), Argument::Data(&seat), Argument::Data(&how)];
+            let changed = script.call_state_and_ask("change", &mut arguments, true, Some(&questions));
+            let (changed, found) = changed.expect("a state");
+            assert_eq!(changed.get("turn"), Some(&Value::Int(turn)));
+            state = changed;
+            let next = ask(script, "next", &state);
+            match turn {
+                // An error of one question takes the others with it; nothing is known then, and nothing is lost.
+                2 if !answers => assert_eq!(found, Answers::default()),
+                2 => {
+                    assert_eq!(found.first, Some(next));
+                    for ((function, asked), answer) in then.into_iter().zip(found.then) {
+                        let told = script.call(function, &mut [Argument::State(&state), Argument::Data(&two)]);
+                        let expected = if asked == 0 || function == "odd" { None } else { Some(told.expect(function)) };
+                        assert_eq!(answer, expected, "{function}");
+                    }
+                }
+                3 => {
+                    assert_eq!(found, Answers { first: Some(next), ..Answers::default() });
+                }
+                _ => {
+                    let at_nil = Some(ask(script, "look", &state));
+                    assert_eq!(found, Answers { first: Some(Value::Nil), at_nil, ..Answers::default() });
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_refused_change_leaves_the_state_alone() {
     let script = compile(Language::Lua, LUA);
@@ -130,8 +268,8 @@ fn a_refused_change_leaves_the_state_alone() {
 /// As it was with a copy for each call: a script that writes into what it is shown harms nobody.
 #[test]
 fn what_a_script_writes_where_it_should_look_is_lost() {
-    let rhai = "fn look(state) { state.turn.to_string() + state.log.len() + state.board[0] }\n\
-                fn spoil(state) { state.turn = 99; state.board[0] = \"spoilt\"; state.log.push(1); state.turn }\n#{}";
+    let rhai = "fn look(state) { state.turn.to_string() + state.history.len() + state.board[0] }\n\
+                fn spoil(state) { state.turn = 99; state.board[0] = \"spoilt\"; state.history.push(1); state.turn }\n#{}";
     for (language, text) in [(Language::Lua, LUA), (Language::Rhai, rhai)] {
         let script = compile(language, text);
         let state = State::from(start());

@@ -8,3 +8,4 @@ mod chat;
 mod decoder;
 mod loss;
 mod nash;
+mod rates;

@@ -228,24 +228,31 @@ fn a_half_written_file_is_waited_for_and_a_broken_one_is_told_of_once() {
     });
 }
 
-#[test]
-fn of_a_thousand_saves_the_newest_is_active_and_nothing_else() {
+/// Saves the game a thousand times, a third of them half written, while a run asks for what is ready all along. Returns
+/// how many versions came into service.
+fn thousand_saves(over: Duration) -> usize {
     pool(2).install(|| {
         let mut desk = Desk::with_echo();
         let file = desk.path("games/echo.lua");
-        for save in 1..=1000 {
+        let (started, mut active) = (Instant::now(), vec![0_u32]);
+        for save in 1..=1000_u32 {
             let text = echo(&format!("save {save}: "));
             match save % 3 {
                 0 => _ = desk.lab.write("games/echo.lua", &text),
                 1 => rename(&desk.lab.write("games/.echo.lua.tmp", &text), &file),
                 _ => _ = desk.lab.write("games/echo.lua", &text[..text.len() / 2]),
             }
-            if save % 10 == 0 {
-                std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep((over * save / 1000).saturating_sub(started.elapsed()));
+            if !desk.take().versions.is_empty() {
+                let prompt = prompt(&desk.catalog.games[0]);
+                let number = prompt.strip_prefix("save ").and_then(|rest| rest.split(':').next());
+                active.push(number.and_then(|number| number.parse().ok()).expect("the number of a save"));
             }
         }
         // 1000 leaves a remainder of 1: it is a whole one.
         desk.active("save 1000: ");
+        assert!(active.is_sorted(), "an older save came after a newer one: {active:?}");
+        assert!(active.iter().all(|save| save % 3 != 2), "a half-written save came into service: {active:?}");
         desk.assert_calm();
         let last = desk.catalog.games[0].source.clone();
         assert!(desk.take().versions.is_empty(), "nothing is left to take");
@@ -255,7 +262,20 @@ fn of_a_thousand_saves_the_newest_is_active_and_nothing_else() {
             (1, 0),
             "what was written beside is no game"
         );
-    });
+        active.len() - 1
+    })
+}
+
+#[test]
+fn of_a_thousand_saves_the_newest_is_active_and_nothing_else() {
+    thousand_saves(Duration::from_millis(100));
+}
+
+/// A save every hundredth of a second leaves no quiet time, and yet the run does not wait for its end.
+#[test]
+fn of_a_thousand_saves_in_ten_seconds_some_are_played_and_the_newest_stays() {
+    let versions = thousand_saves(Duration::from_secs(10));
+    assert!(versions >= 3, "{versions} versions came into service meanwhile");
 }
 
 #[test]

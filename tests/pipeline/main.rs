@@ -12,5 +12,6 @@ mod remote; // opponents behind a server that misbehaves
 mod replay; // stored episodes, played again
 mod resume; // stopping and going on changes nothing
 mod settings; // settings that change while a run goes on
+mod stuck; // scripts that cannot be stopped, outside rollouts
 mod support; // small runs inside the test
 mod voided; // episodes lost to a fault of a script

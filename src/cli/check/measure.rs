@@ -3,18 +3,14 @@
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
-use crate::advantage::{MIN_STD, standard_deviation};
 use crate::diag::Diagnostic;
 use crate::eval::{Match, SuccessRate};
-use crate::game::{Action, Episode, GameDef, Seat, Status};
-use crate::opponent::{Fault, Opponents, View};
+use crate::game::{Episode, GameDef, Seat, Status};
+use crate::opponent::Opponents;
 use crate::seed::Seed;
 
-/// Groups, and episodes of each, that the spread of rewards is measured on; 16 is the paper's group size.
-const GROUPS: u64 = 16;
-const MEMBERS: u64 = 16;
+use super::signal::{Signal, signal};
+
 /// Positions within which a game must be solved for its search to be called perfect.
 const EXACT_POSITIONS: usize = 20_000;
 /// Positions of a move where the game is larger, and has no bot.
@@ -37,17 +33,6 @@ pub(super) struct Success {
     pub(super) intervals: Vec<[f64; 2]>,
 }
 
-/// The spread of rewards within groups of random play.
-#[derive(Debug, serde::Serialize)]
-pub(super) struct Signal {
-    pub(super) groups: u64,
-    pub(super) members: u64,
-    /// Groups whose rewards are all equal.
-    pub(super) without: u64,
-    /// Mean standard deviation of the rewards of a group.
-    pub(super) spread: f64,
-}
-
 /// What was measured.
 #[derive(Debug, serde::Serialize)]
 pub(super) struct Measures {
@@ -57,6 +42,9 @@ pub(super) struct Measures {
     /// `perfect`, `limited`, or why there was no search.
     pub(super) search: &'static str,
     pub(super) signal: Option<Signal>,
+    /// Why there is none.
+    #[serde(skip)]
+    pub(super) no_signal: &'static str,
 }
 
 /// Plays the game with everyone that can play it; problems of the play, and what the figures mean for training.
@@ -95,39 +83,46 @@ pub(super) fn measure(
     } else {
         "not searched: the first turn has no list of legal answers"
     };
-    // Where answers are free text only the bot can be played, and its episodes say nothing of a model's.
-    let signal = if lists { Some(signal(game, opponents)?) } else { None };
-    let measures = Measures { opponent, success, search, signal };
+    let (signal, no_signal) = match signal(game, opponents, lists)? {
+        Ok(signal) => (Some(signal), ""),
+        Err(reason) => (None, reason),
+    };
+    let measures = Measures { opponent, success, search, signal, no_signal };
     let warnings = warnings(game, &measures);
     Ok((measures, warnings))
 }
 
 /// A match of one game; the same episodes for each seat, so that what search has solved serves all.
 fn episodes_of(game: &Arc<GameDef>, episodes: usize, seat: Option<Seat>) -> Match {
-    Match { games: vec![Arc::clone(game)], episodes, seat, seed: Seed::new(0).child("measure", 0) }
+    let by_game = std::collections::BTreeMap::new();
+    Match { games: vec![Arc::clone(game)], episodes, by_game, seat, seed: Seed::new(0).child("measure", 0) }
 }
 
 /// Whether the first turn of an episode has a list of legal answers.
 fn lists_actions(game: &Arc<GameDef>) -> Result<bool, Box<Diagnostic>> {
-    let episode = Episode::start(game, Seed::new(0).child("start", 0))?;
-    match *episode.status() {
-        Status::Turn(seat) => Ok(game.actions(episode.state(), seat)?.is_some()),
-        _ => Ok(false),
-    }
+    game.host().guarded(&game.source, || {
+        let episode = Episode::start(game, Seed::new(0).child("start", 0))?;
+        match *episode.status() {
+            Status::Turn(seat) => Ok(game.actions(episode.state(), seat)?.is_some()),
+            _ => Ok(false),
+        }
+    })?
 }
 
 /// Whether the searcher plays all these episodes perfectly from their start.
 fn solves(searcher: &Opponents, game: &Arc<GameDef>, episodes: usize) -> Result<bool, Box<Diagnostic>> {
     let matches = episodes_of(game, episodes, None);
-    for number in 0..episodes {
-        let episode = Episode::start(game, matches.episode_seed(game, number))?;
-        if let Status::Turn(seat) = *episode.status()
-            && !searcher.solves(game, episode.state(), seat)?
-        {
-            return Ok(false);
+    game.host().guarded(&game.source, || {
+        for number in 0..episodes {
+            let episode = Episode::start(game, matches.episode_seed(game, number))?;
+            if let Status::Turn(seat) = *episode.status()
+                && !searcher.solves(game, episode.state(), seat)?
+            {
+                return Ok(false);
+            }
         }
-    }
-    Ok(true)
+        Ok(true)
+    })?
 }
 
 fn rates(
@@ -141,46 +136,15 @@ fn rates(
     for seat in 1..=game.seats.min(MAX_SEATS) {
         let played = episodes_of(game, episodes, Some(Seat(seat))).play_scripted(chosen, opponents);
         let Some(rate) = played.into_iter().next() else { continue };
-        let SuccessRate { success: share, interval, problem, voided, .. } = rate;
+        let SuccessRate { rates, problem, voided, .. } = rate;
         if let Some(problem) = problem.filter(|_| voided > 0) {
             let note = format!("when `{player}` played seat {seat} against `{}`", rate.opponent);
             return Err(Box::new(problem.note(note)));
         }
-        success.rates.push(share);
-        success.intervals.push(interval);
+        success.rates.push(rates.success);
+        success.intervals.push(rates.interval);
     }
     Ok(success)
-}
-
-/// Groups of random play of a random seat, as a rollout makes them before the policy has learned anything.
-fn signal(game: &Arc<GameDef>, opponents: &Opponents) -> Result<Signal, Box<Diagnostic>> {
-    let player = Opponents::parse("random")?;
-    let spread_of = |group: u64| -> Result<f64, Box<Diagnostic>> {
-        let seed = Seed::new(0).child("group", group);
-        let seat = Seat(seed.child("seat", 0).stream().int(1, i64::from(game.seats)) as u32);
-        let reward_of = |member: u64| -> Result<f64, Box<Diagnostic>> {
-            let mut own = seed.child("player", member).stream();
-            let mut others = seed.child("opponent", member).stream();
-            let mut episode = Episode::start(game, seed.child("episode", 0))?;
-            let mut lineup = opponents.sit(game, seed.child("lineup", member));
-            while let Status::Turn(turn) = *episode.status() {
-                let text = if turn == seat {
-                    player.act(game, episode.state(), turn, &mut own)?
-                } else {
-                    let view = View { game, state: episode.state(), seat: turn, refusal: None };
-                    lineup.wait_for(&view, &mut others).map_err(Fault::into_problem)?.action
-                };
-                episode.act(turn, &Action { text, well_formed: true })?;
-            }
-            Ok(episode.result(seat).0)
-        };
-        let rewards = (0..MEMBERS).map(reward_of).collect::<Result<Vec<f64>, _>>()?;
-        Ok(standard_deviation(&rewards))
-    };
-    let spreads = (0..GROUPS).into_par_iter().map(spread_of).collect::<Result<Vec<f64>, _>>()?;
-    let without = spreads.iter().filter(|&&spread| spread < MIN_STD).count() as u64;
-    let spread = spreads.iter().sum::<f64>() / spreads.len() as f64;
-    Ok(Signal { groups: GROUPS, members: MEMBERS, without, spread })
 }
 
 /// What the figures mean for training.
@@ -214,14 +178,15 @@ fn warnings(game: &GameDef, measures: &Measures) -> Vec<Diagnostic> {
             );
         }
     }
-    if let Some(Signal { groups, members, without, .. }) = measures.signal.as_ref().filter(|s| s.without * 2 > s.groups)
-    {
+    if let Some(signal) = measures.signal.as_ref().filter(|s| s.without * 2 > s.groups) {
+        let Signal { groups, members, without, .. } = signal;
+        let play = signal.play();
         let text = if without == groups { "GRPO sees no signal" } else { "GRPO sees little signal" };
         warnings.push(
             game.blame("outcome", Diagnostic::warning("game::no_signal", text))
                 .expected("episodes of one start that end with different scores")
                 .found(format!(
-                    "the {members} scores are equal in {without} of {groups} groups of random play; GRPO learns nothing from \
+                    "the {members} scores are equal in {without} of {groups} groups of {play}; GRPO learns nothing from \
                      such groups"
                 ))
                 .help("give parts of the score for parts of the way, or begin with easier episodes (`options`, a nest)"),

@@ -1,6 +1,7 @@
 //! All that a script answers in one seeded random episode, so that two plays of it can be compared: on another virtual
 //! machine, in another process.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -13,6 +14,8 @@ use crate::seed::Seed;
 
 /// Most turns that are compared; what differs does so early.
 const MAX_TURNS: usize = 200;
+/// Bytes of answers after which no further turn is compared: large states are held twice.
+const MAX_BYTES: usize = 16 << 20;
 
 /// What a function of the script returned, in the order of the calls.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -28,13 +31,20 @@ pub struct Answer {
 /// # Errors
 /// A [`Diagnostic`] if the script fails.
 pub fn transcript(game: &Arc<GameDef>, seed: Seed) -> Result<Vec<Answer>, Box<Diagnostic>> {
-    let mut answers = Vec::new();
-    let mut note = |function: &str, result: String| answers.push(Answer { function: function.to_owned(), result });
+    game.host().guarded(&game.source, || play(game, seed))?
+}
+
+fn play(game: &Arc<GameDef>, seed: Seed) -> Result<Vec<Answer>, Box<Diagnostic>> {
+    let (mut answers, bytes) = (Vec::new(), Cell::new(0));
+    let mut note = |function: &str, result: String| {
+        bytes.set(bytes.get() + result.len());
+        answers.push(Answer { function: function.to_owned(), result });
+    };
     let mut stream = seed.child("random play", 0).stream();
     let mut episode = Episode::start(game, seed)?;
     note("init", episode.state().to_json().to_string());
     while let Status::Turn(seat) = *episode.status() {
-        if episode.turns().len() == MAX_TURNS {
+        if episode.turns().len() == MAX_TURNS || bytes.get() > MAX_BYTES {
             return Ok(answers);
         }
         note("observe", episode.observation(seat, false)?);

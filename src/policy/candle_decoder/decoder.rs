@@ -135,6 +135,14 @@ impl Decoder for CandleDecoder {
         &self.config
     }
 
+    fn device(&self) -> String {
+        match self.device.location() {
+            candle_core::DeviceLocation::Cpu => "cpu".to_owned(),
+            candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+            candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+        }
+    }
+
     fn new_cache(&self) -> KvCache {
         KvCache(CacheStorage::Candle(CandleCache::default()))
     }

@@ -109,3 +109,49 @@ iteration 20 | nim reward 1.00 success 0.80 | entropy 0.10 | grad_norm 3.00 | 10
 ";
     assert_eq!(String::from_utf8(out).unwrap(), expected);
 }
+
+/// Text of a model may hold what moves the cursor or colours a terminal.
+#[test]
+fn control_characters_of_a_model_are_not_drawn() {
+    let folder = run_directory();
+    let turns = serde_json::json!([{"stage": 0, "seat": 1, "observation": "a\u{1b}[2Jb\rc", "answer": "x\u{9b}31my\u{7}z",
+        "legal": true, "well_formed": true, "reward": 0.0}]);
+    let line = serde_json::json!({
+        "id": "20-0-0", "step": 20, "group": 0, "member": 0, "game": "nim", "seat": 1, "tokens": [], "policy_mask": [],
+        "logprobs": [], "reward": 0.5, "advantage": 0.0, "kept": true, "success": true, "turns": turns,
+    });
+    let path = folder.path().join("episodes/step-000020.jsonl.zst");
+    std::fs::write(path, zstd::encode_all(format!("{line}\n").as_bytes(), 0).unwrap()).unwrap();
+    let mut screen = read(folder.path(), true);
+    screen.key(KeyCode::Tab);
+    let shown = drawn(&screen, 80, 24);
+    assert!(shown.contains("a[2Jbc") && shown.contains("x31myz"), "{shown}");
+    assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+}
+
+/// With colours by colour, without them by the sign before the name; names that do not fit stand below.
+#[test]
+fn every_curve_has_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut record = crate::metrics::Record::new(1);
+    for game in ["math", "matrix", "spy", "tictactoe"] {
+        record.set(names::reward(game), 0.25).set(names::success(game), 0.5);
+    }
+    std::fs::write(folder.path().join("metrics.jsonl"), record.to_json() + "\n").unwrap();
+    let plain = drawn(&read(folder.path(), false), 80, 24);
+    for name in ["⠒ math 0.25", "• matrix 0.25", "█ spy 0.25", "▄ tictactoe 0.25"] {
+        assert!(plain.contains(name), "{name}: {plain}");
+    }
+    let wide = drawn(&read(folder.path(), true), 160, 40);
+    assert!(wide.contains("┌ reward math 0.25 matrix 0.25 spy 0.25 tictactoe 0.25 ─"), "{wide}");
+}
+
+#[test]
+fn a_transcript_does_not_scroll_out_of_sight() {
+    let folder = run_directory();
+    let mut screen = read(folder.path(), true);
+    screen.key(KeyCode::Tab);
+    (0..200).for_each(|_| _ = screen.key(KeyCode::Right));
+    let shown = drawn(&screen, 80, 24);
+    assert!(shown.contains("> take 9"), "{shown}");
+}

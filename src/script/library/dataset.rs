@@ -49,17 +49,24 @@ impl Stamp {
     }
 }
 
-/// The newest rows of every file that was opened, by its canonical path.
-static OPENED: LazyLock<Mutex<Newest>> = LazyLock::new(Mutex::default);
+/// The newest rows of every file that was opened, by its canonical path. Each has a lock of its own, which is held while the
+/// file is read: a file that is read for long, or for ever, keeps nobody from the others.
+static OPENED: LazyLock<Mutex<BTreeMap<PathBuf, Arc<Newest>>>> = LazyLock::new(Mutex::default);
 
-type Newest = BTreeMap<PathBuf, (Stamp, Arc<Dataset>)>;
+type Newest = Mutex<Option<(Stamp, Arc<Dataset>)>>;
+
+fn newest(path: &Path) -> Arc<Newest> {
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(opened.entry(path.to_owned()).or_default())
+}
 
 impl Dataset {
     /// The rows of a file as it is now, told by its extension. A file that did not change is not parsed again.
     pub(in crate::script) fn open(path: &Path) -> Result<Arc<Self>, String> {
         // Held while reading, so that threads that start together read the file once.
-        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = opened.get(path).cloned();
+        let newest = newest(path);
+        let mut newest = newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = newest.clone();
         for _ in 0..TRIES {
             let metadata = std::fs::metadata(path).map_err(|cause| cause.to_string())?;
             if !metadata.is_file() {
@@ -80,13 +87,15 @@ impl Dataset {
             let hash = hash_of(&bytes);
             if let Some((_, dataset)) = known.as_ref().filter(|(_, dataset)| dataset.hash == hash) {
                 let dataset = Arc::clone(dataset);
-                opened.insert(path.to_owned(), (stamp, Arc::clone(&dataset)));
+                *newest = Some((stamp, Arc::clone(&dataset)));
                 return Ok(dataset);
             }
             let rows = match path.extension().and_then(|extension| extension.to_str()) {
                 Some("jsonl" | "ndjson") => read_jsonl(&bytes),
                 Some("csv") => read_csv(&bytes),
-                Some("parquet") => read_parquet(path),
+                // The reader of damaged files may panic, and no file may end the host.
+                Some("parquet") => std::panic::catch_unwind(|| read_parquet(path))
+                    .unwrap_or_else(|_| Err("the file is damaged".to_owned())),
                 _ => Err("expected a file that ends in `.jsonl`, `.csv` or `.parquet`".to_owned()),
             };
             // Parquet is parsed from the file itself, which may have changed since.
@@ -95,7 +104,7 @@ impl Dataset {
             }
             let content = (bytes.len() <= MAX_KEPT_BYTES).then_some(bytes);
             let dataset = Arc::new(Self { rows: rows?, hash, content });
-            opened.insert(path.to_owned(), (stamp, Arc::clone(&dataset)));
+            *newest = Some((stamp, Arc::clone(&dataset)));
             return Ok(dataset);
         }
         Err("the file is being written".to_owned())
@@ -103,10 +112,17 @@ impl Dataset {
 
     /// The hash of a file's content as it is now; `None` if it cannot be read.
     pub(in crate::script) fn current_hash(path: &Path) -> Option<String> {
-        let stamp = Stamp::of(&std::fs::metadata(path).ok()?);
+        // Reading a pipe or a device would not end.
+        let metadata = std::fs::metadata(path).ok().filter(Metadata::is_file)?;
+        let stamp = Stamp::of(&metadata);
+        if stamp.bytes > MAX_FILE_BYTES {
+            return None;
+        }
         if stamp.bytes > MAX_REREAD_BYTES {
-            let opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((_, dataset)) = opened.get(path).filter(|(before, _)| *before == stamp) {
+            let newest = newest(path);
+            // Who reads it now will know it next time.
+            let known = newest.try_lock().ok().and_then(|newest| newest.clone());
+            if let Some((_, dataset)) = known.filter(|(before, _)| *before == stamp) {
                 return Some(dataset.hash.clone());
             }
         }
@@ -250,6 +266,30 @@ mod tests {
         let third = Dataset::open(&path).expect("rows");
         assert_eq!((first.row(0), third.row(0)), (Some(&1_i64.into()), Some(&2_i64.into())));
         assert_eq!(Dataset::current_hash(&path).as_deref(), Some(third.hash()));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_has_no_content() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("e.jsonl");
+        std::os::unix::fs::symlink("/dev/zero", &path).expect("a link");
+        assert!(Dataset::open(&path).is_err_and(|message| message.contains("regular file")));
+        assert_eq!(Dataset::current_hash(&path), None);
+    }
+
+    /// A file that takes for ever to read is one thread's trouble.
+    #[test]
+    fn a_file_that_is_being_read_keeps_nobody_from_the_others() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (busy, other) = (folder.path().join("busy.jsonl"), folder.path().join("other.jsonl"));
+        for path in [&busy, &other] {
+            std::fs::write(path, "1\n").expect("a file");
+        }
+        let reading = newest(&busy);
+        let _reading = reading.lock().expect("nobody else");
+        assert_eq!(Dataset::open(&other).map(|rows| rows.len()), Ok(1));
+        assert!(Dataset::current_hash(&busy).is_some());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! limit and a time budget that the script cannot catch.
 //!
 //! Set-up in [`sandbox`], values in [`border`], errors in [`errors`]; the ways around the limits that were tried are tests
-//! in `tests/games/conformance.rs`.
+//! in `tests/hostile/`.
 
 mod border; // Lua values to plain data and back
 mod bytecode; // which scripts assign variables of their top level
@@ -14,6 +14,7 @@ mod objects; // what a script sees as `rng` and as a data set
 mod sandbox; // the virtual machine and its globals
 
 use std::cell::Cell;
+use std::ffi::c_int;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,15 +22,18 @@ use mlua::{Function, Lua, MultiValue, Table, Value as LuaValue};
 
 use super::loan::Loan;
 use super::watchdog::Timer;
-use super::{Argument, CallError, Field, Library, Limits, Script, ScriptEngine, Source, State, Value};
+use super::{
+    Answers, Argument, CallError, Field, Library, Limits, Questions, Script, ScriptEngine, Source, State, Value,
+};
 use crate::diag::{Diagnostic, SourceSpan};
-use direct::{Direct, Use, Want, Way};
+use direct::{Direct, Then, Use, Want, Way};
 use errors::Sources;
 use objects::Rng;
 use sandbox::RefusedWrite;
 
-/// Most names of fields that are looked at.
+/// Most names of fields that are looked at, and the longest.
 const MAX_NAMES: usize = 1000;
+const MAX_NAME_BYTES: usize = 100;
 
 /// The engine for `.lua` and `.luau` files.
 pub(super) struct LuaEngine;
@@ -44,6 +48,8 @@ enum Root {
 struct LuaScript {
     root: Root,
     direct: Direct,
+    /// The questions that were asked last, by their functions' numbers.
+    then: Cell<Option<(Questions, Then)>>,
     /// The top level, to be run again for each call if `is_fresh`.
     main: Function,
     is_fresh: Cell<bool>,
@@ -66,8 +72,10 @@ impl ScriptEngine for LuaEngine {
         sandbox::install(&lua, source, limits, library, &timer, &is_quiet).map_err(engine_failure)?;
         let host = isolation::Library::of(&lua).map_err(engine_failure)?;
 
+        // What is read while the time runs belongs to this thread, which may be given up meanwhile.
+        let text = Arc::clone(&source.text);
         let running = timer.start(limits.call);
-        let main = sandbox::chunk(&lua, &source.text, sources.script_name()).into_function();
+        let main = sandbox::chunk(&lua, &text, sources.script_name()).into_function();
         let result = main.and_then(|main| Ok((main.call::<LuaValue>(())?, main)));
         let expired = timer.expired();
         drop(running);
@@ -88,7 +96,20 @@ impl ScriptEngine for LuaEngine {
         let texts = std::iter::once(&source.text).chain(source.modules.values()).map(AsRef::as_ref);
         let direct = Direct::new(&lua, limits, texts).map_err(engine_failure)?;
         let (is_fresh, limits) = (Cell::new(!is_sealed), limits.clone());
-        Ok(Box::new(LuaScript { root, direct, main, is_fresh, lua, is_quiet, timer, refused_write, limits, sources }))
+        let then = Cell::default();
+        Ok(Box::new(LuaScript {
+            root,
+            direct,
+            then,
+            main,
+            is_fresh,
+            lua,
+            is_quiet,
+            timer,
+            refused_write,
+            limits,
+            sources,
+        }))
     }
 }
 
@@ -115,7 +136,7 @@ fn not_a_root(found: &LuaValue, source: &Source) -> Box<Diagnostic> {
 
 impl LuaScript {
     /// One run of a call. `None` if it tried to write to what is read-only between calls.
-    fn attempt(&self, name: &str, arguments: &mut [Argument<'_>]) -> Option<Result<Value, CallError>> {
+    fn attempt(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Option<Result<Value, CallError>> {
         let is_fresh = self.is_fresh.get();
         let fault = |error: &mlua::Error| CallError::Fault(self.sources.fault(&self.lua, error, false, &self.limits));
         let mut values = Vec::with_capacity(arguments.len());
@@ -235,7 +256,7 @@ impl Script for LuaScript {
         let keys = table.pairs::<LuaValue, LuaValue>().filter_map(Result::ok).map(|(key, _)| key);
         let names =
             keys.filter_map(|key| key.as_string().and_then(|name| name.to_str().ok().map(|name| name.to_owned())));
-        let mut names: Vec<String> = names.take(MAX_NAMES).collect();
+        let mut names: Vec<String> = names.filter(|name| name.len() <= MAX_NAME_BYTES).take(MAX_NAMES).collect();
         names.sort_unstable();
         names
     }
@@ -255,34 +276,65 @@ impl Script for LuaScript {
         self.is_fresh.get()
     }
 
-    fn call(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
+    fn call(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
         match self.call_directly(name, arguments, Use::Look, Want::Value) {
             Way::Value(value) => Ok(value),
-            Way::State(state) => Ok(state.value().clone()),
+            Way::State(state, _) => Ok(state.value().clone()),
             Way::Around => self.call_again(name, arguments),
             Way::Expired(error) => Err(CallError::Fault(self.sources.timeout(error.as_ref(), &self.limits))),
         }
     }
 
-    fn call_state(&self, name: &str, arguments: &mut [Argument<'_>], replaces: bool) -> Result<State, CallError> {
-        match self.call_directly(name, arguments, Use::Change, Want::State { replaces }) {
-            Way::State(state) => Ok(state),
-            Way::Value(value) => Ok(value.into()),
-            Way::Around => self.call_again(name, arguments).map(State::from),
+    fn call_state_and_ask(
+        &self,
+        name: &'static str,
+        arguments: &mut [Argument<'_>],
+        replaces: bool,
+        questions: Option<&Questions>,
+    ) -> Result<(State, Answers), CallError> {
+        let then = questions.filter(|_| self.direct.answers()).and_then(|questions| self.then(questions));
+        match self.call_directly(name, arguments, Use::Change, Want::State { replaces, then }) {
+            Way::State(state, answers) => Ok((state, answers)),
+            Way::Value(value) => Ok((value.into(), Answers::default())),
+            Way::Around => self.call_again(name, arguments).map(|value| (value.into(), Answers::default())),
             Way::Expired(error) => Err(CallError::Fault(self.sources.timeout(error.as_ref(), &self.limits))),
         }
     }
 }
 
 impl LuaScript {
+    /// The number of a function for [`direct`].
+    fn number(&self, name: &str) -> Option<c_int> {
+        self.direct.function(&self.lua, name, || self.root.function(name).ok()?.ok())
+    }
+
+    /// The questions by their functions' numbers.
+    fn then(&self, questions: &Questions) -> Option<Then> {
+        if let Some((known, then)) = self.then.get()
+            && known == *questions
+        {
+            return Some(then);
+        }
+        let then = self.find(questions)?;
+        self.then.set(Some((*questions, then)));
+        Some(then)
+    }
+
+    fn find(&self, questions: &Questions) -> Option<Then> {
+        let ask = |(name, after): (&str, u64)| (after != 0).then(|| Some((self.number(name)?, after))).flatten();
+        Some(Then {
+            first: self.number(questions.first)?,
+            at_nil: self.number(questions.at_nil),
+            asks: questions.then.map(ask),
+        })
+    }
+
     /// Calls by [`direct`]. An `rng` has been drawn from only if the call gave a result.
-    fn call_directly(&self, name: &str, arguments: &mut [Argument<'_>], usage: Use, want: Want) -> Way {
+    fn call_directly(&self, name: &'static str, arguments: &mut [Argument<'_>], usage: Use, want: Want) -> Way {
         if self.is_fresh.get() {
             return Way::Around;
         }
-        let Some(function) = self.direct.function(&self.lua, name, || self.root.function(name).ok()?.ok()) else {
-            return Way::Around;
-        };
+        let Some(function) = self.number(name) else { return Way::Around };
         let loan = arguments.iter().find_map(|argument| match argument {
             Argument::Rng(stream) if !self.direct.lends() => Some(Loan::new(stream)),
             _ => None,
@@ -294,32 +346,34 @@ impl LuaScript {
                 Err(_) => return Way::Around,
             },
         };
+        self.direct.ripen(&self.lua);
         self.refused_write.store(false, Ordering::Relaxed);
         let running = self.timer.start(self.limits.call);
-        let mut way = self.direct.call(&self.lua, function, arguments, rng, (usage, want), || self.timer.expired());
+        let (mut way, drawn) = self.direct.call(&self.lua, function, arguments, rng, (usage, want), &running);
         drop(running);
-        if self.refused_write.load(Ordering::Relaxed) && matches!(way, Way::Value(_) | Way::State(_)) {
+        if self.refused_write.load(Ordering::Relaxed) && matches!(way, Way::Value(_) | Way::State(..)) {
             // It has caught the error.
             way = Way::Around;
         }
-        if let Some(loan) = loan {
-            let is_done = matches!(way, Way::Value(_) | Way::State(_));
-            let stream = arguments.iter_mut().find_map(|argument| match argument {
-                Argument::Rng(stream) => Some(stream),
-                _ => None,
-            });
-            // Also ends the loan of a call that is made again.
-            match stream {
-                Some(stream) if is_done => loan.give_back(stream),
-                Some(stream) => loan.give_back(&mut stream.clone()),
-                None => {}
+        let is_done = matches!(way, Way::Value(_) | Way::State(..));
+        let stream = arguments.iter_mut().find_map(|argument| match argument {
+            Argument::Rng(stream) => Some(stream),
+            _ => None,
+        });
+        if let Some(stream) = stream {
+            // Giving back also ends the loan of a call that is made again.
+            match (loan, drawn) {
+                (Some(loan), _) if is_done => loan.give_back(stream),
+                (Some(loan), _) => loan.give_back(&mut stream.clone()),
+                (None, Some(drawn)) if is_done => **stream = drawn,
+                (None, _) => {}
             }
         }
         way
     }
 
     /// Makes the call for every value and every error. What it logs has been logged, if it can log at all.
-    fn call_again(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
+    fn call_again(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
         // A script whose top level runs for each call has not been called yet.
         self.is_quiet.store(!self.is_fresh.get(), Ordering::Relaxed);
         let result = self.call_in_full(name, arguments);
@@ -332,7 +386,7 @@ impl LuaScript {
     }
 
     /// Makes the call, with a fresh top level if it tries to write to what is read-only between calls.
-    fn call_in_full(&self, name: &str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
+    fn call_in_full(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
         if let Some(result) = self.attempt(name, arguments) {
             return result;
         }

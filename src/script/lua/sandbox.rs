@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mlua::chunk::{Chunk, ChunkMode, Compiler};
+use mlua::state::{GcIncParams, GcMode};
 use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table, Value as LuaValue};
 
 use super::border;
@@ -13,6 +14,7 @@ use super::errors::{Illegal, module_name};
 use super::interrupt::LuaInterrupt;
 use super::isolation::is_refused_write;
 use super::objects::Rows;
+use crate::script::border::reason as cut;
 use crate::script::library::JSON;
 use crate::script::watchdog::Timer;
 use crate::script::{HostFunction, Library, Limits, Source};
@@ -43,6 +45,8 @@ pub(super) fn machine(limits: &Limits) -> mlua::Result<(Lua, Arc<Timer>, Refused
     lua.set_compiler(compiler());
     lua.enable_jit(true);
     lua.set_memory_limit(limits.memory_bytes)?;
+    // Games make many small values and keep few: collecting less often costs little memory.
+    lua.gc_set_mode(GcMode::Incremental(GcIncParams::default().goal(400).step_size(16)));
     let globals = lua.globals();
     for name in REMOVED {
         globals.raw_remove(name)?;
@@ -124,7 +128,7 @@ pub(super) fn install(
         "illegal",
         lua.create_function(|_, reason: LuaValue| -> mlua::Result<()> {
             let reason =
-                reason.as_string().map_or_else(|| "illegal action".to_owned(), mlua::LuaString::to_string_lossy);
+                reason.as_string().map_or_else(|| "illegal action".to_owned(), |text| cut(&text.to_string_lossy()));
             Err(mlua::Error::external(Illegal(reason)))
         })?,
     )?;

@@ -13,6 +13,7 @@ use super::border::{from_rhai, to_rhai};
 use super::budget::Budget;
 use super::errors::{Illegal, module_name};
 use super::objects::{self, Gift, Json, Rows};
+use crate::script::border::reason as cut;
 use crate::script::library::JSON;
 use crate::script::watchdog::Timer;
 use crate::script::{HostFunction, Library, Limits, Source};
@@ -173,7 +174,7 @@ fn register_library(engine: &mut Engine, source: &Source, limits: &Limits, libra
 }
 
 fn illegal(reason: &str) -> Result<(), Box<EvalAltResult>> {
-    Err(EvalAltResult::ErrorRuntime(Dynamic::from(Illegal(reason.to_owned())), Position::NONE).into())
+    Err(EvalAltResult::ErrorRuntime(Dynamic::from(Illegal(cut(reason))), Position::NONE).into())
 }
 
 /// Registers a function of the library as a method of `Receiver`.

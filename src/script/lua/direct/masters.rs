@@ -1,12 +1,17 @@
 //! The tables that stand for states in the machine, and how they follow the states.
 
 use std::ffi::c_int;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use mlua::Lua;
 use mlua::ffi::{self, lua_State};
 
-use super::transfer::{Room, bytes_at, cell, push, push_cell, push_text, reference, take_apart};
-use super::{Direct, SLOTS, Unusual};
+use super::layout::{Held, Layout, Node, Reader, lay_out};
+use super::native::Native;
+use super::tables::{build, build_by, copy, read_by};
+use super::transfer::{Room, push, reference, take_apart};
+use super::{Direct, Unusual};
 use crate::script::Limits;
 use crate::script::state::{Cell, Identity, Shape, State};
 
@@ -16,15 +21,31 @@ const MAX_MASTERS: usize = 128;
 const MAX_SHAPES: usize = 16;
 /// Most cells of states that are kept as tables.
 const MAX_CELLS: usize = 20_000;
+/// Changes of states of one shape after which functions are written for it, and for how many shapes they are.
+const RIPE: u32 = 32;
+const MAX_NATIVES: usize = 8;
+/// New states in a row that were not of the shape that was guessed, after which no guess is made any more.
+const MAX_MISSES: u32 = 16;
 
 /// A state that the machine holds as a table.
-struct Master {
+pub(super) struct Master {
     state: State,
     shape: Arc<Shape>,
-    /// The table, and all tables in it after it, by their references.
-    tables: Arc<[c_int]>,
+    /// The table, then all tables in it, each before those that lie in it.
+    tables: Box<[Held]>,
     /// How many cells it counts for.
     cells: usize,
+    /// How the tables lie, known from before the script may write to them.
+    layout: Option<Rc<Layout>>,
+}
+
+/// A shape that was seen, with what is known of its tables once that was of use.
+pub(super) struct KnownShape {
+    shape: Arc<Shape>,
+    layout: Option<Rc<Layout>>,
+    /// How often a state of this shape was changed.
+    changes: u32,
+    native: Option<Rc<Native>>,
 }
 
 #[derive(Default)]
@@ -49,7 +70,10 @@ impl Direct {
         unsafe {
             let mut tables = Vec::new();
             let (shape, cells) = if let Some((shape, cells)) = state.parts() {
-                build(lua, shape, cells, &mut tables);
+                match self.native(shape).filter(|native| native.cells == cells.len() && !cells.contains(&Cell::Nil)) {
+                    Some(native) => build_by(lua, &native, cells, &mut tables),
+                    None => build(lua, shape, cells, &mut tables),
+                }
                 (Arc::clone(shape), cells.len())
             } else {
                 push(lua, state.value());
@@ -61,11 +85,9 @@ impl Direct {
                 (self.shared(shape), cells.len())
             };
             ffi::lua_pop(lua, 1);
-            let Some(&table) = tables.last() else { return Err(Unusual) };
+            let Some(&Held { reference: table, .. }) = tables.first() else { return Err(Unusual) };
             let cells = cells + tables.len();
-            // The outermost table was finished last.
-            tables.reverse();
-            self.keep(lua, Master { state: state.clone(), shape, tables: tables.into(), cells });
+            self.keep(lua, Master { state: state.clone(), shape, tables: tables.into(), cells, layout: None });
             Ok(table)
         }
     }
@@ -78,23 +100,77 @@ impl Direct {
     unsafe fn keep(&self, lua: *mut lua_State, master: Master) {
         let gone = self.masters.borrow_mut().keep(master);
         for master in &gone {
-            // SAFETY: the caller's; the references are used by nobody else.
-            unsafe { master.give_up(lua) };
+            // SAFETY: the caller's.
+            unsafe { Self::give_up(lua, master) };
         }
     }
 
     /// The shape that states of this shape share.
     fn shared(&self, shape: Shape) -> Arc<Shape> {
         let mut shapes = self.shapes.borrow_mut();
-        if let Some(known) = shapes.iter().rev().find(|known| ***known == shape) {
-            return Arc::clone(known);
+        if let Some(known) = shapes.iter().rev().find(|known| *known.shape == shape) {
+            return Arc::clone(&known.shape);
         }
         if shapes.len() >= MAX_SHAPES {
-            shapes.remove(0);
+            // Those with functions of their own are few and stay.
+            let oldest = shapes.iter().position(|known| known.native.is_none()).unwrap_or(0);
+            shapes.remove(oldest);
         }
         let shape = Arc::new(shape);
-        shapes.push(Arc::clone(&shape));
+        shapes.push(KnownShape { shape: Arc::clone(&shape), layout: None, changes: 0, native: None });
         shape
+    }
+
+    /// How the tables of the master's shape lie; looked at once a shape.
+    ///
+    /// # Safety
+    /// As [`super::Frame::run`].
+    #[expect(unsafe_code, reason = "the C interface of Luau")]
+    unsafe fn layout(&self, lua: *mut lua_State, master: &Master) -> Option<Rc<Layout>> {
+        let at = {
+            let shapes = self.shapes.borrow();
+            let at = shapes.iter().rposition(|known| Arc::ptr_eq(&known.shape, &master.shape))?;
+            if let Some(layout) = &shapes.get(at)?.layout {
+                return Some(Rc::clone(layout));
+            }
+            at
+        };
+        let mut nodes = Vec::with_capacity(master.tables.len());
+        // SAFETY: the caller's.
+        unsafe { lay_out(lua, &master.shape, &master.tables, &mut nodes) }?;
+        let layout = Rc::new(Layout(nodes));
+        self.shapes.borrow_mut().get_mut(at)?.layout = Some(Rc::clone(&layout));
+        Some(layout)
+    }
+
+    /// The functions for a shape.
+    pub(super) fn native(&self, shape: &Arc<Shape>) -> Option<Rc<Native>> {
+        let shapes = self.shapes.borrow();
+        shapes.iter().rev().find(|known| Arc::ptr_eq(&known.shape, shape)).and_then(|known| known.native.clone())
+    }
+
+    /// Writes the functions for a shape that has turned out to be worth it. Not to be called during a call.
+    pub(in crate::script::lua) fn ripen(&self, lua: &Lua) {
+        let Some(shape) = self.ripe.take() else { return };
+        let mut shapes = self.shapes.borrow_mut();
+        let Some(known) = shapes.iter_mut().find(|known| Arc::ptr_eq(&known.shape, &shape)) else { return };
+        let Some(layout) = &known.layout else { return };
+        let names = layout.0.iter().map(|node| match node {
+            Node::List(_) => Vec::new(),
+            Node::Map(fields) => fields.iter().map(|(name, _)| &**name).collect(),
+        });
+        known.native = Native::new(lua, &shape, names).map(Rc::new);
+    }
+
+    /// Counts a change of a state of this shape.
+    fn count(&self, shape: &Arc<Shape>) {
+        let mut shapes = self.shapes.borrow_mut();
+        let natives = shapes.iter().filter(|known| known.native.is_some()).count();
+        let Some(known) = shapes.iter_mut().rev().find(|known| Arc::ptr_eq(&known.shape, shape)) else { return };
+        known.changes = known.changes.saturating_add(1);
+        if known.changes == RIPE && natives < MAX_NATIVES {
+            self.ripe.set(Some(Arc::clone(shape)));
+        }
     }
 
     /// The state that is the list or map on the stack.
@@ -108,46 +184,131 @@ impl Direct {
         Ok(State::from_cells(self.shared(shape), cells.into()))
     }
 
-    /// The state that is the changed copy on the stack of the one with the identity `old`, whose master becomes that of
-    /// the new one. `None` if the change goes deeper than values; the master is then given up.
+    /// As [`Direct::take_in`], faster if the state is of the shape for which functions were written last.
     ///
     /// # Safety
     /// As [`super::Frame::run`].
     #[expect(unsafe_code, reason = "the C interface of Luau")]
-    pub(super) unsafe fn follow(
+    pub(super) unsafe fn take_in_new(&self, lua: *mut lua_State, room: &mut Room<'_>) -> Result<State, Unusual> {
+        let guess = {
+            let shapes = self.shapes.borrow();
+            let known = shapes.iter().rev().find(|known| known.native.is_some() && known.layout.is_some());
+            known.and_then(|known| {
+                Some((Arc::clone(&known.shape), Rc::clone(known.layout.as_ref()?), Rc::clone(known.native.as_ref()?)))
+            })
+        };
+        if let Some((shape, layout, native)) = guess
+            && self.misses.get() < MAX_MISSES
+        {
+            // SAFETY: the caller's.
+            let cells = unsafe { read_by(lua, &native, &layout, &self.limits) };
+            if let Some(cells) = cells.filter(|cells| !is_long(cells, &self.limits)) {
+                self.misses.set(0);
+                return Ok(State::from_cells(shape, cells));
+            }
+            self.misses.set(self.misses.get() + 1);
+        }
+        // SAFETY: the caller's.
+        unsafe { self.take_in(lua, room) }
+    }
+
+    /// Pushes the master of the state as a table that may be written to, and hands it over. It has to be given to
+    /// [`Direct::settle`] or [`Direct::give_up`].
+    ///
+    /// # Safety
+    /// As [`super::Frame::run`].
+    #[expect(unsafe_code, reason = "the C interface of Luau")]
+    pub(super) unsafe fn open(&self, lua: *mut lua_State, state: &State) -> Result<Master, Unusual> {
+        // SAFETY: the caller's; nothing here raises an error once the master is taken.
+        unsafe {
+            self.master(lua, state)?;
+            let mut master = self.masters.borrow_mut().take(state.identity()).ok_or(Unusual)?;
+            if master.layout.is_none() {
+                master.layout = self.layout(lua, &master);
+            }
+            for table in master.tables.iter().rev() {
+                reference(lua, table.reference);
+                ffi::lua_setreadonly(lua, -1, 0);
+                ffi::lua_pop(lua, 1);
+            }
+            if let Some(table) = master.tables.first() {
+                reference(lua, table.reference);
+            }
+            Ok(master)
+        }
+    }
+
+    /// The state that is the master on the stack after the script may have written to it. `None` if more than values has
+    /// changed; the table is then no master any more. `watched` are the functions that watched the change, whose results
+    /// lie above the table.
+    ///
+    /// # Safety
+    /// As [`super::Frame::run`], with the table that [`Direct::open`] pushed at the index `at`.
+    #[expect(unsafe_code, reason = "the C interface of Luau")]
+    pub(super) unsafe fn settle(
         &self,
         lua: *mut lua_State,
-        old: Identity,
-        limits: &Limits,
+        mut master: Master,
+        at: c_int,
+        watched: Option<&Native>,
     ) -> Result<Option<State>, Unusual> {
-        let Some(mut master) = self.masters.borrow_mut().take(old) else { return Ok(None) };
-        let parts = master.state.parts().map(|(shape, cells)| (Arc::clone(shape), Box::<[Cell]>::from(cells)));
-        let Some((shape, mut cells)) = parts else {
-            // SAFETY: the caller's.
-            unsafe { master.give_up(lua) };
-            return Ok(None);
-        };
+        self.count(&master.shape);
         // SAFETY: the caller's; nothing is borrowed while Luau may raise an error, which only a lack of memory could be.
         unsafe {
+            let parts = master.state.parts().map(|(_, cells)| Box::<[Cell]>::from(cells));
+            let (Some(layout), Some(mut cells)) = (master.layout.clone(), parts) else {
+                Self::give_up(lua, &master);
+                return Ok(None);
+            };
             let top = ffi::lua_gettop(lua);
-            // The copy, with its master below it.
-            if let Some(&table) = master.tables.first() {
-                reference(lua, table);
-            }
-            ffi::lua_pushvalue(lua, top);
-            let followed = Follower { limits, cells: &mut cells }.follow(lua, &shape);
+            let mut reader = Reader {
+                limits: &self.limits,
+                layout: &layout,
+                tables: &master.tables,
+                cells: &mut cells,
+                text_bytes: 0,
+            };
+            let is_same = if let Some(native) = watched {
+                reader.watched(lua, native, at)
+            } else {
+                ffi::lua_pushvalue(lua, at);
+                reader.table(lua, 0)
+            };
             ffi::lua_settop(lua, top);
-            match followed {
-                Ok(true) => {}
-                refused => {
-                    master.give_up(lua);
-                    return refused.map(|_| None);
-                }
+            let is_same = if is_long(&cells, &self.limits) { Err(Unusual) } else { is_same };
+            if !matches!(is_same, Ok(true)) {
+                Self::give_up(lua, &master);
+                return is_same.map(|_| None);
             }
-            let state = State::from_cells(shape, cells);
+            let state = State::from_cells(Arc::clone(&master.shape), cells);
             master.state = state.clone();
             self.keep(lua, master);
             Ok(Some(state))
+        }
+    }
+
+    /// Lets the machine forget a master.
+    ///
+    /// # Safety
+    /// As [`super::Frame::run`].
+    #[expect(unsafe_code, reason = "the C interface of Luau")]
+    pub(super) unsafe fn give_up(lua: *mut lua_State, master: &Master) {
+        for table in &master.tables {
+            // SAFETY: the caller's; nobody else uses the references. This raises no errors.
+            unsafe { ffi::lua_unref(lua, table.reference) };
+        }
+    }
+
+    /// Lets the machine forget all masters.
+    ///
+    /// # Safety
+    /// As [`super::Frame::run`].
+    #[expect(unsafe_code, reason = "the C interface of Luau")]
+    pub(super) unsafe fn give_up_all(&self, lua: *mut lua_State) {
+        let all = std::mem::take(&mut *self.masters.borrow_mut());
+        for master in &all.kept {
+            // SAFETY: the caller's.
+            unsafe { Self::give_up(lua, master) };
         }
     }
 
@@ -162,8 +323,7 @@ impl Direct {
             self.master(lua, state)?;
             let masters = self.masters.borrow();
             let found = masters.position(state.identity()).and_then(|at| masters.kept.get(at));
-            let Some((shape, tables)) = found.map(|master| (Arc::clone(&master.shape), Arc::clone(&master.tables)))
-            else {
+            let Some((shape, tables)) = found.map(|master| (Arc::clone(&master.shape), master.tables.clone())) else {
                 return Err(Unusual);
             };
             drop(masters);
@@ -173,134 +333,14 @@ impl Direct {
     }
 }
 
-/// Brings a master up to date with a changed copy of it.
-struct Follower<'a> {
-    limits: &'a Limits,
-    cells: &'a mut [Cell],
-}
-
-impl Follower<'_> {
-    /// Compares the copy on the stack, of which only values may have changed, with the master below it, and writes what
-    /// differs into both cells and master; false if more than values differ.
-    ///
-    /// # Safety
-    /// As [`super::Frame::run`]; the master is of this shape.
-    #[expect(unsafe_code, reason = "the C interface of Luau")]
-    unsafe fn follow(&mut self, lua: *mut lua_State, shape: &Shape) -> Result<bool, Unusual> {
-        // SAFETY: the caller's; each level makes room for itself.
-        unsafe {
-            ffi::lua_rawcheckstack(lua, SLOTS);
-            if ffi::lua_type(lua, -1) != ffi::LUA_TTABLE {
-                return Ok(false);
-            }
-            if ffi::lua_getmetatable(lua, -1) != 0 {
-                return Err(Unusual);
-            }
-            let copy = ffi::lua_gettop(lua);
-            let master = copy - 1;
-            match shape {
-                Shape::Cell(_) => Ok(false),
-                Shape::List(items) => {
-                    for (item, index) in items.iter().zip(1..) {
-                        ffi::lua_rawgeti_(lua, master, index);
-                        ffi::lua_rawgeti_(lua, copy, index);
-                        if ffi::lua_rawequal(lua, -2, -1) == 0
-                            && !self.part(lua, item, master, |lua| ffi::lua_pushnumber(lua, f64::from(index)))?
-                        {
-                            return Ok(false);
-                        }
-                        ffi::lua_settop(lua, copy);
-                    }
-                    // Each item is there; nothing else may be. A walk that passes over as many places as there are items
-                    // meets whatever else there is: what the array part does not hold of the items fills the places of
-                    // the rest that are passed over.
-                    let mut at = items.len() as c_int;
-                    let mut count = items.len();
-                    loop {
-                        at = ffi::lua_rawiter(lua, copy, at);
-                        if at < 0 {
-                            break;
-                        }
-                        count += 1;
-                        ffi::lua_settop(lua, copy);
-                    }
-                    Ok(count == items.len())
-                }
-                Shape::Map(fields) => {
-                    // A copy has its names in the places of its master's, until one is added.
-                    let mut at = 0;
-                    loop {
-                        let next = ffi::lua_rawiter(lua, master, at);
-                        if ffi::lua_rawiter(lua, copy, at) != next {
-                            return Ok(false);
-                        }
-                        if next < 0 {
-                            return Ok(true);
-                        }
-                        let (key, old, new) = (copy + 1, copy + 2, copy + 4);
-                        if ffi::lua_rawequal(lua, key, copy + 3) == 0 {
-                            return Ok(false);
-                        }
-                        if ffi::lua_rawequal(lua, old, new) == 0 {
-                            let name = bytes_at(lua, key);
-                            let found = fields.iter().find(|(known, _)| known.as_bytes() == name);
-                            let Some((_, field)) = found else { return Ok(false) };
-                            ffi::lua_pushvalue(lua, old);
-                            ffi::lua_pushvalue(lua, new);
-                            if !self.part(lua, field, master, |lua| ffi::lua_pushvalue(lua, key))? {
-                                return Ok(false);
-                            }
-                        }
-                        ffi::lua_settop(lua, copy);
-                        at = next;
-                    }
-                }
-            }
-        }
-    }
-
-    /// As [`Follower::follow`] for the values on the stack, which differ and which the master's table holds under the key
-    /// that `push_key` pushes.
-    ///
-    /// # Safety
-    /// As [`Follower::follow`].
-    #[expect(unsafe_code, reason = "the C interface of Luau")]
-    unsafe fn part(
-        &mut self,
-        lua: *mut lua_State,
-        shape: &Shape,
-        master: c_int,
-        push_key: impl FnOnce(*mut lua_State),
-    ) -> Result<bool, Unusual> {
-        // SAFETY: the caller's.
-        unsafe {
-            let Shape::Cell(number) = shape else { return self.follow(lua, shape) };
-            if matches!(ffi::lua_type(lua, -1), ffi::LUA_TNIL | ffi::LUA_TTABLE) {
-                return Ok(false);
-            }
-            let Some(known) = self.cells.get_mut(*number as usize) else { return Ok(false) };
-            *known = cell(lua, self.limits)?;
-            ffi::lua_setreadonly(lua, master, 0);
-            push_key(lua);
-            push_cell(lua, known);
-            ffi::lua_rawset(lua, master);
-            ffi::lua_setreadonly(lua, master, 1);
-            Ok(true)
-        }
-    }
+/// Whether the cells hold more text than may cross. (Names are counted when a shape is seen for the first time.)
+fn is_long(cells: &[Cell], limits: &Limits) -> bool {
+    cells.iter().map(Cell::text_bytes).sum::<usize>() > limits.max_total_text_bytes
 }
 
 impl Master {
-    /// Lets the machine forget the tables.
-    ///
-    /// # Safety
-    /// As [`super::Frame::run`]; the master must not be used again.
-    #[expect(unsafe_code, reason = "the C interface of Luau")]
-    unsafe fn give_up(&self, lua: *mut lua_State) {
-        for &table in &*self.tables {
-            // SAFETY: the caller's.
-            unsafe { ffi::lua_unref(lua, table) };
-        }
+    pub(super) fn shape(&self) -> &Arc<Shape> {
+        &self.shape
     }
 }
 
@@ -313,7 +353,7 @@ impl Masters {
     fn find(&mut self, state: &State) -> Option<c_int> {
         let at = self.position(state.identity())?;
         self.last = at;
-        self.kept.get(at).and_then(|master| master.tables.first().copied())
+        self.kept.get(at).and_then(|master| master.tables.first()).map(|table| table.reference)
     }
 
     fn take(&mut self, state: Identity) -> Option<Master> {
@@ -334,73 +374,5 @@ impl Masters {
         self.last = self.kept.len();
         self.kept.push(master);
         gone
-    }
-}
-
-/// Pushes a copy of the table of this shape, found by the references that [`build`] made: this table's first, then, from
-/// the last to the first, those of the tables in it.
-///
-/// # Safety
-/// As [`super::Frame::run`].
-#[expect(unsafe_code, reason = "the C interface of Luau")]
-unsafe fn copy(lua: *mut lua_State, shape: &Shape, tables: &mut std::slice::Iter<'_, c_int>) {
-    let Some(&table) = tables.next() else { return };
-    // SAFETY: the caller's; each level makes room for itself.
-    unsafe {
-        ffi::lua_rawcheckstack(lua, SLOTS);
-        reference(lua, table);
-        ffi::lua_clonetable(lua, -1);
-        ffi::lua_replace(lua, -2);
-        match shape {
-            Shape::Cell(_) => {}
-            Shape::List(items) => {
-                for (at, item) in items.iter().enumerate().rev().filter(|(_, item)| !item.is_cell()) {
-                    copy(lua, item, tables);
-                    ffi::lua_rawseti_(lua, -2, at as c_int + 1);
-                }
-            }
-            Shape::Map(fields) => {
-                for (name, field) in fields.iter().rev().filter(|(_, field)| !field.is_cell()) {
-                    push_text(lua, name);
-                    copy(lua, field, tables);
-                    ffi::lua_rawset(lua, -3);
-                }
-            }
-        }
-    }
-}
-
-/// Pushes the frozen table (or the value) of this shape, laid out as [`crate::script::lua::border::to_lua`] does, and adds the references of
-/// all its tables, the outermost last.
-///
-/// # Safety
-/// As [`super::Frame::run`].
-#[expect(unsafe_code, reason = "the C interface of Luau")]
-unsafe fn build(lua: *mut lua_State, shape: &Shape, cells: &[Cell], tables: &mut Vec<c_int>) {
-    // SAFETY: the caller's; each level makes room for itself.
-    unsafe {
-        ffi::lua_rawcheckstack(lua, SLOTS);
-        match shape {
-            Shape::Cell(number) => push_cell(lua, cells.get(*number as usize).unwrap_or(&Cell::Nil)),
-            Shape::List(items) => {
-                ffi::lua_createtable(lua, items.len() as c_int, 0);
-                for (at, item) in items.iter().enumerate() {
-                    build(lua, item, cells, tables);
-                    ffi::lua_rawseti_(lua, -2, at as c_int + 1);
-                }
-            }
-            Shape::Map(fields) => {
-                ffi::lua_createtable(lua, 0, fields.len() as c_int);
-                for (name, field) in fields {
-                    push_text(lua, name);
-                    build(lua, field, cells, tables);
-                    ffi::lua_rawset(lua, -3);
-                }
-            }
-        }
-        if !matches!(shape, Shape::Cell(_)) {
-            ffi::lua_setreadonly(lua, -1, 1);
-            tables.push(ffi::lua_ref(lua, -1));
-        }
     }
 }

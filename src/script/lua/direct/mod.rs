@@ -6,9 +6,17 @@
 //! itself, frozen; a script that writes into it fails and is then given copies, as everybody who may write is. A master
 //! has the layout that [`super::border::to_lua`] would give it, so that `pairs` walks in the same order whether a state
 //! was at hand or had to be brought in.
+//!
+//! A state that is needed no more is changed in place: the script writes to the master itself, and what it wrote is read
+//! back. If it did more than change values, or failed, the master is forgotten and the state is built again when it is
+//! needed. Of a shape that is changed often, [`native`] does the reading and building in the machine.
 
+mod frame; // one call on its way through the machine
+mod layout; // how the tables of a state lie, and what was written into them
 mod masters; // states as tables in the machine
+mod native; // functions that are written for one shape of states
 mod rng; // what a script draws from
+mod tables; // tables made of states, and back
 mod transfer; // values into the machine and out of it
 
 use std::cell::{Cell as Flag, RefCell};
@@ -19,10 +27,12 @@ use mlua::Lua;
 use mlua::ffi::{self, lua_State};
 
 use crate::script::state::{Shape, State};
-use crate::script::{Argument, Limits, Value};
+use crate::script::watchdog::Running;
+use crate::script::{Answers, Argument, Limits, Value};
 use crate::seed::Stream;
-use masters::Masters;
-use transfer::{Room, bytes_at, push, read, reference};
+use frame::{Frame, enter_frame};
+use masters::{KnownShape, Masters};
+use transfer::bytes_at;
 
 /// Stack slots that one level of nesting needs.
 const SLOTS: c_int = 8;
@@ -37,20 +47,29 @@ pub(super) enum Use {
 }
 
 /// What the caller wants from a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(super) enum Want {
     /// The result as a value.
     Value,
     /// The result as a state; the state that was handed in is needed no more if `replaces`.
-    State { replaces: bool },
+    State { replaces: bool, then: Option<Then> },
+}
+
+/// [`crate::script::Questions`] with the numbers of the functions.
+#[derive(Clone, Copy)]
+pub(super) struct Then {
+    pub(super) first: c_int,
+    pub(super) at_nil: Option<c_int>,
+    /// Each with the first answers after which it is asked.
+    pub(super) asks: [Option<(c_int, u64)>; 3],
 }
 
 /// What a call gave.
 pub(super) enum Way {
     /// The result.
     Value(Value),
-    /// The result, a list or map for all that [`State::is_table`] says.
-    State(State),
+    /// The result, a list or map for all that [`State::is_table`] says, and what was asked about it.
+    State(State, Answers),
     /// Something out of the ordinary happened; nothing is known.
     Around,
     /// The time was over; the error has the author's stack.
@@ -66,28 +85,17 @@ pub(super) struct Direct {
     functions: RefCell<Vec<(Box<str>, c_int)>>,
     masters: RefCell<Masters>,
     /// The shapes that were seen last, so that states share them.
-    shapes: RefCell<Vec<Arc<Shape>>>,
+    shapes: RefCell<Vec<KnownShape>>,
+    /// A shape that functions should be written for.
+    ripe: Flag<Option<Arc<Shape>>>,
+    /// New states in a row that were of another shape than guessed.
+    misses: Flag<u32>,
     /// Whether the script has to get copies even where it should only look.
     copies: Flag<bool>,
     /// Whether the script gets the `rng` of [`rng`].
     lends: bool,
-}
-
-/// One call on its way through the machine.
-struct Frame<'a, 'b> {
-    direct: &'a Direct,
-    limits: &'a Limits,
-    function: c_int,
-    arguments: &'a [Argument<'b>],
-    /// Where the `rng` of [`super::objects`] lies on the stack, if the call has one.
-    rng: Option<c_int>,
-    /// What an `rng` of [`rng`] draws from, and what it finds the stream by.
-    stream: &'a mut Option<Stream>,
-    lent: Option<*mut *mut Stream>,
-    usage: Use,
-    want: Want,
-    result: Option<Value>,
-    state: Option<State>,
+    /// Whether the script may log.
+    logs: bool,
 }
 
 /// A value that may not cross, or that does so only with help.
@@ -97,9 +105,12 @@ impl Direct {
     /// The direct way into `lua`. `texts` are those of the script: one that can catch errors could notice that a state
     /// is frozen, and always gets copies.
     #[expect(unsafe_code, reason = "the C interface of Luau")]
-    pub(super) fn new<'a>(lua: &Lua, limits: &Limits, mut texts: impl Iterator<Item = &'a str>) -> mlua::Result<Self> {
-        let catches = |text: &str| ["pcall", "coroutine", "frozen"].iter().any(|word| text.contains(word));
-        let copies = texts.any(catches);
+    pub(super) fn new<'a>(lua: &Lua, limits: &Limits, texts: impl Iterator<Item = &'a str>) -> mlua::Result<Self> {
+        let (mut copies, mut logs) = (false, false);
+        for text in texts {
+            copies |= ["pcall", "coroutine", "frozen"].iter().any(|word| text.contains(word));
+            logs |= may_log(text);
+        }
         let mut state = std::ptr::null_mut();
         let (mut enter, mut handler) = (0, 0);
         // SAFETY: a protected call; what it pushes is taken off after the references were made. The state is the machine's
@@ -123,8 +134,11 @@ impl Direct {
             functions: RefCell::default(),
             masters: RefCell::default(),
             shapes: RefCell::default(),
+            ripe: Flag::default(),
+            misses: Flag::default(),
             copies: Flag::new(copies),
             lends: !copies,
+            logs,
         })
     }
 
@@ -163,23 +177,31 @@ impl Direct {
         self.lends
     }
 
+    /// Whether questions can be asked with a call: not of a script that sees copies of states, and not of one that would log
+    /// once more when it is asked again.
+    pub(super) fn answers(&self) -> bool {
+        self.shares() && !self.logs
+    }
+
     /// Gives the script copies of all states from now on.
     pub(super) fn stop_sharing(&self) {
         self.copies.set(true);
     }
 
-    /// Calls the function. `rng` is what the script sees for an [`Argument::Rng`], if it [is not lent](Self::lends) here;
-    /// one that is has been drawn from only if the call gives a result.
+    /// Calls the function. `rng` is what the script sees for an [`Argument::Rng`], if it [is not lent](Self::lends) here. Of
+    /// one that is, a copy is drawn from and returned; what the arguments lend is not written to, because this thread may
+    /// have been given up during the call.
     #[expect(unsafe_code, reason = "the C interface of Luau")]
     pub(super) fn call(
         &self,
         lua: &Lua,
         function: c_int,
-        arguments: &mut [Argument<'_>],
+        arguments: &[Argument<'_>],
         rng: Option<mlua::AnyUserData>,
         (usage, want): (Use, Want),
-        expired: impl Fn() -> bool,
-    ) -> Way {
+        running: &Running<'_>,
+    ) -> (Way, Option<Stream>) {
+        let expired = || running.expired();
         let usage = if self.copies.get() { Use::Change } else { usage };
         let mut drawn = None;
         let mut frame = Frame {
@@ -192,8 +214,11 @@ impl Direct {
             lent: None,
             usage,
             want,
+            running,
+            open: None,
             result: None,
             state: None,
+            answers: Answers::default(),
         };
         if let Some(rng) = rng {
             frame.rng = Some(1);
@@ -205,12 +230,14 @@ impl Direct {
                     ffi::lua_settop(lua, 0);
                 })
             };
-            return match done {
+            frame.close();
+            let way = match done {
                 Ok(()) if !expired() => frame.into_way(),
                 Ok(()) => Way::Expired(None),
                 Err(error) if expired() => Way::Expired(Some(error)),
                 Err(_) => Way::Around,
             };
+            return (way, None);
         }
         // SAFETY: no call is under way in this machine, so its main state is at rest with at least `LUA_MINSTACK` free
         // slots, of which three are used. Everything that may raise an error runs inside the protected call.
@@ -230,111 +257,35 @@ impl Direct {
                 _ => String::new(),
             });
             ffi::lua_settop(lua, top);
+            frame.close();
+            if status == ffi::LUA_ERRMEM {
+                // What is kept here is no fault of the script's: it gets all the room there is when the call is made again.
+                self.give_up_all(lua);
+                ffi::lua_gc(lua, ffi::LUA_GCCOLLECT, 0);
+            }
             failure
         };
         let way = match failure {
             failure if expired() => Way::Expired(failure.map(mlua::Error::RuntimeError)),
             None => frame.into_way(),
+            // A question failed; a call of its own tells how.
+            Some(_) if frame.state.is_some() => {
+                frame.answers = Answers::default();
+                frame.into_way()
+            }
             Some(_) => Way::Around,
         };
-        if let (Some(drawn), Way::Value(_) | Way::State(_)) = (drawn, &way) {
-            let stream = arguments.iter_mut().find_map(|argument| match argument {
-                Argument::Rng(stream) => Some(stream),
-                _ => None,
-            });
-            if let Some(stream) = stream {
-                **stream = drawn;
-            }
-        }
-        way
+        (way, drawn)
     }
 }
 
-impl Frame<'_, '_> {
-    fn into_way(self) -> Way {
-        match (self.result, self.state) {
-            (Some(value), _) => Way::Value(value),
-            (None, Some(state)) => Way::State(state),
-            (None, None) => Way::Around,
-        }
-    }
-
-    /// Makes the call and reads the result. What is not read leaves no result.
-    ///
-    /// # Safety
-    /// `lua` must be inside a protected call with [`SLOTS`] free slots; errors of Luau unwind through this function, which
-    /// owns nothing at those moments that would be lost but memory.
-    #[expect(unsafe_code, reason = "the C interface of Luau")]
-    unsafe fn run(&mut self, lua: *mut lua_State) -> Result<(), Unusual> {
-        // SAFETY: the caller's.
-        unsafe {
-            if self.rng.is_none()
-                && let Some(Argument::Rng(stream)) = self.arguments.iter().find(|it| matches!(it, Argument::Rng(_)))
-            {
-                // It lies below the call, which keeps it alive as long as that lasts.
-                let stream: *mut Stream = self.stream.insert(Stream::clone(stream));
-                self.lent = Some(rng::lend(lua, stream));
-                self.rng = Some(ffi::lua_gettop(lua));
-            }
-            let base = ffi::lua_gettop(lua);
-            // A copy lies below the call, so that the result can be told from it. After the call the state itself must not
-            // be looked at: this thread may have been given up, and what its caller lent may be gone (`script::workers`).
-            let mut copied = None;
-            if self.usage == Use::Change
-                && let Some(Argument::State(state)) = self.arguments.iter().find(|it| matches!(it, Argument::State(_)))
-            {
-                self.direct.copy(lua, state)?;
-                copied = Some((state.identity(), base + 1));
-            }
-            reference(lua, self.function);
-            for argument in self.arguments {
-                match argument {
-                    Argument::Data(value) => push(lua, value),
-                    Argument::State(state) => match copied {
-                        Some((own, at)) if own == state.identity() => ffi::lua_pushvalue(lua, at),
-                        // A second state that may be changed does not occur; it would only be frozen.
-                        _ => reference(lua, self.direct.master(lua, state)?),
-                    },
-                    Argument::Rng(_) => match self.rng {
-                        Some(at) => ffi::lua_pushvalue(lua, at),
-                        None => ffi::lua_pushnil(lua),
-                    },
-                }
-            }
-            ffi::lua_call(lua, self.arguments.len() as c_int, 1);
-            let mut room = Room::new(self.limits);
-            match self.want {
-                Want::Value => self.result = Some(read(lua, &mut room)?),
-                Want::State { replaces } => {
-                    let followed = match copied {
-                        Some((old, at)) if replaces && ffi::lua_rawequal(lua, at, -1) != 0 => {
-                            self.direct.follow(lua, old, self.limits)?
-                        }
-                        _ => None,
-                    };
-                    self.state = Some(match followed {
-                        Some(state) => state,
-                        None => self.direct.take_in(lua, &mut room)?,
-                    });
-                }
-            }
-            Ok(())
-        }
-    }
-}
-
-/// Runs the [`Frame`] whose address is the argument.
-#[expect(unsafe_code, reason = "a callback of Luau's C interface")]
-unsafe extern "C-unwind" fn enter_frame(lua: *mut lua_State) -> c_int {
-    // SAFETY: only `Direct::call` calls this function, with a frame that outlives the call.
-    unsafe {
-        let frame = ffi::lua_tolightuserdata(lua, 1).cast::<Frame<'_, '_>>();
-        if let Some(frame) = frame.as_mut() {
-            // What is out of the ordinary leaves no result.
-            _ = frame.run(lua);
-        }
-    }
-    0
+/// Whether a script may call `gift.log`: it names it, or has another use for `gift` than to name one of its functions (or
+/// the program in a comment).
+fn may_log(text: &str) -> bool {
+    text.match_indices("gift").any(|(at, name)| {
+        let rest = &text[at + name.len()..];
+        rest.starts_with(".log") || !rest.starts_with(['.', '-'])
+    })
 }
 
 /// Adds the author's stack to an error that is a text.
@@ -348,4 +299,19 @@ unsafe extern "C-unwind" fn add_traceback(lua: *mut lua_State) -> c_int {
         }
     }
     1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_that_may_log_are_known() {
+        for text in ["gift.log('x')", "local log = gift.log", "local g = gift\ng.log('x')", "gift['log']('x')"] {
+            assert!(may_log(text), "{text}");
+        }
+        for text in ["state.log = 1", "gift.illegal('no')", "-- for gift-host: log", "---@type gift.Game"] {
+            assert!(!may_log(text), "{text}");
+        }
+    }
 }

@@ -10,6 +10,9 @@ use crate::script::lua::border;
 use crate::script::state::{Cell, Shape};
 use crate::script::{Limits, Value};
 
+/// Items that a list has room for from the start, so that most need not grow.
+const USUAL_LENGTH: usize = 16;
+
 /// Pushes what a reference stands for.
 ///
 /// # Safety
@@ -87,16 +90,22 @@ pub(super) struct Room<'a> {
     limits: &'a Limits,
     values: usize,
     depth: usize,
+    text_bytes: usize,
 }
 
 impl<'a> Room<'a> {
     pub(super) fn new(limits: &'a Limits) -> Self {
-        Self { limits, values: 0, depth: 0 }
+        Self { limits, values: 0, depth: 0, text_bytes: 0 }
     }
 
     fn value(&mut self) -> Result<(), Unusual> {
         self.values += 1;
         if self.values > self.limits.max_values { Err(Unusual) } else { Ok(()) }
+    }
+
+    fn text(&mut self, bytes: usize) -> Result<(), Unusual> {
+        self.text_bytes += bytes;
+        if self.text_bytes > self.limits.max_total_text_bytes { Err(Unusual) } else { Ok(()) }
     }
 
     fn enter(&mut self) -> Result<(), Unusual> {
@@ -138,8 +147,8 @@ enum Kind {
     Map,
 }
 
-/// Walks the table on the stack: `part` is called with each value on top of the stack, its key below it (and the name, if
-/// it is one). Refuses what is no list in order and no map.
+/// Walks the table on the stack: `part` is called with each value on top of the stack (and its name, in a map). Refuses what
+/// is no list in order and no map.
 ///
 /// # Safety
 /// As [`super::Frame::run`].
@@ -148,13 +157,24 @@ unsafe fn walk(
     lua: *mut lua_State,
     room: &mut Room<'_>,
     mut part: impl FnMut(&mut Room<'_>, Option<&str>) -> Result<(), Unusual>,
-) -> Result<(Kind, u32), Unusual> {
+) -> Result<Kind, Unusual> {
     // SAFETY: the caller's.
     unsafe {
         room.enter()?;
         ffi::lua_rawcheckstack(lua, SLOTS);
         if ffi::lua_getmetatable(lua, -1) != 0 {
             return Err(Unusual);
+        }
+        if let Some(length) = list_length(lua) {
+            for index in 1..=length {
+                if ffi::lua_rawgeti_(lua, -1, index) == ffi::LUA_TNIL {
+                    return Err(Unusual);
+                }
+                part(room, None)?;
+                ffi::lua_pop(lua, 1);
+            }
+            room.depth -= 1;
+            return Ok(Kind::List);
         }
         let (mut kind, mut count, mut at) = (Kind::Empty, 0_u32, 0);
         loop {
@@ -170,7 +190,9 @@ unsafe fn walk(
             }
             kind = this;
             if is_name {
-                part(room, Some(text_at(lua, -2, room.limits)?))?;
+                let name = text_at(lua, -2, room.limits)?;
+                room.text(name.len())?;
+                part(room, Some(name))?;
             } else {
                 let is_next = ffi::lua_type(lua, -2) == ffi::LUA_TNUMBER
                     && ffi::lua_tonumberx(lua, -2, std::ptr::null_mut()) == f64::from(count);
@@ -182,7 +204,63 @@ unsafe fn walk(
             ffi::lua_pop(lua, 2);
         }
         room.depth -= 1;
-        Ok((kind, count))
+        Ok(kind)
+    }
+}
+
+/// Whether the table at this index holds nothing but its first `count` items, all of which have to be there.
+///
+/// A walk that passes over as many places as there are items meets whatever else there is: of the items that do not lie in
+/// the table's array, each fills one of the places of the rest, and one that lies beyond those passed over is met itself.
+///
+/// # Safety
+/// As [`super::Frame::run`].
+#[expect(unsafe_code, reason = "the C interface of Luau")]
+pub(super) unsafe fn is_all(lua: *mut lua_State, at: c_int, count: c_int) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        let is_more = ffi::lua_rawiter(lua, at, count) >= 0;
+        if is_more {
+            ffi::lua_pop(lua, 2);
+        }
+        !is_more
+    }
+}
+
+/// The length of the table on the stack if it is a list that holds nothing else, though some of its items may be nil.
+///
+/// # Safety
+/// As [`super::Frame::run`].
+#[expect(unsafe_code, reason = "the C interface of Luau")]
+unsafe fn list_length(lua: *mut lua_State) -> Option<c_int> {
+    // SAFETY: the caller's; the length of a table without metatable is counted by Luau.
+    unsafe {
+        let length = c_int::try_from(ffi::lua_objlen(lua, -1)).ok().filter(|length| *length > 0)?;
+        is_all(lua, -1, length).then_some(length)
+    }
+}
+
+/// Whether the value on the stack is that of the cell.
+///
+/// # Safety
+/// As [`super::Frame::run`].
+#[expect(unsafe_code, reason = "the C interface of Luau")]
+pub(super) unsafe fn is_cell(lua: *mut lua_State, cell: &Cell) -> bool {
+    // SAFETY: the caller's; what is converted is of that type.
+    unsafe {
+        let is_number = |known: f64| {
+            ffi::lua_type(lua, -1) == ffi::LUA_TNUMBER
+                && ffi::lua_tonumberx(lua, -1, std::ptr::null_mut()).to_bits() == known.to_bits()
+        };
+        match cell {
+            Cell::Nil => ffi::lua_type(lua, -1) == ffi::LUA_TNIL,
+            Cell::Truth(truth) => {
+                ffi::lua_type(lua, -1) == ffi::LUA_TBOOLEAN && (ffi::lua_toboolean(lua, -1) != 0) == *truth
+            }
+            Cell::Int(number) => is_number(*number as f64),
+            Cell::Float(number) => is_number(*number),
+            text => ffi::lua_type(lua, -1) == ffi::LUA_TSTRING && text.is_text(bytes_at(lua, -1)),
+        }
     }
 }
 
@@ -237,11 +315,13 @@ unsafe fn shape_of(lua: *mut lua_State, room: &mut Room<'_>, cells: &mut Vec<Cel
     unsafe {
         if ffi::lua_type(lua, -1) != ffi::LUA_TTABLE {
             let number = cells.len() as u32;
-            cells.push(cell(lua, room.limits)?);
+            let cell = cell(lua, room.limits)?;
+            room.text(cell.text_bytes())?;
+            cells.push(cell);
             return Ok(Shape::Cell(number));
         }
         let (mut items, mut fields) = (Vec::new(), Vec::<(Box<str>, Shape)>::new());
-        let (kind, _) = walk(lua, room, |room, name| {
+        let kind = walk(lua, room, |room, name| {
             let part = shape_of(lua, room, cells)?;
             match name {
                 None => items.push(part),
@@ -270,13 +350,22 @@ pub(super) unsafe fn read(lua: *mut lua_State, room: &mut Room<'_>) -> Result<Va
             ffi::LUA_TNIL => Value::Nil,
             ffi::LUA_TBOOLEAN => Value::Bool(ffi::lua_toboolean(lua, -1) != 0),
             ffi::LUA_TNUMBER => read_number(lua, -1),
-            ffi::LUA_TSTRING => Value::Text(text_at(lua, -1, room.limits)?.to_owned()),
+            ffi::LUA_TSTRING => {
+                let text = text_at(lua, -1, room.limits)?;
+                room.text(text.len())?;
+                Value::Text(text.to_owned())
+            }
             ffi::LUA_TTABLE => {
                 let (mut items, mut fields) = (Vec::new(), BTreeMap::new());
-                let (kind, _) = walk(lua, room, |room, name| {
+                let kind = walk(lua, room, |room, name| {
                     let value = read(lua, room)?;
                     match name {
-                        None => items.push(value),
+                        None => {
+                            if items.is_empty() {
+                                items.reserve(USUAL_LENGTH);
+                            }
+                            items.push(value);
+                        }
                         Some(name) => _ = fields.insert(name.to_owned(), value),
                     }
                     Ok(())

@@ -1,0 +1,240 @@
+//! A run at its beginning: settings, scripts, model and folder of a new run, or those of a checkpoint.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::checkpoint;
+use crate::config::RunConfig;
+use crate::diag::{Diagnostic, SourceSpan};
+use crate::metrics::{JsonlSink, TensorBoardSink, add_launch};
+use crate::opponent::Opponents;
+use crate::reload::Catalog;
+use crate::run::TrainRun;
+use crate::seed::Seed;
+
+use super::super::machine;
+use super::super::model::{self, Model};
+use super::super::output::{clock, log};
+use super::super::setup;
+use super::details::hyperparameters;
+use super::session::{Session, store_scripts};
+use super::{TrainArgs, use_threads};
+
+pub(super) fn start(args: &TrainArgs) -> anyhow::Result<Session> {
+    let mut config = settings(args)?;
+    use_threads(config.threads);
+    let catalog = setup::catalog(&config)?;
+    let opponents = check_opponents(&config, &catalog)?;
+    let folder = new_run_folder(&config, &catalog)?;
+    config.out = Some(folder.clone());
+    let model = model::load(&config.model, Seed::new(config.seed))?;
+    announce(&config, &model, &catalog, &opponents);
+    warn_of_fields(&catalog)?;
+    let decoder = model::place(&model, &config.device, &config.dtype)?;
+    let has_reference = config.loss.kl_coefficient > 0.0;
+    let reference = if has_reference { Some(model::place(&model, &config.device, &config.dtype)?) } else { None };
+    checkpoint::create_folder(&folder)?;
+    checkpoint::write_text(&folder.join("config.toml"), &toml::to_string(&config)?)?;
+    if has_reference {
+        let reference_folder = folder.join("reference");
+        checkpoint::create_folder(&reference_folder)?;
+        checkpoint::save_model(&reference_folder, decoder.as_ref(), &model.tokenizer)?;
+    }
+    let run = TrainRun::new(config, catalog, decoder, reference, model.tokenizer, opponents, clock);
+    store_scripts(&folder, &run.catalog)?;
+    let jsonl = JsonlSink::create(&folder.join("metrics.jsonl"))?;
+    let mut tensorboard = TensorBoardSink::create(&folder, None, wall_clock())?;
+    tensorboard.write_hyperparameters(&hyperparameters(&run.config))?;
+    add_launch(&folder, &machine::launch(0, &run.config, &run.decoder.device()))?;
+    let progress = progress_bar(run.config.steps, 0);
+    let stored = run.config.clone();
+    Ok(Session {
+        run,
+        folder,
+        jsonl,
+        tensorboard,
+        progress,
+        stored,
+        settings_are_elsewhere: args.shared.config.is_some(),
+        recording: None,
+    })
+}
+
+/// The settings of a new run: defaults < file < `--set` < flags.
+pub(super) fn settings(args: &TrainArgs) -> Result<RunConfig, Box<Diagnostic>> {
+    let mut config = setup::configuration(&args.shared, None)?;
+    config.nest = args.nest.clone().or(config.nest);
+    config.reward = args.reward.clone().or(config.reward);
+    config.steps = args.steps.unwrap_or(config.steps);
+    config.out = args.out.clone().or(config.out);
+    Ok(config)
+}
+
+pub(super) fn resume(args: &TrainArgs, folder: &Path) -> anyhow::Result<Session> {
+    let missing = |message: String| {
+        Box::new(
+            Diagnostic::error("cli::resume", message)
+                .at(SourceSpan::file(folder))
+                .expected("a run directory, or a folder `step-…` below its `checkpoints`")
+                .help("`--resume runs/NAME`"),
+        )
+    };
+    let checkpoint_folder =
+        checkpoint::find(folder).ok_or_else(|| missing("there is no whole checkpoint to resume from".to_owned()))?;
+    let run_folder = checkpoint::run_of(&checkpoint_folder)
+        .filter(|run| run.join("config.toml").is_file())
+        .ok_or_else(|| missing("the checkpoint lies in no run directory".to_owned()))?;
+    // The name that the user gave is easier to read than the canonical one.
+    let run_folder = if folder.join("config.toml").is_file() { folder.to_owned() } else { run_folder };
+    let mut config = setup::configuration(&args.shared, Some(&run_folder.join("config.toml")))?;
+    config.steps = args.steps.unwrap_or(config.steps);
+    config.out = Some(run_folder.clone());
+    use_threads(config.threads);
+    let (state, first, second) = checkpoint::load_trainer(&checkpoint_folder)?;
+    let load = |script| {
+        let loaded = checkpoint::load_script(&run_folder, script)?;
+        for file in &loaded.changed_data {
+            log(&format!("warning: `{}` has changed since and was too large to be stored", file.display()));
+        }
+        Ok::<_, Box<Diagnostic>>(loaded.source)
+    };
+    let (options, host) = setup::script_settings(&config);
+    let catalog = Catalog::from_sources(
+        state.games.iter().map(load).collect::<Result<_, _>>()?,
+        state.nest.as_ref().map(load).transpose()?,
+        state.reward.as_ref().map(load).transpose()?,
+        options,
+        host,
+    )?;
+    let opponents = check_opponents(&config, &catalog)?;
+    let seed = Seed::new(config.seed);
+    let model = model::load(&checkpoint_folder.to_string_lossy(), seed)?;
+    let decoder = model::place(&model, &config.device, &config.dtype)?;
+    let reference = if config.loss.kl_coefficient > 0.0 {
+        let model = model::load(&run_folder.join("reference").to_string_lossy(), seed)?;
+        Some(model::place(&model, &config.device, &config.dtype)?)
+    } else {
+        None
+    };
+    checkpoint::replace_text(&run_folder.join("config.toml"), &toml::to_string(&config)?)?;
+    let mut run = TrainRun::new(config, catalog, decoder, reference, model.tokenizer, opponents, clock);
+    run.restore(&state, &first, &second)?;
+    log(&format!("going on after iteration {} of {}", run.step, run_folder.display()));
+    if checkpoint::set_later_aside(&run_folder, run.step)? > 0 {
+        log("what the run wrote after that iteration is kept under names that begin with `abandoned-`");
+    }
+    let jsonl = JsonlSink::resume(&run_folder.join("metrics.jsonl"), run.step)?;
+    let mut tensorboard = TensorBoardSink::create(&run_folder, Some(run.step), wall_clock())?;
+    tensorboard.write_hyperparameters(&hyperparameters(&run.config))?;
+    add_launch(&run_folder, &machine::launch(run.step, &run.config, &run.decoder.device()))?;
+    let progress = progress_bar(run.config.steps, run.step);
+    let stored = run.config.clone();
+    Ok(Session {
+        run,
+        folder: run_folder,
+        jsonl,
+        tensorboard,
+        progress,
+        stored,
+        settings_are_elsewhere: args.shared.config.is_some(),
+        recording: None,
+    })
+}
+
+/// Seconds since 1970, which TensorBoard's files hold.
+fn wall_clock() -> crate::metrics::Clock {
+    #[expect(clippy::disallowed_methods, reason = "TensorBoard's files hold the time of day; nothing depends on it")]
+    Box::new(|| {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
+    })
+}
+
+fn check_opponents(config: &RunConfig, catalog: &Catalog) -> Result<Opponents, Box<Diagnostic>> {
+    let opponents = Opponents::parse_with(&config.opponent, &config.remote, log)?;
+    for game in &catalog.games {
+        opponents.check_unattended(game)?;
+    }
+    Ok(opponents)
+}
+
+/// The folder of a new run: the one that was named, which must be free, or the next free name.
+fn new_run_folder(config: &RunConfig, catalog: &Catalog) -> Result<PathBuf, Box<Diagnostic>> {
+    let is_free =
+        |folder: &Path| !folder.exists() || folder.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+    if let Some(folder) = &config.out {
+        if is_free(folder) {
+            return Ok(folder.clone());
+        }
+        return Err(Box::new(
+            Diagnostic::error("cli::run_exists", format!("the run directory `{}` is in use", folder.display()))
+                .expected("a folder that does not exist yet")
+                .found("a folder with files")
+                .help(format!("go on with it: `--resume {0}`; or choose another name with `--out`", folder.display())),
+        ));
+    }
+    let name = match catalog.games.as_slice() {
+        [only] => only.name.clone(),
+        games => format!("{}-games", games.len()),
+    };
+    let numbered = (1..10_000).map(|number| Path::new("runs").join(format!("{name}-{number}")));
+    numbered.into_iter().find(|folder| is_free(folder)).ok_or_else(|| {
+        Box::new(
+            Diagnostic::error("cli::run_exists", "no free name is left below `runs/`")
+                .help("name a folder with `--out`"),
+        )
+    })
+}
+
+fn announce(config: &RunConfig, model: &Model, catalog: &Catalog, opponents: &Opponents) {
+    if config.model == "tiny" {
+        log(&format!(
+            "model: tiny, a byte-level decoder of {:.1} M parameters, built in and trained from scratch; train your own with \
+             --model DIR",
+            model.config.parameter_count() as f64 / 1e6
+        ));
+    } else {
+        log(&format!("model: {}, {:.1} M parameters", config.model, model.config.parameter_count() as f64 / 1e6));
+    }
+    model::tell_notes(model, config);
+    log(&format!("games: {}; {}", catalog.names().join(", "), describe_opponents(opponents, catalog)));
+}
+
+/// Who plays the other seats of the games of this run.
+fn describe_opponents(opponents: &Opponents, catalog: &Catalog) -> String {
+    let shared: Vec<_> = catalog.games.iter().filter(|game| game.seats > 1).collect();
+    let spec = |name: &str| opponents.describe(name);
+    let Some(first) = shared.first().map(|game| spec(&game.name)) else {
+        return "no opponents: the games have one seat".to_owned();
+    };
+    if shared.iter().all(|game| spec(&game.name) == first) {
+        return format!("opponent: {first}");
+    }
+    let each: Vec<String> = shared.iter().map(|game| format!("{}={}", game.name, spec(&game.name))).collect();
+    format!("opponents: {}", each.join(", "))
+}
+
+/// Fields that look misspelt are told once; the scripts are used as they are.
+fn warn_of_fields(catalog: &Catalog) -> Result<(), Box<Diagnostic>> {
+    for game in &catalog.games {
+        for warning in game.misspelt_fields()? {
+            log(&warning.to_string());
+        }
+    }
+    for warning in catalog.nest.misspelt_fields()? {
+        log(&warning.to_string());
+    }
+    Ok(())
+}
+
+fn progress_bar(steps: u64, done: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(steps).with_position(done);
+    if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
