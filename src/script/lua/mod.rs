@@ -85,6 +85,15 @@ impl ScriptEngine for LuaEngine {
             Err(error) => return Err(sources.fault(&lua, &error, expired, limits)),
         };
         let root = Root::of(value.clone()).ok_or_else(|| not_a_root(&value, source))?;
+        if lua.used_memory() > limits.memory_bytes / 4 {
+            // The garbage of the top level would count against what follows. It fails only where finalizers do.
+            let _ = lua.gc_collect();
+        }
+        // What is left may still fill the memory, which is the script's fault.
+        let set_up_failure = |cause: mlua::Error| match cause {
+            mlua::Error::MemoryError(_) => sources.fault(&lua, &cause, false, limits),
+            cause => sources.engine_failure(&cause),
+        };
         // Globals that the top level sets are the script's own functions; later, a global would be a state that the host
         // neither sees nor resets between episodes.
         lua.globals().set_readonly(true);
@@ -92,9 +101,9 @@ impl ScriptEngine for LuaEngine {
             let modules = LuaValue::Table(sandbox::modules(&lua)?);
             host.seal(&lua, &[value, LuaValue::Table(lua.globals()), modules])
         };
-        let is_sealed = !sandbox::assigns_top_level(source) && seal().map_err(engine_failure)?;
+        let is_sealed = !sandbox::assigns_top_level(source) && seal().map_err(set_up_failure)?;
         let texts = std::iter::once(&source.text).chain(source.modules.values()).map(AsRef::as_ref);
-        let direct = Direct::new(&lua, limits, texts).map_err(engine_failure)?;
+        let direct = Direct::new(&lua, limits, texts).map_err(set_up_failure)?;
         let (is_fresh, limits) = (Cell::new(!is_sealed), limits.clone());
         let then = Cell::default();
         Ok(Box::new(LuaScript {

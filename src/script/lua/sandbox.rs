@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mlua::chunk::{Chunk, ChunkMode, Compiler};
-use mlua::state::{GcIncParams, GcMode};
 use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table, Value as LuaValue};
 
 use super::border;
@@ -45,8 +44,6 @@ pub(super) fn machine(limits: &Limits) -> mlua::Result<(Lua, Arc<Timer>, Refused
     lua.set_compiler(compiler());
     lua.enable_jit(true);
     lua.set_memory_limit(limits.memory_bytes)?;
-    // Games make many small values and keep few: collecting less often costs little memory.
-    lua.gc_set_mode(GcMode::Incremental(GcIncParams::default().goal(400).step_size(16)));
     let globals = lua.globals();
     for name in REMOVED {
         globals.raw_remove(name)?;

@@ -192,3 +192,17 @@ fn many_threads_stop_their_own_scripts_only() {
         thread.join().expect("the thread ends well");
     }
 }
+
+/// Luau does not collect garbage because memory runs out: what the top level has dropped would leave no room to set the
+/// script up, to the last bytes that the small tables take.
+#[test]
+fn memory_that_the_top_level_has_dropped_is_free_again() {
+    let body = "pcall(function()\n\
+                local kept = {}\n\
+                pcall(function() while true do kept[#kept + 1] = string.rep('x', 5000) .. #kept end end)\n\
+                while true do kept = { kept } end\n\
+                end)\n\
+                function game.run() return 1 end";
+    let given = run(Language::Lua, body, Value::Nil).expect("a value");
+    assert_eq!(given, Value::Int(1));
+}
