@@ -9,7 +9,6 @@ mod engine; // the engine: limits, the `gift` library, modules
 mod errors; // Rhai's errors as diagnostics
 mod isolation; // nothing lasts from one call to the next
 mod objects; // what a script sees as `gift`, `rng` and as a data set
-mod step; // a change and questions about it in one call
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -28,15 +27,10 @@ use budget::{Budget, Excess};
 use errors::Sources;
 use isolation::Captured;
 use objects::Rng;
-use step::Step;
 
 /// Most names of fields that are looked at, and the longest.
 const MAX_NAMES: usize = 1000;
 const MAX_NAME_BYTES: usize = 100;
-/// Most changes with their questions for which a function is written.
-const MAX_STEPS: usize = 4;
-/// What a script contains that logs.
-const LOGGING: [&str; 3] = [".log", "print", "debug"];
 /// Most states that are kept as the script sees them.
 const MAX_STATES: usize = 8;
 
@@ -61,11 +55,6 @@ struct RhaiScript {
     timer: Arc<Timer>,
     budget: Budget,
     captured: RefCell<Captured>,
-    /// Changes with their questions in one call.
-    steps: RefCell<Vec<Step>>,
-    /// Whether there may be such. A closure in the map would go before a function of that name, and what logs must not do
-    /// so twice.
-    can_step: bool,
     /// Bytes that calls have left behind: closures that hold themselves are never freed.
     left_behind: Cell<isize>,
     limits: Limits,
@@ -123,9 +112,6 @@ impl ScriptEngine for RhaiEngine {
             Root::Map(map) => Captured::by(variables.iter().chain(map.values())),
             Root::Function(pointer) => Captured::by(variables.iter().chain(pointer.curry())),
         };
-        let texts = std::iter::once(&source.text).chain(source.modules.values());
-        let can_log = texts.into_iter().any(|text| LOGGING.iter().any(|word| text.contains(word)));
-        let can_step = !can_log && matches!(&root, Root::Map(map) if !map.values().any(Dynamic::is_fnptr));
         let (captured, left_behind) = (RefCell::new(captured), Cell::new(0));
         let (states, limits) = (RefCell::default(), limits.clone());
         Ok(Box::new(RhaiScript {
@@ -137,8 +123,6 @@ impl ScriptEngine for RhaiEngine {
             timer,
             budget,
             captured,
-            steps: RefCell::default(),
-            can_step,
             left_behind,
             limits,
             sources,
@@ -303,68 +287,8 @@ impl Script for RhaiScript {
         name: &'static str,
         arguments: &mut [Argument<'_>],
         _replaces: bool,
-        questions: Option<&Questions>,
+        _questions: Option<&Questions>,
     ) -> Result<(State, Answers), CallError> {
-        if let Some(done) = questions.and_then(|questions| self.step(name, arguments, questions)) {
-            return Ok(done);
-        }
         self.call(name, arguments).map(|value| (State::from(value), Answers::default()))
-    }
-}
-
-impl RhaiScript {
-    /// The change and its questions in one call. `None` if that is not possible or anything is out of the ordinary:
-    /// nothing has come of it then.
-    fn step(&self, name: &'static str, arguments: &[Argument<'_>], questions: &Questions) -> Option<(State, Answers)> {
-        let draws = arguments.iter().any(|argument| matches!(argument, Argument::Rng(_)));
-        if !self.can_step || draws || arguments.len() != step::ARGUMENTS {
-            return None;
-        }
-        let mut steps = self.steps.borrow_mut();
-        if steps.len() < MAX_STEPS && !steps.iter().any(|step| step.is_for(name, questions)) {
-            steps.push(Step::new(&self.engine, &self.ast, &self.parameters, name, questions)?);
-        }
-        let step = steps.iter().find(|step| step.is_for(name, questions))?;
-        let held = memory::held();
-        let mut values = Vec::with_capacity(arguments.len());
-        for argument in arguments {
-            values.push(match argument {
-                Argument::Data(value) => border::to_rhai(value),
-                Argument::State(state) => self.state(state),
-                Argument::Rng(_) => return None,
-            });
-        }
-        let running = self.timer.start(self.limits.call);
-        self.budget.start();
-        let parts = guarded(|| Ok(step.run(&self.engine, values))).ok().flatten();
-        let is_over = self.timer.expired() || self.budget.exceeded().is_some();
-        drop(running);
-        let before = memory::held();
-        let done = parts.as_ref().filter(|_| !is_over).and_then(|parts| {
-            let read = |part: &Dynamic| border::from_rhai(part, &self.limits).ok();
-            let [state, first, at_nil, then @ ..] = parts.as_slice() else { return None };
-            let state = State::from(read(state)?);
-            let first = read(first)?;
-            let mut answers = Answers::default();
-            match &first {
-                Value::Nil => answers.at_nil = read(at_nil),
-                Value::Int(number @ 0..64) => {
-                    for ((answer, part), (_, after)) in answers.then.iter_mut().zip(then).zip(questions.then) {
-                        if after >> number & 1 == 1 {
-                            *answer = read(part);
-                        }
-                    }
-                }
-                _ => {}
-            }
-            answers.first = Some(first);
-            Some((state, answers))
-        });
-        let handed_out = memory::held().wrapping_sub(before);
-        drop(parts);
-        self.captured.borrow_mut().restore();
-        let left = memory::held().wrapping_sub(held).wrapping_sub(handed_out);
-        self.left_behind.set(self.left_behind.get().saturating_add(left));
-        done
     }
 }
