@@ -343,3 +343,64 @@ fn a_number_of_episodes_that_is_none_is_told() {
       help:     return the number of different episodes
     "#);
 }
+
+/// A server of chat completions that gives the same answer to every request.
+fn server_that_says(text: &'static str) -> std::net::SocketAddr {
+    use std::io::{BufRead as _, Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = std::io::BufReader::new(stream.try_clone().expect("the stream"));
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                if request.read_line(&mut line).unwrap_or(0) <= 2 {
+                    break;
+                }
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().expect("a length");
+                }
+            }
+            std::io::copy(&mut request.take(length), &mut std::io::sink()).expect("the request");
+            let message = serde_json::json!({ "role": "assistant", "content": text });
+            let body = serde_json::json!({ "choices": [{ "message": message }] }).to_string();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            // The program may have gone.
+            let _ = stream.write_all(format!("{head}{body}").as_bytes());
+        }
+    });
+    address
+}
+
+/// In CommonGen a language model behind a server can be the judge: its verdict is the score.
+#[test]
+fn a_model_behind_a_server_judges_sentences() {
+    let place = shipped();
+    std::fs::copy("tests/games/data/bench/commongen.jsonl", place.path("sets.jsonl")).expect("a sample");
+    for (verdict, success) in
+        [("<think>fine</think><answer>yes</answer>", 1.0), ("<think>no verb</think><answer>No</answer>", 0.0)]
+    {
+        let judge = format!("commongen_judged.2=openai:http://{}/v1#judge", server_that_says(verdict));
+        let output = place.run(&[
+            "eval",
+            "--games",
+            "games/bench/commongen_judged.lua",
+            "--set",
+            "seat=1",
+            "--set",
+            "games.commongen_judged.data=sets.jsonl",
+            "--player",
+            "bot",
+            "--opponent",
+            &judge,
+            "--episodes",
+            "3",
+            "--json",
+        ]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let rates: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(rates["games"][0]["success"], success, "{rates}");
+        assert_eq!((&rates["games"][0]["episodes"], &rates["games"][0]["voided"]), (&3.into(), &0.into()), "{rates}");
+    }
+}

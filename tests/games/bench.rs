@@ -14,6 +14,8 @@ use gift_host::seed::Seed;
 use super::support::{deep, load_under, options, patient, scripts_in, stem};
 
 const NAMES: [&str; 5] = ["commongen", "math500", "mmlu", "mmlu_pro", "social_iqa"];
+/// CommonGen once more, with a judge in the second seat.
+const JUDGED: &str = "commongen_judged";
 
 fn sample(name: &str, kind: &str) -> PathBuf {
     Path::new("tests/games/data/bench").join(format!("{name}.{kind}"))
@@ -46,7 +48,9 @@ fn answer(game: &Arc<GameDef>, question: &str, text: &str) -> Option<(f64, bool)
 #[test]
 fn all_benchmarks_are_here_and_no_pattern_for_games_finds_them() {
     let found: Vec<String> = scripts_in("games/bench").iter().map(|path| stem(path)).collect();
-    assert_eq!(found, NAMES);
+    let mut all: Vec<&str> = NAMES.into_iter().chain([JUDGED]).collect();
+    all.sort_unstable();
+    assert_eq!(found, all);
     let games: Vec<PathBuf> = glob::glob("games/*.lua").expect("a pattern").filter_map(Result::ok).collect();
     assert!(games.len() > 3 && games.iter().all(|path| !path.starts_with("games/bench")), "{games:?}");
 }
@@ -148,6 +152,37 @@ fn concepts_count_in_any_inflection() {
         assert_eq!(game.episode_count().expect("a number"), Some(2));
         assert_eq!(answer(&game, "stop, city, bus", "Buses are stopping in cities."), Some((1.0, true)));
         assert_eq!(answer(&game, "write, letter", "She wrote letters."), Some((1.0, true)));
+    });
+}
+
+/// The judge sees concepts and sentence, and its verdict is the writer's score whatever the coverage; what is no sentence
+/// never gets to it.
+#[test]
+fn a_judge_decides_about_a_sentence() {
+    deep(|| {
+        let game = load(JUDGED, &sample("commongen", "jsonl"));
+        let judged = |sentence: &str, verdict: &str| {
+            let mut episode = Episode::start_numbered(&game, Seed::new(1), Some(1)).expect("a start");
+            let action = |text: &str| Action { text: text.to_owned(), well_formed: true };
+            episode.act(Seat(1), &action(sentence)).expect("a turn");
+            if *episode.status() != Status::Turn(Seat(2)) {
+                return None;
+            }
+            let question = episode.observation(Seat(2), false).expect("a question");
+            assert!(question.contains(sentence) && question.ends_with("<answer>...</answer>."), "{question}");
+            assert_eq!(episode.actions(Seat(2)).expect("verdicts"), Some(vec!["no".to_owned(), "yes".to_owned()]));
+            episode.act(Seat(2), &action(verdict)).expect("a turn");
+            Some((episode.result(Seat(1)), episode.result(Seat(2))))
+        };
+        assert_eq!(judged("A plain sentence.", "Yes."), Some(((1.0, true), (0.0, false))));
+        assert_eq!(judged("A plain sentence.", "no"), Some(((0.0, false), (0.0, false))));
+        assert_eq!(judged("123", "yes"), None);
+        // The stand-in goes by coverage, which its own sentences have and random ones have not.
+        let matches =
+            Match { games: vec![game], episodes: 3, by_game: BTreeMap::new(), seat: Some(Seat(1)), seed: Seed::new(3) };
+        let player = |spec: &str| Opponents::parse(spec).expect("a player");
+        let rate = &matches.play_scripted(&player("bot"), &player("commongen_judged=bot"))[0];
+        assert_eq!((rate.rates.success, rate.voided), (1.0, 0));
     });
 }
 
