@@ -16,6 +16,8 @@ use crate::script::state::Shape;
 /// Most cells and tables of a shape: the functions hold them in registers, of which there are 255.
 const MAX_CELLS: usize = 70;
 const MAX_TABLES: usize = 12;
+/// Longest name of a field; names stand several times in the functions' source.
+const MAX_NAME_BYTES: usize = 64;
 /// Cells that one mask tells of; a number holds 53 bits.
 pub(super) const MASK_CELLS: usize = 50;
 
@@ -131,6 +133,9 @@ impl Text {
             }
             Shape::Map(fields) => {
                 for (name, field) in fields {
+                    if name.len() > MAX_NAME_BYTES {
+                        return None;
+                    }
                     let key = format!("[\"{}\"]", escaped(name));
                     write!(constructor, "{key} = ").ok()?;
                     part(&mut constructor, key, field)?;
@@ -223,6 +228,19 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shapes_that_would_take_too_much_source_get_no_functions() {
+        let lua = Lua::new();
+        let shape_of = |name: &str, cells: u32| {
+            let list = Shape::List((0..cells).map(Shape::Cell).collect());
+            Shape::Map(vec![(name.into(), list)])
+        };
+        let names = || std::iter::empty();
+        assert!(Native::new(&lua, &shape_of("board", 64), names()).is_some_and(|native| native.masks() == 2));
+        assert!(Native::new(&lua, &shape_of("board", 71), names()).is_none());
+        assert!(Native::new(&lua, &shape_of(&"b".repeat(65), 9), names()).is_none());
+    }
 
     #[test]
     fn names_of_any_bytes_can_be_keys() {
