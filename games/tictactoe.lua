@@ -154,12 +154,12 @@ function game.to_act(state)
 end
 
 function game.observe(state, seat)
-  local own_count, board, own = 0, state.board, MARKS[seat]
+  local board, marks = state.board, 0
   for cell = 1, 9 do
-    if board[cell] == own then own_count += 1 end
+    if board[cell] ~= "" then marks += 1 end
   end
   local introduction = ""
-  if own_count == state.opening then -- nothing but random marks so far: the seat's first turn
+  if marks <= 2 * state.opening + 1 then -- random marks, and the opponent's first at most: the seat's first turn
     introduction = INTRODUCTIONS[state.rules][seat][state.win_text][state.opening]
   end
   return drawing(introduction, LATEST[state.last], board, "\n\n" .. QUESTION)

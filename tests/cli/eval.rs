@@ -373,7 +373,7 @@ fn server_that_says(text: &'static str) -> std::net::SocketAddr {
     address
 }
 
-/// In CommonGen a language model behind a server can be the judge: its verdict is the score.
+/// In `CommonGen` a language model behind a server can be the judge: its verdict is the score.
 #[test]
 fn a_model_behind_a_server_judges_sentences() {
     let place = shipped();

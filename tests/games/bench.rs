@@ -14,7 +14,7 @@ use gift_host::seed::Seed;
 use super::support::{deep, load_under, options, patient, scripts_in, stem};
 
 const NAMES: [&str; 5] = ["commongen", "math500", "mmlu", "mmlu_pro", "social_iqa"];
-/// CommonGen once more, with a judge in the second seat.
+/// The same data once more, with a judge in the second seat.
 const JUDGED: &str = "commongen_judged";
 
 fn sample(name: &str, kind: &str) -> PathBuf {
