@@ -199,18 +199,8 @@ function game.odd(state, seat) return game end
 function game.sum(state, seat) return { state.turn + seat, state.board[2] } end
 return game
 "#;
-    let rhai = r#"
-fn change(state, seat, how) { state.turn += 1; state }
-fn next(state) { if state.turn <= 3 { state.turn } }
-fn look(state) { state.turn.to_string() + state.board[0] }
-fn fault(state, seat) { throw "not today" }
-fn odd(state, seat) { |x| x }
-fn sum(state, seat) { [state.turn + seat, state.board[1]] }
-#{}
-"#;
-    for script in [compile(Language::Lua, &text), compile(Language::Rhai, rhai)] {
-        questions_are_answered(&*script);
-    }
+    // In Rhai nothing is gained by it, and every question is a call of its own.
+    questions_are_answered(&*compile(Language::Lua, &text));
 }
 
 fn questions_are_answered(script: &dyn Script) {
