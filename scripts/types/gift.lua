@@ -55,6 +55,7 @@ function Rng:shuffle(list) end
 ---@field brief? fun(state: gift.Data, seat: integer): string the position in a few bytes, for small models
 ---@field bot? fun(state: gift.Data, seat: integer, rng: gift.Rng): string a scripted player: a legal answer
 ---@field score? fun(state: gift.Data, seat: integer): number for search: how good the state is, on the scores' scale
+---@field key? fun(state: gift.Data): string for search: what the rest of the play depends on
 ---@field hide? fun(state: gift.Data, seat: integer, rng: gift.Rng): gift.Data for search: a state the seat may be in
 ---@field episodes? fun(options: table<string, gift.Data>): integer how many different episodes there are, for evaluations
 

@@ -1,6 +1,7 @@
 //! The contract of a game, tried on seeded random episodes: what `gift-host check` prints and what a reload must pass.
 
 mod hide; // states that a seat may be in
+mod key; // what tells positions from each other
 mod transcript; // all that a script answers in an episode, to compare plays of it
 
 use std::collections::BTreeSet;
@@ -90,6 +91,7 @@ struct Trial {
     tried: usize,
     remembered: BTreeSet<String>,
     moves: Vec<(Seat, String)>,
+    keys: key::Seen,
 }
 
 impl Trial {
@@ -256,6 +258,9 @@ fn check_episode(game: &Arc<GameDef>, seed: Seed, thorough: bool, trial: &mut Tr
         if thorough && game.has("hide") {
             hide::try_hide(game, &episode, seat, &mut stream.clone())?;
         }
+        if game.has("key") {
+            key::try_key(game, episode.state(), &mut trial.keys)?;
+        }
         let action = choose(game, &episode, seat, &mut stream)?;
         episode.act(seat, &Action { text: action.clone(), well_formed: true })?;
         let refusal = episode.turns().last().and_then(|turn| turn.refusal.clone());
@@ -263,6 +268,9 @@ fn check_episode(game: &Arc<GameDef>, seed: Seed, thorough: bool, trial: &mut Tr
             return Err(legal_refused(game, seat, &action, &refusal));
         }
         trial.moves.push((seat, action));
+    }
+    if game.has("key") && matches!(episode.status(), Status::Terminated(_)) {
+        key::try_key(game, episode.state(), &mut trial.keys)?;
     }
     let figures = &mut trial.figures;
     figures.episodes += 1;

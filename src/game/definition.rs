@@ -91,7 +91,8 @@ impl GameDef {
         Ok(Self { name, seats, max_turns, illegal, source, options, host, optional })
     }
 
-    /// Whether the game has this optional function: `actions`, `brief`, `bot`, `score`, `hide` or `episodes`.
+    /// Whether the game has this optional function: `actions`, `brief`, `bot`, `score`, `key`, `hide` or
+    /// `episodes`.
     pub fn has(&self, function: &str) -> bool {
         self.optional.contains(&function)
     }
@@ -460,6 +461,21 @@ impl GameDef {
         match value.as_number().filter(|number| number.is_finite()) {
             Some(number) => Ok(Some(number)),
             None => Err(self.bad_result("score", "a finite number", &value, "return an estimate of the seat's score")),
+        }
+    }
+
+    /// What tells the position from others, for search: what `key` returns, or the whole state in its canonical form. Equal
+    /// keys mean the same seat's turn, the same list of answers, and play that goes on in the same way.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if `key` fails or returns no text.
+    pub fn key(&self, state: &State) -> Result<String, Box<Diagnostic>> {
+        if !self.has("key") {
+            return Ok(state.canonical());
+        }
+        match self.ask("key", &mut [Argument::State(state)])? {
+            Value::Text(key) => Ok(key),
+            other => Err(self.bad_result("key", "a string", &other, "join what the rest of the play depends on")),
         }
     }
 

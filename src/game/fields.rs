@@ -16,9 +16,9 @@ const REQUIRED: [(&str, &str, &str); 5] = [
     ("outcome", "state", "{ scores = {…}, success = {…} }"),
 ];
 /// Functions that a game may have.
-const OPTIONAL: [&str; 6] = ["actions", "brief", "bot", "score", "hide", "episodes"];
+const OPTIONAL: [&str; 7] = ["actions", "brief", "bot", "score", "key", "hide", "episodes"];
 /// Everything that the host reads in a game's table.
-pub const GAME_FIELDS: [&str; 15] = [
+pub const GAME_FIELDS: [&str; 16] = [
     "name",
     "seats",
     "max_turns",
@@ -32,6 +32,7 @@ pub const GAME_FIELDS: [&str; 15] = [
     "brief",
     "bot",
     "score",
+    "key",
     "hide",
     "episodes",
 ];

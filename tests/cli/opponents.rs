@@ -82,6 +82,25 @@ fn hide_is_checked_and_lets_search_play() {
     assert!(text.contains("end `hide` with `return state`"), "{text}");
 }
 
+#[test]
+fn key_is_checked_against_what_follows() {
+    let place = Place::new();
+    let game = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/games/tictactoe.lua")).expect("a file");
+    let whole = r#"return state.turn .. ":" .. table.concat(state.board, ",")"#;
+    assert!(game.contains(whole));
+    for (key, told) in [
+        ("return state.turn .. \":\"", "error[game::bad_key]"),
+        ("return table.concat(state.board, \",\")", "the turn of seat 2, with the answers"),
+        ("return state.turn", "`key` returned the wrong kind of value"),
+        ("error(\"no key\")", "no key"),
+    ] {
+        place.write("games/tictactoe.lua", &game.replace(whole, key));
+        let output = place.run(&["check", "games/tictactoe.lua"]);
+        let text = show(&output);
+        assert!(!output.status.success() && text.contains(told), "{key}: {text}");
+    }
+}
+
 /// A model that nobody serves: the run ends with the reason and a checkpoint, not with a wrong usage.
 #[test]
 fn a_server_that_does_not_answer_ends_a_run_with_a_checkpoint() {

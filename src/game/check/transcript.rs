@@ -54,6 +54,9 @@ fn play(game: &Arc<GameDef>, seed: Seed) -> Result<Vec<Answer>, Box<Diagnostic>>
         if let Some(score) = game.score(episode.state(), seat)? {
             note("score", score.to_string());
         }
+        if game.has("key") {
+            note("key", game.key(episode.state())?);
+        }
         if game.has("bot") {
             note("bot", game.bot(episode.state(), seat, &mut stream.clone())?);
         }

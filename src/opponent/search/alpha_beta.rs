@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use super::{Budget, MAX_DEPTH, MAX_KEPT, Stop, children, estimate, key};
+use super::{Budget, MAX_DEPTH, MAX_KEPT, Stop, children, estimate};
 use crate::diag::Diagnostic;
 use crate::game::{ApplyError, GameDef, Seat};
 use crate::script::State;
@@ -137,7 +137,7 @@ impl Search<'_> {
     /// The value of a position: exact between the bounds, else a bound itself (fail-soft).
     fn value(&mut self, state: &State, left: usize, low: Value, high: Value) -> Result<Value, Stop> {
         // To the end of the game a position is worth the same however it was reached.
-        let place = (key(state), if self.estimates { left } else { 0 });
+        let place = (self.game.key(state)?, if self.estimates { left } else { 0 });
         match self.table.get(&place) {
             Some(&Bound::Exact(value)) => return Ok(value),
             Some(&Bound::AtLeast(value)) if value.order(high).is_ge() => return Ok(value),

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::{Budget, MAX_DEPTH, MAX_KEPT, Memory, Stop, children, key, lock, memory_key, remember};
+use super::{Budget, MAX_DEPTH, MAX_KEPT, Memory, Stop, children, lock, memory_key, remember};
 use crate::diag::Diagnostic;
 use crate::game::{ApplyError, GameDef, Seat};
 use crate::script::State;
@@ -49,7 +49,7 @@ pub(super) fn best(
     budget: Budget,
 ) -> Result<Option<Vec<usize>>, Box<Diagnostic>> {
     let children = children(game, state, seat, actions)?;
-    let worths = match known(memory, budget.nodes, game, &children) {
+    let worths = match known(memory, budget.nodes, game, &children)? {
         Some(worths) => Some(worths),
         None => solve(memory, budget, game, &children)?,
     };
@@ -69,9 +69,17 @@ fn best_of(worths: &[Worth], seat: Seat) -> Vec<usize> {
 }
 
 /// The exact worth of all these positions, if it is remembered.
-fn known(memory: &Memory, nodes: usize, game: &GameDef, children: &[State]) -> Option<Vec<Worth>> {
+fn known(
+    memory: &Memory,
+    nodes: usize,
+    game: &GameDef,
+    children: &[State],
+) -> Result<Option<Vec<Worth>>, Box<Diagnostic>> {
+    // The script is asked before the memory is taken: it may take its time.
+    let place = |child: &State| Ok(memory_key(game, nodes, &game.key(child)?));
+    let places = children.iter().map(place).collect::<Result<Vec<String>, Box<Diagnostic>>>()?;
     let solved = lock(&memory.solved);
-    children.iter().map(|child| solved.get(&memory_key(game, nodes, &key(child))).cloned()).collect()
+    Ok(places.iter().map(|place| solved.get(place).cloned()).collect())
 }
 
 /// The exact worth of all these positions, which is remembered; `None` if the budget does not reach.
@@ -102,7 +110,7 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn value(&mut self, state: &State, depth: usize) -> Result<Worth, Stop> {
-        let position = key(state);
+        let position = self.game.key(state)?;
         if let Some(worth) = self.table.get(&position) {
             return Ok(worth.clone());
         }

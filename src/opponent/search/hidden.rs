@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 
-use super::key;
 use crate::diag::Diagnostic;
 use crate::game::{GameDef, Seat};
 use crate::script::{State, Value};
@@ -46,7 +45,7 @@ fn find(game: &GameDef) -> Result<bool, Box<Diagnostic>> {
             let first = !std::mem::replace(&mut seen[seat.0 as usize - 1], true);
             if first && compared < MAX_COMPARED {
                 let view = (seat.0, format!("{past}|{}", view(game, &state, seat, &actions)?));
-                let position = key(&state);
+                let position = state.canonical();
                 let place = (seat.0, past.clone());
                 if let Some((seen, other)) = firsts.get(&place) {
                     for mixture in mixtures(other, &state) {

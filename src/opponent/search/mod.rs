@@ -232,7 +232,7 @@ fn solved(
     budget: Budget,
 ) -> Result<Option<Vec<usize>>, Box<Diagnostic>> {
     let is_for_two = game.seats == 2;
-    let place = memory_key(game, budget.nodes, &format!("{seat}|{}", key(state)));
+    let place = memory_key(game, budget.nodes, &format!("{seat}|{}", game.key(state)?));
     if let Some(known) = lock(&memory.best).get(&place) {
         return Ok(known.clone());
     }
@@ -285,11 +285,6 @@ fn estimate(game: &GameDef, state: &State) -> Result<Vec<f64>, Box<Diagnostic>> 
 
 fn memory_key(game: &GameDef, nodes: usize, position: &str) -> String {
     format!("{}|{nodes}|{position}", game.source.version)
-}
-
-/// A position in a canonical form.
-fn key(state: &State) -> String {
-    state.canonical()
 }
 
 #[cfg(test)]
