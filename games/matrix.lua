@@ -332,6 +332,18 @@ function game.actions(state, seat)
   return labels_of(state, state.role)
 end
 
+-- For `decode.format = "script"`: a short text that names one of the own actions, and no other, means that one.
+function game.parse(state, seat, text)
+  local found = nil
+  for word in text:upper():gmatch("%w+") do
+    if table.find(labels_of(state, state.role), word) then
+      if found and found ~= word then return nil end
+      found = word
+    end
+  end
+  return found
+end
+
 -- "b", "[B]" and "Action B." mean B. A template with digits takes no letters and the other way round: in a text that
 -- numbers its actions, a letter is a sign of not having read it.
 function game.apply(state, seat, action)

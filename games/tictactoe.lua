@@ -176,6 +176,16 @@ function game.actions(state, seat)
   return list
 end
 
+-- For `decode.format = "script"`: a text with a single number, of a cell, means that cell.
+function game.parse(state, seat, text)
+  local found = nil
+  for number in text:gmatch("%d+") do
+    if found and found ~= number then return nil end
+    found = number
+  end
+  return CELLS[found or ""] and found
+end
+
 -- "5", "[5]", "(5).", "Cell 5" and "cell: 5" all mean cell 5.
 local function parse(action)
   local text = action:lower():gsub("[ \t\r\n%[%]().:#]", ""):gsub("^cell", "")

@@ -29,4 +29,5 @@ trap 'kill "$server" 2>/dev/null || true' EXIT
 
 # The program waits for the server by itself: it tries again until `remote.grace_s` is over.
 "$binary" eval --games games/tictactoe.lua --player random --opponent "openai:http://127.0.0.1:$port/v1#smollm2" \
-    --episodes "$episodes" --set remote.max_tokens=64 --set remote.invalid_tries=2 --set remote.grace_s=120
+    --episodes "$episodes" --set remote.max_tokens=64 --set remote.invalid_tries=2 --set remote.concurrency=4 \
+    --set remote.timeout_s=120 --set remote.grace_s=300

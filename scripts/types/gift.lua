@@ -53,6 +53,7 @@ function Rng:shuffle(list) end
 ---@field apply? fun(state: gift.Data, seat: integer, action: string): gift.Data the next state, or gift.illegal("why")
 ---@field outcome? fun(state: gift.Data): gift.Outcome asked only when to_act gives nil
 ---@field brief? fun(state: gift.Data, seat: integer): string the position in a few bytes, for small models
+---@field parse? fun(state: gift.Data, seat: integer, text: string): string? for `decode.format = "script"`: the action meant
 ---@field bot? fun(state: gift.Data, seat: integer, rng: gift.Rng): string a scripted player: a legal answer
 ---@field score? fun(state: gift.Data, seat: integer): number for search: how good the state is, on the scores' scale
 ---@field key? fun(state: gift.Data): string for search: what the rest of the play depends on

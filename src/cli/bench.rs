@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use serde_json::{Value as Json, json};
 
 use crate::diag::Diagnostic;
-use crate::game::{Episode, Foresight, GameDef, Seat, Status, parse_answer};
+use crate::game::{AnswerForm, Episode, Foresight, GameDef, Seat, Status, parse_answer};
 use crate::script::STACK_BYTES;
 use crate::seed::{Seed, Stream};
 
@@ -236,7 +236,7 @@ impl Play {
             let action = choose(&episode, &mut stream)?;
             answer.clear();
             answer.extend(["<think></think><answer>", &action, "</answer>"]);
-            episode.act(seat, &parse_answer(&answer, true))?;
+            episode.act(seat, &parse_answer(&answer, AnswerForm::Think))?;
             self.steps += 1;
         }
         Ok(())
@@ -263,7 +263,7 @@ fn record(game: &Arc<GameDef>, seed: Seed, episodes: u64, lines: &mut Vec<u8>) -
         let start = episode.state().to_json();
         while let Status::Turn(seat) = *episode.status() {
             let action = choose(&episode, &mut stream)?;
-            episode.act(seat, &parse_answer(&action, false))?;
+            episode.act(seat, &parse_answer(&action, AnswerForm::Bare))?;
         }
         let turns: Vec<Json> =
             episode.turns().iter().map(|turn| json!({ "seat": turn.seat.0, "action": turn.action })).collect();

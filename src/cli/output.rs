@@ -58,7 +58,7 @@ pub(crate) fn rates_table(rates: &[SuccessRate], before: Option<&[SuccessRate]>)
     let mut table = table(&rows);
     for rate in rates.iter().filter(|rate| rate.voided > 0) {
         // Writing to a string cannot fail.
-        _ = writeln!(table, "{}: {} episodes were lost to a fault of the script", rate.game, rate.voided);
+        _ = writeln!(table, "{}: {} episodes were lost to a fault of a script or an opponent", rate.game, rate.voided);
     }
     table
 }

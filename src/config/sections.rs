@@ -50,8 +50,10 @@ section! {
         constrain: Constrain = Constrain::Legal,
         /// `brief` observations for small models, or `full` prompts.
         observation: ObservationKind = ObservationKind::Brief,
-        /// How an answer is read: `bare` takes the whole text, `think` the paper's tags.
+        /// How an answer is read: `bare` takes the whole text, `think` the paper's tags; see [`AnswerFormat`].
         format: AnswerFormat = AnswerFormat::Bare,
+        /// Ends a free answer where its format is complete, without waiting for the model's end token.
+        stop: bool = true,
     }
 }
 
@@ -83,6 +85,14 @@ pub enum AnswerFormat {
     Bare,
     /// `<think>…</think><answer>…</answer>`, as in the paper.
     Think,
+    /// `<answer>…</answer>` alone.
+    Answer,
+    /// A JSON object with a field `answer`.
+    Json,
+    /// The last `\\boxed{…}` of a text.
+    Boxed,
+    /// What the game's own `parse` makes of the text.
+    Script,
 }
 
 section! {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::script::{Answers, Argument, CallError, Script, Source, State, Value, with_script};
-use crate::seed::{Seed, Stream};
+use crate::seed::Seed;
 
 use super::ScriptHost;
 use super::fields::{Fields, GAME_FIELDS, misspelt, read_fields};
@@ -17,7 +17,7 @@ use super::foresight::Foresight;
 pub struct Seat(pub u32);
 
 impl Seat {
-    fn value(self) -> Value {
+    pub(super) fn value(self) -> Value {
         Value::Int(i64::from(self.0))
     }
 }
@@ -91,8 +91,8 @@ impl GameDef {
         Ok(Self { name, seats, max_turns, illegal, source, options, host, optional })
     }
 
-    /// Whether the game has this optional function: `actions`, `brief`, `bot`, `score`, `key`, `hide` or
-    /// `episodes`.
+    /// Whether the game has this optional function: `actions`, `brief`, `parse`, `bot`, `score`, `key`,
+    /// `hide` or `episodes`.
     pub fn has(&self, function: &str) -> bool {
         self.optional.contains(&function)
     }
@@ -125,7 +125,7 @@ impl GameDef {
         with_script(&self.source, &self.host.limits, &self.host.library, run).map_err(CallError::Fault)?
     }
 
-    fn call_state(
+    pub(super) fn call_state(
         &self,
         function: &'static str,
         arguments: &mut [Argument<'_>],
@@ -138,11 +138,11 @@ impl GameDef {
     }
 
     /// A call in which `gift.illegal` has no meaning.
-    fn ask(&self, function: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, Box<Diagnostic>> {
+    pub(super) fn ask(&self, function: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, Box<Diagnostic>> {
         self.call(function, arguments).map_err(|error| self.no_refusal(function, error))
     }
 
-    fn no_refusal(&self, function: &str, error: CallError) -> Box<Diagnostic> {
+    pub(super) fn no_refusal(&self, function: &str, error: CallError) -> Box<Diagnostic> {
         match error {
             CallError::Fault(diagnostic) => diagnostic,
             CallError::Illegal(reason) => Box::new(
@@ -155,7 +155,7 @@ impl GameDef {
     }
 
     /// An error of the function, with the line where that begins.
-    fn problem(&self, function: &str, code: &'static str, message: String) -> Diagnostic {
+    pub(super) fn problem(&self, function: &str, code: &'static str, message: String) -> Diagnostic {
         self.blame(function, Diagnostic::error(code, message))
     }
 
@@ -183,7 +183,7 @@ impl GameDef {
         Ok(misspelt(source, "game", &host.guarded(source, read)??, &GAME_FIELDS))
     }
 
-    fn bad_result(&self, function: &str, expected: &str, found: &Value, help: &str) -> Box<Diagnostic> {
+    pub(super) fn bad_result(&self, function: &str, expected: &str, found: &Value, help: &str) -> Box<Diagnostic> {
         Box::new(
             self.problem(function, "game::bad_result", format!("`{function}` returned the wrong kind of value"))
                 .expected(expected)
@@ -424,80 +424,6 @@ impl GameDef {
                         .help("return { scores = {…}, success = {…} } with one entry a seat"),
                 ))
             }
-        }
-    }
-
-    /// The scripted player's action for a seat.
-    ///
-    /// # Errors
-    /// A [`Diagnostic`] if there is no `bot`, it fails, or returns no text.
-    pub fn bot(&self, state: &State, seat: Seat, stream: &mut Stream) -> Result<String, Box<Diagnostic>> {
-        if !self.has("bot") {
-            return Err(Box::new(
-                self.problem("bot", "game::no_bot", format!("`{}` has no scripted player", self.name))
-                    .expected("`function game.bot(state, seat, rng) … return action end`")
-                    .help("add `bot`, or choose another opponent with `--opponent`"),
-            ));
-        }
-        let seat_value = seat.value();
-        let mut arguments = [Argument::State(state), Argument::Data(&seat_value), Argument::Rng(stream)];
-        match self.ask("bot", &mut arguments)? {
-            Value::Text(action) => Ok(action),
-            Value::Int(number) => Ok(number.to_string()),
-            other => Err(self.bad_result("bot", "a string, the action", &other, "return one of the legal actions")),
-        }
-    }
-
-    /// The script's own estimate of a state's worth to a seat, for search.
-    ///
-    /// # Errors
-    /// A [`Diagnostic`] if the script fails or returns no finite number; `Ok(None)` if the game has no `score`.
-    pub fn score(&self, state: &State, seat: Seat) -> Result<Option<f64>, Box<Diagnostic>> {
-        if !self.has("score") {
-            return Ok(None);
-        }
-        let seat_value = seat.value();
-        let value = self.ask("score", &mut [Argument::State(state), Argument::Data(&seat_value)])?;
-        match value.as_number().filter(|number| number.is_finite()) {
-            Some(number) => Ok(Some(number)),
-            None => Err(self.bad_result("score", "a finite number", &value, "return an estimate of the seat's score")),
-        }
-    }
-
-    /// What tells the position from others, for search: what `key` returns, or the whole state in its canonical form. Equal
-    /// keys mean the same seat's turn, the same list of answers, and play that goes on in the same way.
-    ///
-    /// # Errors
-    /// A [`Diagnostic`] if `key` fails or returns no text.
-    pub fn key(&self, state: &State) -> Result<String, Box<Diagnostic>> {
-        if !self.has("key") {
-            return Ok(state.canonical());
-        }
-        match self.ask("key", &mut [Argument::State(state)])? {
-            Value::Text(key) => Ok(key),
-            other => Err(self.bad_result("key", "a string", &other, "join what the rest of the play depends on")),
-        }
-    }
-
-    /// A state that the seat may be in as far as it knows, drawn anew: what it cannot see is dealt again. For search.
-    ///
-    /// # Errors
-    /// A [`Diagnostic`] if there is no `hide`, it fails, or returns no table.
-    pub fn hide(&self, state: &State, seat: Seat, stream: &mut Stream) -> Result<State, Box<Diagnostic>> {
-        if !self.has("hide") {
-            return Err(Box::new(
-                self.problem("hide", "game::bad_hide", format!("`{}` has no `hide`", self.name))
-                    .expected("`function game.hide(state, seat, rng) … return state end`"),
-            ));
-        }
-        let seat_value = seat.value();
-        let mut arguments = [Argument::State(state), Argument::Data(&seat_value), Argument::Rng(stream)];
-        let (hidden, _) =
-            self.call_state("hide", &mut arguments, false, None).map_err(|error| self.no_refusal("hide", error))?;
-        if hidden.is_table() {
-            Ok(hidden)
-        } else {
-            Err(self.bad_result("hide", "a table, a state", &hidden, "end `hide` with `return state`"))
         }
     }
 }

@@ -16,9 +16,9 @@ const REQUIRED: [(&str, &str, &str); 5] = [
     ("outcome", "state", "{ scores = {…}, success = {…} }"),
 ];
 /// Functions that a game may have.
-const OPTIONAL: [&str; 7] = ["actions", "brief", "bot", "score", "key", "hide", "episodes"];
+const OPTIONAL: [&str; 8] = ["actions", "brief", "parse", "bot", "score", "key", "hide", "episodes"];
 /// Everything that the host reads in a game's table.
-pub const GAME_FIELDS: [&str; 16] = [
+pub const GAME_FIELDS: [&str; 17] = [
     "name",
     "seats",
     "max_turns",
@@ -30,6 +30,7 @@ pub const GAME_FIELDS: [&str; 16] = [
     "outcome",
     "actions",
     "brief",
+    "parse",
     "bot",
     "score",
     "key",

@@ -9,6 +9,59 @@ pub struct Action {
     pub well_formed: bool,
 }
 
+/// The form in which answers are asked for and read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerForm {
+    /// The whole text.
+    Bare,
+    /// `<think>…</think><answer>…</answer>`.
+    Think,
+    /// `<answer>…</answer>` alone.
+    Answer,
+    /// A JSON object with a field `answer`, alone or in a code fence.
+    Json,
+    /// The last `\boxed{…}` of a text.
+    Boxed,
+    /// What `game.parse` makes of the text.
+    Script,
+}
+
+/// How prompts name the form that they ask for; it is replaced where another form is read.
+const ASKED_FOR: &str = "<think>...</think><answer>...</answer>";
+
+impl AnswerForm {
+    /// The prompt, with this form in the place of the usual one.
+    pub fn asked_for(self, prompt: String) -> String {
+        let form = match self {
+            Self::Think => return prompt,
+            Self::Bare | Self::Script => "ANSWER, without anything else",
+            Self::Answer => "<answer>...</answer>",
+            Self::Json => "{\"answer\": \"...\"}",
+            Self::Boxed => "\\boxed{...}",
+        };
+        if prompt.contains(ASKED_FOR) { prompt.replace(ASKED_FOR, form) } else { prompt }
+    }
+
+    /// Whether whatever follows the text can only spoil the answer.
+    pub fn is_complete(self, text: &str) -> bool {
+        match self {
+            Self::Bare | Self::Script => false,
+            Self::Think | Self::Answer => text.trim_end().ends_with(END_OF_ANSWER),
+            Self::Json => text.trim_end().ends_with('}') && json_answer(text).is_some(),
+            Self::Boxed => text.trim_end().ends_with('}') && boxed(text).is_some(),
+        }
+    }
+
+    /// The last byte of everything that [`AnswerForm::is_complete`], so that most texts need not be looked at.
+    pub fn last_byte(self) -> Option<u8> {
+        match self {
+            Self::Bare | Self::Script => None,
+            Self::Think | Self::Answer => Some(b'>'),
+            Self::Json | Self::Boxed => Some(b'}'),
+        }
+    }
+}
+
 const THINK: &str = "<think>";
 const END_OF_THINK: &str = "</think>";
 const ANSWER: &str = "<answer>";
@@ -54,25 +107,69 @@ impl Tags {
     }
 }
 
-/// Reads an answer. With `tags`, the paper's rule: the whole text is `<think>…</think><answer>…</answer>` and holds each
-/// tag once; otherwise the whole text is the action. A text without the right form still gives the content of its last
-/// `<answer>`, so that a reward script may be lenient.
-pub fn parse_answer(text: &str, tags: bool) -> Action {
+/// Reads an answer; of [`AnswerForm::Script`], which a script reads, the whole text.
+///
+/// `Think` is the paper's rule: the whole text is `<think>…</think><answer>…</answer>` and holds each tag once. A text without
+/// the right form still gives the content of its last `<answer>`, so that a reward script may be lenient.
+pub fn parse_answer(text: &str, form: AnswerForm) -> Action {
     let trimmed = text.trim();
-    if !tags {
-        return Action { text: trimmed.to_owned(), well_formed: !trimmed.is_empty() };
+    let (content, in_form) = match form {
+        AnswerForm::Bare | AnswerForm::Script => (Some(trimmed.to_owned()), true),
+        AnswerForm::Think | AnswerForm::Answer => tagged(trimmed, form == AnswerForm::Think),
+        AnswerForm::Json => (json_answer(trimmed), true),
+        AnswerForm::Boxed => (boxed(trimmed).map(|content| content.trim().to_owned()), true),
+    };
+    let well_formed = in_form && content.as_ref().is_some_and(|content| !content.is_empty());
+    Action { text: content.unwrap_or_default(), well_formed }
+}
+
+/// The content of the last `<answer>`, and whether the text has nothing but the tags of the form.
+fn tagged(text: &str, thinks: bool) -> (Option<String>, bool) {
+    let tags = Tags::find(text);
+    let end_of_answer = tags.end_of_answer.unwrap_or(text.len());
+    let content = tags.last_answer.map(|at| text[at + ANSWER.len()..end_of_answer].trim().to_owned());
+    if !thinks {
+        let whole = text.starts_with(ANSWER) && text.ends_with(END_OF_ANSWER);
+        return (content, whole && tags.counts == [0, 0, 1, 1]);
     }
-    let tags = Tags::find(trimmed);
-    let end_of_answer = tags.end_of_answer.unwrap_or(trimmed.len());
-    let content = tags.last_answer.map(|at| trimmed[at + ANSWER.len()..end_of_answer].trim());
     let between =
-        tags.end_of_think.zip(tags.first_answer).and_then(|(end, start)| trimmed.get(end + END_OF_THINK.len()..start));
+        tags.end_of_think.zip(tags.first_answer).and_then(|(end, start)| text.get(end + END_OF_THINK.len()..start));
     let well_formed = tags.counts == [1; 4]
-        && trimmed.starts_with(THINK)
-        && trimmed.ends_with(END_OF_ANSWER)
-        && between.is_some_and(|between| between.trim().is_empty())
-        && content.is_some_and(|content| !content.is_empty());
-    Action { text: content.unwrap_or_default().to_owned(), well_formed }
+        && text.starts_with(THINK)
+        && text.ends_with(END_OF_ANSWER)
+        && between.is_some_and(|between| between.trim().is_empty());
+    (content, well_formed)
+}
+
+/// The field `answer` of a JSON object that is the whole text, or the whole text but for a code fence around it. Numbers and
+/// booleans are taken as their text.
+fn json_answer(text: &str) -> Option<String> {
+    let text = text.trim();
+    let inner = text.strip_prefix("```json").or_else(|| text.strip_prefix("```"));
+    let text = inner.map_or(text, |inner| inner.trim_end_matches('`').trim());
+    match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).ok()?.get("answer")? {
+        serde_json::Value::String(answer) => Some(answer.trim().to_owned()),
+        serde_json::Value::Null | serde_json::Value::Array(_) | serde_json::Value::Object(_) => None,
+        other => Some(other.to_string()),
+    }
+}
+
+/// The content of the last `\boxed{…}` whose braces are balanced.
+fn boxed(text: &str) -> Option<&str> {
+    const BOXED: &str = "\\boxed{";
+    let inner = &text[text.rfind(BOXED)? + BOXED.len()..];
+    let mut depth = 1_usize;
+    for (at, byte) in inner.bytes().enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(&inner[..at]);
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -80,7 +177,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> (String, bool) {
-        let action = parse_answer(text, true);
+        let action = parse_answer(text, AnswerForm::Think);
         (action.text, action.well_formed)
     }
 
@@ -109,7 +206,66 @@ mod tests {
 
     #[test]
     fn a_bare_answer_is_the_whole_text() {
-        assert_eq!(parse_answer(" 5\n", false), Action { text: "5".into(), well_formed: true });
-        assert!(!parse_answer("  ", false).well_formed);
+        assert_eq!(parse_answer(" 5\n", AnswerForm::Bare), Action { text: "5".into(), well_formed: true });
+        assert!(!parse_answer("  ", AnswerForm::Bare).well_formed);
+    }
+
+    #[test]
+    fn other_forms_are_read_and_end_where_they_are_complete() {
+        let cases: [(AnswerForm, &[(&str, &str, bool, bool)]); 3] = [
+            (
+                AnswerForm::Answer,
+                &[
+                    ("<answer> 5 </answer>\n", "5", true, true),
+                    ("I think <answer>5</answer>", "5", false, true),
+                    ("<answer>4</answer><answer>5</answer>", "5", false, true),
+                    ("<answer>5", "5", false, false),
+                    ("5", "", false, false),
+                ],
+            ),
+            (
+                AnswerForm::Json,
+                &[
+                    (r#"{"answer": " b2 "}"#, "b2", true, true),
+                    ("```json\n{\"thought\": \"{\", \"answer\": 5}\n```", "5", true, false),
+                    (r#"{"answer": true}"#, "true", true, true),
+                    (r#"{"answer": null}"#, "", false, false),
+                    (r#"{"answer": {"cell": 5}"#, "", false, false),
+                    (r#"so: {"answer": 5}"#, "", false, false),
+                    (r#"{"answer": ""}"#, "", false, true),
+                    ("[5]", "", false, false),
+                ],
+            ),
+            (
+                AnswerForm::Boxed,
+                &[
+                    (r"Thus \boxed{5}", "5", true, true),
+                    (r"\boxed{4}, no: \boxed{\frac{1}{2}}", r"\frac{1}{2}", true, true),
+                    (r"\boxed{\frac{1}{2}", "", false, false),
+                    (r"\boxed{5}.", "5", true, false),
+                    (r"\boxed{}", "", false, true),
+                    ("5", "", false, false),
+                ],
+            ),
+        ];
+        for (form, cases) in cases {
+            for (text, content, well_formed, complete) in cases {
+                let read = parse_answer(text, form);
+                assert_eq!((&*read.text, read.well_formed), (*content, *well_formed), "{form:?}: {text}");
+                assert_eq!(form.is_complete(text), *complete, "{form:?}: {text}");
+                let last = form.last_byte().expect("these have one");
+                assert!(!complete || text.trim_end().as_bytes().last() == Some(&last), "{form:?}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn prompts_ask_for_the_form_that_is_read() {
+        let prompt = || "Answer in the form <think>...</think><answer>...</answer>".to_owned();
+        assert_eq!(AnswerForm::Think.asked_for(prompt()), prompt());
+        assert_eq!(AnswerForm::Answer.asked_for(prompt()), "Answer in the form <answer>...</answer>");
+        assert_eq!(AnswerForm::Json.asked_for(prompt()), "Answer in the form {\"answer\": \"...\"}");
+        assert_eq!(AnswerForm::Boxed.asked_for(prompt()), "Answer in the form \\boxed{...}");
+        assert_eq!(AnswerForm::Answer.asked_for("t123456789".into()), "t123456789");
     }
 }

@@ -11,6 +11,7 @@ mod format; // from an answer's text to an action
 mod host; // what every script of a run shares: limits and library
 pub mod nash; // equilibria of bimatrix games
 mod nest; // several games in one trajectory or one run
+mod optional; // what only some games answer
 mod reward; // a script that rewards an episode
 mod trial; // nests and reward scripts, tried on seeded examples
 
@@ -22,7 +23,7 @@ pub use definition::{ApplyError, GameDef, IllegalRule, Outcome, Seat};
 pub use episode::{Episode, Status, Turn};
 pub use fields::GAME_FIELDS;
 pub use foresight::Foresight;
-pub use format::{Action, parse_answer};
+pub use format::{Action, AnswerForm, parse_answer};
 pub use host::ScriptHost;
 pub use nest::{GameStats, NEST_FIELDS, Nest, NestMode, StageResult};
 pub use reward::{EpisodeSummary, RewardScript};

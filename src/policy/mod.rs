@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 pub use candle_decoder::CandleDecoder;
 pub use config::{DecoderConfig, Family, RopeScaling};
-pub use constraint::AnswerTrie;
+pub use constraint::{AnswerTrie, Pieces};
 pub use cpu::CpuDecoder;
 pub use decoder::{
     AdamWStep, Chunk, Decoder, NamedTensor, Sequence, SequenceLoss, Target, TensorKind, TokenGradient, TokenScore,

@@ -10,7 +10,7 @@ mod slot; // one trajectory while it is played
 mod types; // what a rollout returns
 
 use crate::config::{AnswerFormat, Constrain, ObservationKind};
-use crate::game::{GameDef, Nest, RewardScript, Seat};
+use crate::game::{AnswerForm, GameDef, Nest, RewardScript, Seat};
 use crate::policy::{Decoder, Sampling, Tokenizer};
 use crate::seed::Seed;
 use std::sync::Arc;
@@ -76,6 +76,8 @@ pub struct RolloutSettings {
     pub observation: ObservationKind,
     /// How an answer is read.
     pub format: AnswerFormat,
+    /// Whether a free answer ends where its format is complete.
+    pub stop: bool,
     /// Most sampled tokens a turn.
     pub max_new_tokens: usize,
     /// Most tokens a trajectory.
@@ -120,4 +122,16 @@ pub enum Error {
     /// The nest gave no order of games.
     #[error("{0}")]
     Nest(Box<crate::diag::Diagnostic>),
+}
+
+/// The form of answers that a setting names.
+pub fn answer_form(format: AnswerFormat) -> AnswerForm {
+    match format {
+        AnswerFormat::Bare => AnswerForm::Bare,
+        AnswerFormat::Think => AnswerForm::Think,
+        AnswerFormat::Answer => AnswerForm::Answer,
+        AnswerFormat::Json => AnswerForm::Json,
+        AnswerFormat::Boxed => AnswerForm::Boxed,
+        AnswerFormat::Script => AnswerForm::Script,
+    }
 }

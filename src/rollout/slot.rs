@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
-use crate::config::{AnswerFormat, Constrain, ObservationKind};
+use crate::config::{Constrain, ObservationKind};
 use crate::diag::Diagnostic;
-use crate::game::{Episode, EpisodeSummary, Foresight, Seat, StageResult, Status, parse_answer};
+use crate::game::{Episode, EpisodeSummary, Foresight, Seat, StageResult, Status};
 use crate::opponent::{Answer as OpponentAnswer, Fault, Lineup, Reply, View};
 use crate::policy::{AnswerTrie, KvCache, Target, sample};
 use crate::seed::Stream;
 
-use super::{Culprit, GroupPlan, RolloutSettings, StagePlan, StageRecord, Table, Trajectory, TurnRecord, Voided};
+use super::{
+    Culprit, GroupPlan, RolloutSettings, StagePlan, StageRecord, Table, Trajectory, TurnRecord, Voided, answer_form,
+};
 
 /// What a trajectory waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,24 +225,23 @@ impl<'a> Slot<'a> {
     fn ask(&mut self, seat: Seat, table: &Table<'_>, settings: &RolloutSettings) -> Result<bool, Box<Diagnostic>> {
         let Some(episode) = &mut self.episode else { return Ok(false) };
         let observation = episode.observation(seat, settings.observation == ObservationKind::Brief)?;
+        let observation = answer_form(settings.format).asked_for(observation);
         let prompt = table.tokenizer.prompt(&observation, self.tokens.is_empty());
-        let spellings: Option<Vec<Vec<u32>>> = match settings.constrain {
+        let trie = match settings.constrain {
             Constrain::Off => None,
-            Constrain::Legal => episode
-                .actions(seat)?
-                .map(|actions| actions.iter().map(|action| table.tokenizer.encode(action)).collect()),
+            Constrain::Legal => episode.actions(seat)?.map(|actions| table.tokenizer.answers(&actions)),
         };
         // A constrained answer ends by itself, but may be longer than a free one.
-        let longest = spellings.iter().flatten().map(Vec::len).max().unwrap_or(settings.max_new_tokens);
+        let longest = trie.as_ref().map_or(settings.max_new_tokens, AnswerTrie::longest);
         if self.tokens.len() + prompt.len() + longest + 1 > settings.max_context {
             episode.truncate();
             self.is_cut = true;
             return Ok(false);
         }
-        let trie = spellings.map(|spellings| (AnswerTrie::new(spellings, table.tokenizer.end()), AnswerTrie::ROOT));
         self.prompt_count += prompt.len();
         self.tokens.extend(prompt);
         self.texts.push((observation, String::new()));
+        let trie = trie.map(|trie| (trie, AnswerTrie::ROOT));
         self.answer = Some(Answer { start: self.tokens.len(), trie });
         self.waiting = Waiting::Model;
         self.take_forced(table, settings);
@@ -281,6 +282,10 @@ impl<'a> Slot<'a> {
         let written = self.tokens.len() - answer.start;
         if written > 0 && self.tokens.last().is_some_and(|last| ends.contains(last)) {
             self.waiting = Waiting::Rules;
+        } else if settings.stop && answer.trie.is_none() && is_complete(&self.tokens[answer.start..], table, settings) {
+            // As after a cut, but nothing is missing.
+            self.tokens.push(table.tokenizer.end());
+            self.waiting = Waiting::Rules;
         } else if written >= settings.max_new_tokens && answer.trie.is_none() {
             // Cut: the end token is put in by the host, not sampled.
             self.tokens.push(table.tokenizer.end());
@@ -297,13 +302,14 @@ impl<'a> Slot<'a> {
     ) -> Result<(), Box<Diagnostic>> {
         let end = self.tokens.len().saturating_sub(1).max(answer.start);
         let text = table.tokenizer.decode(&self.tokens[answer.start..end]);
-        let action = parse_answer(&text, settings.format == AnswerFormat::Think);
-        if let Some(last) = self.texts.last_mut() {
-            last.1 = text;
-        }
         let (Some(episode), Some(stage)) = (&mut self.episode, self.plan.stages.get(self.stages.len())) else {
             return Ok(());
         };
+        let form = answer_form(settings.format);
+        let action = stage.game.read_answer(episode.state(), stage.seat, &text, form)?;
+        if let Some(last) = self.texts.last_mut() {
+            last.1 = text;
+        }
         episode.act(stage.seat, &action)
     }
 
@@ -399,6 +405,15 @@ impl<'a> Slot<'a> {
             reward: self.reward,
         })
     }
+}
+
+/// Whether what was sampled is an answer to which nothing can be added.
+fn is_complete(answer: &[u32], table: &Table<'_>, settings: &RolloutSettings) -> bool {
+    let form = answer_form(settings.format);
+    let (Some(byte), Some(&last)) = (form.last_byte(), answer.last()) else { return false };
+    // Reading the whole text for every token would take as the square of its length.
+    table.tokenizer.token_text(last).trim_end().as_bytes().last() == Some(&byte)
+        && form.is_complete(&table.tokenizer.decode(answer))
 }
 
 /// A random legal action, for an opponent that found none.

@@ -21,7 +21,7 @@ use crate::game::GameStats;
 use crate::opponent::Opponents;
 use crate::policy::{Decoder, NamedTensor, Sampling, TensorKind, Tokenizer};
 use crate::reload::{Catalog, Watcher};
-use crate::rollout::{Group, RolloutSettings, Table, play};
+use crate::rollout::{Group, RolloutSettings, Table, answer_form, play};
 use crate::script::Version;
 use crate::seed::Seed;
 use crate::train::{Batch, Learner, UpdateContext};
@@ -154,6 +154,7 @@ pub fn rollout_settings(config: &RunConfig, decoder: &dyn Decoder) -> RolloutSet
         constrain: decode.constrain,
         observation: decode.observation,
         format: decode.format,
+        stop: decode.stop,
         max_new_tokens: rollout.max_new_tokens,
         max_context: if rollout.max_context == 0 { context } else { rollout.max_context.min(context) },
         max_batch_tokens: rollout.max_batch_tokens,
@@ -283,7 +284,8 @@ impl TrainRun {
         let mut refused = Vec::new();
         for name in self.catalog.known_names() {
             let Some(game) = self.catalog.game(&name).filter(|_| !self.admitted.contains(&name)) else { continue };
-            if let Err(problem) = self.opponents.check_unattended(game) {
+            let form = answer_form(self.config.decode.format);
+            if let Err(problem) = self.opponents.check_unattended(game).and_then(|()| game.check_form(form)) {
                 refused.push((name.clone(), problem.note(format!("`{name}` does not join the run"))));
                 self.catalog.withdraw(&name);
             } else {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gift_host::policy::{DecoderConfig, Tokenizer};
+use gift_host::policy::{AnswerTrie, DecoderConfig, Tokenizer};
 use serde_json::Value;
 
 fn reference() -> Value {
@@ -108,4 +108,63 @@ fn end_tokens_are_taken_from_every_file() {
     assert_eq!(tokenizer.ends(), [2, 6, 0]);
     assert!(tokenizer.files().iter().any(|(name, _)| name == "generation_config.json"));
     assert!(tokenizer.files().iter().all(|(name, _)| name != "config.json"));
+}
+
+/// All token sequences that a constraint lets through, without the end token.
+fn walks(answers: &AnswerTrie, at: usize, so_far: &mut Vec<u32>, found: &mut Vec<Vec<u32>>) {
+    if answers.allowed(at).is_empty() {
+        found.push(so_far[..so_far.len() - 1].to_vec());
+    }
+    for &token in answers.allowed(at).iter() {
+        so_far.push(token);
+        walks(answers, answers.next(at, token).unwrap(), so_far, found);
+        so_far.pop();
+    }
+}
+
+/// Every walk must spell its answer, and the way in which the tokenizer itself writes it must be one.
+fn assert_every_spelling(tokenizer: &Tokenizer, texts: &[&str], at_least: usize) {
+    for text in texts {
+        let mut found = Vec::new();
+        walks(&tokenizer.answers(&[(*text).to_owned()]), AnswerTrie::ROOT, &mut Vec::new(), &mut found);
+        for walk in &found {
+            assert_eq!(tokenizer.decode(walk), *text, "{walk:?}");
+        }
+        assert!(found.contains(&tokenizer.encode(text)), "{text}: {:?} in {found:?}", tokenizer.encode(text));
+        assert!(found.len() >= at_least, "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn an_answer_may_be_spelt_in_every_way() {
+    let reference = reference();
+    let bytes = tokenizer_of(&reference, &reference["cases"][0], 512).unwrap();
+    assert_every_spelling(&bytes, &["5", "é🙂", "b2"], 1);
+    assert_every_spelling(&bytes, &["the answer"], 4);
+
+    // As Llama 2 and Mistral have it: spaces as `▁`, one put before each text, and bytes for what has no token.
+    let fallback = (0..256).map(|byte| (format!("<0x{byte:02X}>"), byte));
+    let plain = ["▁", "a", "b", "ab", "▁a", "▁ab", "</s>"].into_iter().map(str::to_owned).zip(256..);
+    let vocabulary: serde_json::Map<String, Value> =
+        fallback.chain(plain).map(|(text, id)| (text, id.into())).collect();
+    let file = serde_json::json!({
+        "version": "1.0",
+        "added_tokens": [{ "id": 262, "content": "</s>", "special": true, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false }],
+        "normalizer": { "type": "Sequence", "normalizers": [{ "type": "Prepend", "prepend": "▁" },
+            { "type": "Replace", "pattern": { "String": " " }, "content": "▁" }] },
+        "decoder": { "type": "Sequence", "decoders": [
+            { "type": "Replace", "pattern": { "String": "▁" }, "content": " " },
+            { "type": "ByteFallback" }, { "type": "Fuse" }, { "type": "Strip", "content": " ", "start": 1, "stop": 0 }] },
+        "model": { "type": "BPE", "vocab": vocabulary, "merges": ["a b", "▁ a", "▁ ab"], "byte_fallback": true,
+            "fuse_unk": true, "unk_token": null },
+    });
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), file.to_string()).unwrap();
+    std::fs::write(folder.path().join("tokenizer_config.json"), r#"{"eos_token": "</s>"}"#).unwrap();
+    let spaced = Tokenizer::read(folder.path(), &DecoderConfig::tiny(512)).unwrap();
+    assert_every_spelling(&spaced, &["ab", "a b"], 4);
+    let mut found = Vec::new();
+    walks(&spaced.answers(&["é".to_owned()]), AnswerTrie::ROOT, &mut Vec::new(), &mut found);
+    assert!(found.contains(&vec![0xC3, 0xA9]), "{found:?}");
 }

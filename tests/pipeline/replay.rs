@@ -64,6 +64,36 @@ fn free_answers_and_mixed_stages_replay_too() {
     }
 }
 
+/// What a game reads itself, and prompts that ask for another form, are stored and read again as they were.
+#[test]
+fn every_format_replays() {
+    for format in ["script", "answer", "json", "boxed"] {
+        let place = Place::new();
+        let setting = format!("decode.format={format}");
+        let more = ["--set", "decode.constrain=off", "--set", "decode.observation=full"];
+        train(&place, &[&["--games", "games/tictactoe.lua", "--set", &setting][..], &more].concat());
+        let stored = lines(&place);
+        let turns: Vec<&serde_json::Value> =
+            stored.iter().flat_map(|line| line["turns"].as_array().expect("turns")).collect();
+        let asked = turns[0]["observation"].as_str().expect("a text").to_owned()
+            + turns[1]["observation"].as_str().expect("a text");
+        assert!(!asked.contains("<think>"), "{asked}");
+        for line in stored.iter().take(4) {
+            let (status, text) = replay(&place, line["id"].as_str().expect("an id"));
+            assert_eq!(status, Some(0), "{format}: {text}");
+        }
+        if format == "script" {
+            // A single digit in a text of random bytes is a move.
+            assert!(turns.iter().any(|turn| turn["well_formed"] == false), "{stored:?}");
+        }
+    }
+    let place = Place::new();
+    let script = ["train", "--games", "games/nim.rhai", "--set", "decode.format=script", "--out", "run"];
+    let output = place.run(&script);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && text.contains("error[game::no_parse]"), "{text}");
+}
+
 type Change = fn(&mut serde_json::Value);
 
 #[test]

@@ -14,7 +14,7 @@ use crate::eval::{Match, SuccessRate, compare};
 use crate::game::{NestMode, Seat};
 use crate::opponent::Opponents;
 use crate::reload::Catalog;
-use crate::rollout::Table;
+use crate::rollout::{Table, answer_form};
 use crate::seed::Seed;
 
 use super::ExitStatus;
@@ -77,6 +77,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitSt
     let opponents = Opponents::parse_with(&config.opponent, &config.remote, super::output::log)?;
     for game in &catalog.games {
         opponents.check_unattended(game)?;
+        game.check_form(answer_form(config.decode.format))?;
     }
     if args.episodes == Some(0) {
         return Err(Box::new(
@@ -117,7 +118,10 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitSt
     // Rates over nothing would be taken for a measurement.
     let lost: Vec<&str> = rates.iter().filter(|rate| rate.rates.episodes == 0).map(|rate| rate.game.as_str()).collect();
     if !lost.is_empty() {
-        super::output::log(&format!("error: every episode was lost to a fault of the script: {}", lost.join(", ")));
+        super::output::log(&format!(
+            "error: every episode was lost to a fault of a script or an opponent: {}",
+            lost.join(", ")
+        ));
         return Ok(ExitStatus::Failed);
     }
     Ok(ExitStatus::Done)

@@ -121,7 +121,7 @@ impl Measured {
             write!(out, "{}", table(&rows))?;
         }
         for rate in self.all().into_iter().filter(|rate| rate.voided > 0) {
-            writeln!(out, "{}: {} episodes were lost to a fault of the script", rate.game, rate.voided)?;
+            writeln!(out, "{}: {} episodes were lost to a fault of a script or an opponent", rate.game, rate.voided)?;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use crate::diag::{Diagnostic, SourceSpan};
 use crate::metrics::{JsonlSink, TensorBoardSink, add_launch};
 use crate::opponent::Opponents;
 use crate::reload::Catalog;
+use crate::rollout::answer_form;
 use crate::run::TrainRun;
 use crate::seed::Seed;
 
@@ -155,6 +156,7 @@ fn check_opponents(config: &RunConfig, catalog: &Catalog) -> Result<Opponents, B
     let opponents = Opponents::parse_with(&config.opponent, &config.remote, log)?;
     for game in &catalog.games {
         opponents.check_unattended(game)?;
+        game.check_form(answer_form(config.decode.format))?;
     }
     Ok(opponents)
 }

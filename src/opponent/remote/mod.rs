@@ -15,7 +15,7 @@ use super::lineup::{Answer, Fault, Opponent, Reply, View};
 use super::scripted::random_action;
 use crate::config::{OnInvalid, Remote};
 use crate::diag::Diagnostic;
-use crate::game::parse_answer;
+use crate::game::{AnswerForm, parse_answer};
 use crate::seed::Stream;
 
 use request::{Message, Role};
@@ -122,7 +122,7 @@ impl Chat {
     /// Plays what the model wrote, or asks again if that cannot be read.
     fn read(&mut self, view: &View<'_>, text: String, stream: &mut Stream) -> Result<Reply, Fault> {
         self.messages.push(Message { role: Role::Assistant, content: text.clone() });
-        let read = parse_answer(&text, true);
+        let read = parse_answer(&text, AnswerForm::Think);
         let action = if read.well_formed {
             Some(read.text)
         } else {

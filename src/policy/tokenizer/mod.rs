@@ -2,6 +2,7 @@
 //! tokenizer of its own; all others bring Hugging Face's `tokenizer.json` and a chat template.
 
 mod bytes; // the tiny model's: a byte is a token
+mod pieces; // the bytes that tokens spell
 mod template; // a chat template, reduced to the text around an observation
 mod text; // a model's own tokenizer.json
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 pub use text::TextTokenizer;
 pub(super) use text::{GENERATION, SETTINGS, TOKENIZER};
 
-use super::{DecoderConfig, Error};
+use super::{AnswerTrie, DecoderConfig, Error};
 
 /// Text to token ids and back.
 #[derive(Clone, Debug)]
@@ -76,6 +77,14 @@ impl Tokenizer {
         match self {
             Self::Bytes => bytes::decode(tokens),
             Self::Text(text) => text.decode(tokens, true),
+        }
+    }
+
+    /// The legal answers, to be sampled among, in every way in which the vocabulary spells them.
+    pub fn answers(&self, answers: &[String]) -> AnswerTrie {
+        match self {
+            Self::Bytes => AnswerTrie::new(answers.iter().map(|answer| bytes::encode(answer)), self.end()),
+            Self::Text(text) => AnswerTrie::every_spelling(answers, text.pieces(), self.end()),
         }
     }
 

@@ -2,10 +2,12 @@
 //! are kept as they were read, so that a checkpoint is a whole folder again.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
 
-use super::super::Error;
+use super::super::{Error, Pieces};
+use super::pieces;
 use super::template::Turns;
 
 /// The files that belong to a tokenizer, where a model has them.
@@ -44,6 +46,8 @@ pub struct TextTokenizer {
     turns: Option<Turns>,
     notes: Vec<String>,
     files: Vec<File>,
+    /// Made when an answer is first sampled among listed ones.
+    pieces: OnceLock<Pieces>,
 }
 
 /// The tokenizer's files of a folder, and `config.json`.
@@ -148,7 +152,17 @@ impl TextTokenizer {
             ));
         }
         let files = files.into_iter().filter(|(name, _)| name != CONFIG).collect();
-        Ok(Self { tokenizer, vocabulary_size, ends, special, special_ids, turns, notes, files })
+        Ok(Self {
+            tokenizer,
+            vocabulary_size,
+            ends,
+            special,
+            special_ids,
+            turns,
+            notes,
+            files,
+            pieces: OnceLock::new(),
+        })
     }
 
     pub(super) fn vocabulary_size(&self) -> usize {
@@ -178,6 +192,11 @@ impl TextTokenizer {
 
     pub(super) fn decode(&self, tokens: &[u32], skip_special: bool) -> String {
         self.tokenizer.decode(tokens, skip_special).unwrap_or_default()
+    }
+
+    /// What each token spells.
+    pub(super) fn pieces(&self) -> &Pieces {
+        self.pieces.get_or_init(|| pieces::pieces(&self.tokenizer))
     }
 
     pub(super) fn prompt(&self, observation: &str, is_first: bool) -> Vec<u32> {
