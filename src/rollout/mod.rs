@@ -11,7 +11,7 @@ mod types; // what a rollout returns
 
 use crate::config::{AnswerFormat, Constrain, ObservationKind};
 use crate::game::{GameDef, Nest, RewardScript, Seat};
-use crate::policy::{Decoder, Sampling, Tokenizer};
+use crate::policy::{AnswerRules, Decoder, Sampling, Tokenizer};
 use crate::seed::Seed;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -86,6 +86,18 @@ pub struct RolloutSettings {
     pub format_penalty: f64,
     /// Added for an answer that the rules refuse.
     pub illegal_penalty: f64,
+}
+
+impl RolloutSettings {
+    /// How the policy's answers are sampled.
+    fn answer_rules(&self) -> AnswerRules {
+        AnswerRules {
+            sampling: self.sampling,
+            max_new_tokens: self.max_new_tokens,
+            max_context: self.max_context,
+            max_batch_tokens: self.max_batch_tokens,
+        }
+    }
 }
 
 /// What a rollout took.

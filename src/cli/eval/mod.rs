@@ -36,7 +36,7 @@ pub(crate) struct EvalArgs {
     /// configuration, if left out
     #[arg(long, value_name = "N")]
     episodes: Option<usize>,
-    /// Put a scripted player in the model's place: `random`, `bot` or `search`
+    /// Put another player in the model's place: `random`, `bot`, `search`, `checkpoint:DIR`
     #[arg(long, value_name = "SPEC", conflicts_with = "model")]
     player: Option<String>,
     /// Play the games nested in one trajectory, in the order given or as the nesting script FILE says; each game by itself
@@ -74,9 +74,11 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitSt
     config.nest = args.nest.clone().filter(|nest| nest.as_os_str() != IN_ORDER);
     super::train::use_threads(config.threads);
     let catalog = setup::catalog(&config)?;
-    let opponents = Opponents::parse_with(&config.opponent, &config.remote, super::output::log)?;
+    let load = super::model::loader(&config);
+    let opponents = Opponents::parse_with(&config.opponent, &config, super::output::log, &load)?;
     for game in &catalog.games {
         opponents.check_unattended(game)?;
+        opponents.check_outside_training(game, args.player.is_none())?;
     }
     if args.episodes == Some(0) {
         return Err(Box::new(
@@ -96,7 +98,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitSt
     };
     let field = Field { config: &config, catalog: &catalog, opponents: &opponents, matches: &matches };
     let (player, rates) = if let Some(spec) = &args.player {
-        let player = Opponents::parse_with(spec, &config.remote, super::output::log)?;
+        let player = Opponents::parse_with(spec, &config, super::output::log, &load)?;
         check_player(&player, &catalog)?;
         (spec.clone(), matches.play_scripted(&player, &opponents))
     } else {
@@ -165,6 +167,7 @@ fn check_player(player: &Opponents, catalog: &crate::reload::Catalog) -> Result<
                     .help("play yourself with `gift-host play GAME`"),
             ));
         }
+        player.check_outside_training(game, false)?;
         player.check_every_seat(game).map_err(|problem| {
             Box::new(problem.note("as `--player`; leave the game out of `--games`, or choose another player"))
         })?;
