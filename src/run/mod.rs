@@ -320,6 +320,11 @@ impl TrainRun {
         refused
     }
 
+    /// What the advantage estimator carries from one iteration to the next.
+    pub fn estimator_state(&self) -> EstimatorState {
+        self.estimator.state()
+    }
+
     fn table<'a>(&'a self, interrupt: &'a AtomicBool) -> Table<'a> {
         Table {
             decoder: self.decoder.as_ref(),
