@@ -6,6 +6,7 @@ use crate::seed::Seed;
 
 fn trajectory(member: usize, reward: f64, stages: &[(&str, &str, u32)]) -> Trajectory {
     let stage = |&(game, version, seat): &(&str, &str, u32)| StageRecord {
+        players: Vec::new(),
         game: game.to_owned(),
         version: version.to_owned(),
         seed: Seed::new(1),
@@ -19,6 +20,7 @@ fn trajectory(member: usize, reward: f64, stages: &[(&str, &str, u32)]) -> Traje
         sampled_count: 0,
     };
     Trajectory {
+        is_further: false,
         id: format!("1-0-{member}"),
         group: 0,
         member,

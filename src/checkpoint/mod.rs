@@ -30,6 +30,9 @@ pub struct RunState {
     pub estimator: serde_json::Value,
     /// How each game went lately, for adaptive nests.
     pub stats: BTreeMap<String, crate::game::GameStats>,
+    /// The league's members and results, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub league: Option<serde_json::Value>,
     /// The games' versions, in the run's order.
     pub games: Vec<StoredScript>,
     /// The nest's version.
@@ -43,6 +46,8 @@ pub const FORMAT: u32 = 1;
 const WEIGHTS: &str = "model.safetensors";
 const TRAINER: &str = "trainer.safetensors";
 const STATE: &str = "state.json";
+/// The folder of a league's snapshots in the run directory.
+const SNAPSHOTS: &str = "league";
 
 /// Writes the checkpoint of a step below `run` and returns its folder.
 ///
@@ -97,6 +102,41 @@ pub fn save_model(folder: &Path, decoder: &dyn Decoder, tokenizer: &Tokenizer) -
     }
     let metadata = [("format".to_owned(), "pt".to_owned())];
     write_safetensors(&folder.join(WEIGHTS), &decoder.tensors(TensorKind::Weight)?, &metadata)?;
+    Ok(())
+}
+
+/// Writes weights and tokenizer of a snapshot below `league` in the run directory and returns its folder. One of this name is
+/// replaced.
+///
+/// # Errors
+/// [`Error`] with the path.
+pub fn save_snapshot(run: &Path, name: &str, decoder: &dyn Decoder, tokenizer: &Tokenizer) -> Result<PathBuf, Error> {
+    let folder = run.join(SNAPSHOTS);
+    let (target, beside) = (folder.join(name), folder.join(format!(".{name}.partial")));
+    remove_folder(&beside)?;
+    create_folder(&beside)?;
+    save_model(&beside, decoder, tokenizer)?;
+    remove_folder(&target)?;
+    files::rename(&beside, &target)?;
+    Ok(target)
+}
+
+/// Deletes the snapshots of all iterations but these.
+///
+/// # Errors
+/// [`Error`] with the path.
+pub fn keep_snapshots(run: &Path, steps: &[u64]) -> Result<(), Error> {
+    let folder = run.join(SNAPSHOTS);
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    for path in files::list(&folder)? {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let step = name.strip_prefix("step-").and_then(|digits| digits.parse::<u64>().ok());
+        if step.is_some_and(|step| !steps.contains(&step)) {
+            remove_folder(&path)?;
+        }
+    }
     Ok(())
 }
 
@@ -197,14 +237,16 @@ fn earlier(checkpoint: &Path) -> Option<PathBuf> {
         .max()
 }
 
-/// Sets aside the checkpoints and episodes files of steps after `step`, which a run that goes on from there plays again:
+/// Sets aside the checkpoints, episodes files and snapshots of steps after `step`, which a run that goes on from there plays again:
 /// they get names that no one takes for the run's own. Returns how many there were.
 ///
 /// # Errors
 /// [`Error`] with the path.
 pub fn set_later_aside(run: &Path, step: u64) -> Result<usize, Error> {
     let mut count = 0;
-    for folder in ["checkpoints", "episodes"].map(|name| run.join(name)).into_iter().filter(|folder| folder.is_dir()) {
+    for folder in
+        ["checkpoints", "episodes", SNAPSHOTS].map(|name| run.join(name)).into_iter().filter(|folder| folder.is_dir())
+    {
         for path in files::list(&folder)? {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let digits: String =

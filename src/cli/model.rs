@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::checkpoint;
 use crate::config::{Constrain, ObservationKind, RunConfig};
 use crate::diag::{Diagnostic, SourceSpan};
+use crate::opponent::LoadedModel;
 use crate::policy::{
     CandleDecoder, CpuDecoder, Decoder, DecoderConfig, Error, NamedTensor, Tokenizer, initial_weights, read_gguf,
 };
@@ -146,6 +147,19 @@ pub(crate) fn place(model: &Model, device: &str, dtype: &str) -> Result<Box<dyn 
         ));
     }
     Ok(Box::new(CpuDecoder::new(model.config.clone(), &model.weights).map_err(failed)?))
+}
+
+/// Reads models that are opponents, for the device of this configuration.
+pub(crate) fn loader(
+    config: &RunConfig,
+) -> impl Fn(&Path) -> Result<LoadedModel, Box<Diagnostic>> + Send + Sync + 'static {
+    let (device, dtype, seed) = (config.device.clone(), config.dtype.clone(), Seed::new(config.seed));
+    move |path| {
+        let model = load(&path.to_string_lossy(), seed)?;
+        let decoder = place(&model, &device, &dtype)?;
+        let place = model.folder.unwrap_or_else(|| path.to_owned());
+        Ok(LoadedModel { decoder, tokenizer: model.tokenizer, place })
+    }
 }
 
 fn parse_cuda(device: &str) -> Result<usize, Box<Diagnostic>> {

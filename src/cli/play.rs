@@ -20,7 +20,7 @@ pub(crate) struct PlayArgs {
     /// Your seat; drawn from the seed if left out
     #[arg(long)]
     seat: Option<u32>,
-    /// Who plays the other seats: `random`, `bot`, `search[:BUDGET]`, `human`; by seat with
+    /// Who plays the other seats: `random`, `bot`, `search[:BUDGET]`, `checkpoint:DIR`, `human`; by seat with
     /// `bot,tictactoe.2=search`, mixed with `random*0.2+search*0.8`
     #[arg(long, value_name = "SPEC", default_value = "bot")]
     opponent: String,
@@ -44,8 +44,13 @@ pub(crate) fn run(args: &PlayArgs, input: &mut dyn BufRead, out: &mut dyn Write)
     super::train::use_threads(config.threads);
     let catalog = setup::catalog(&config)?;
     let Some(game) = catalog.games.first() else { return Ok(ExitStatus::Failed) };
-    let opponents = Opponents::parse_with(&args.opponent, &config.remote, super::output::log)?;
+    // A model that sits here answers as it does in training.
+    let opponent_shared = SharedArgs { games: shared.games, pairs: args.pairs.clone(), ..SharedArgs::default() };
+    let opponent_config = setup::configuration(&opponent_shared, None)?;
+    let load = super::model::loader(&opponent_config);
+    let opponents = Opponents::parse_with(&args.opponent, &opponent_config, super::output::log, &load)?;
     opponents.check(game)?;
+    opponents.check_outside_training(game, false)?;
     let seed = Seed::new(args.seed);
     let own = match args.seat {
         None => Seat(seed.child("seat", 0).stream().int(1, i64::from(game.seats)) as u32),

@@ -63,8 +63,8 @@ pub(crate) struct SharedArgs {
     /// `auto`, `f32` or `bf16`
     #[arg(long)]
     pub(crate) dtype: Option<String>,
-    /// Who plays the other seats: `random`, `bot`, `search[:BUDGET]`; by game or seat with
-    /// `bot,tictactoe=search,spy.2=random`, mixed with `random*0.2+search*0.8`
+    /// Who plays the other seats: `random`, `bot`, `search[:BUDGET]`, `self`, `checkpoint:DIR`, `gguf:FILE`, `league`,
+    /// `openai:URL#MODEL`; by game or seat with `bot,tictactoe=search,spy.2=random`, mixed with `random*0.2+search*0.8`
     #[arg(long, value_name = "SPEC")]
     pub(crate) opponent: Option<String>,
     /// Seed of every random stream

@@ -14,8 +14,9 @@ use std::path::PathBuf;
 pub use changes::{CHANGEABLE, Review, SettingChange, review};
 pub use load::{from_toml, set_key};
 pub use sections::{
-    Advantage, AnswerFormat, Constrain, Decode, EstimatorKind, Evaluation, Filter, FilterKind, Loss, LossAggregation,
-    ObservationKind, OnInvalid, Optimizer, Penalties, RatioKind, Remote, Rollout, Schedule, Scripts,
+    Advantage, AnswerFormat, Constrain, Decode, EstimatorKind, Evaluation, Filter, FilterKind, League, Loss,
+    LossAggregation, ObservationKind, OnInvalid, Optimizer, Penalties, RatioKind, Remote, Rollout, Schedule, Scripts,
+    Weighting,
 };
 
 /// Who plays the other seats by default. Who's the spy is decided by what the others say and whom they vote for, so
@@ -71,8 +72,10 @@ pub struct RunConfig {
     pub loss: Loss,
     /// AdamW and its schedule.
     pub optimizer: Optimizer,
-    /// Language models behind a server as opponents.
+    /// Models as opponents: those behind a server, and in part those of `checkpoint:` and `gguf:`.
     pub remote: Remote,
+    /// Who plays where the opponent is `league`.
+    pub league: League,
     /// Evaluation before and after training.
     pub evaluation: Evaluation,
     /// Limits on scripts, and reloading.
@@ -158,6 +161,7 @@ impl Default for RunConfig {
             loss: Loss::default(),
             optimizer: Optimizer::default(),
             remote: Remote::default(),
+            league: League::default(),
             evaluation: Evaluation::default(),
             scripts: Scripts::default(),
         }

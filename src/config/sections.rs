@@ -194,6 +194,38 @@ pub enum RatioKind {
 }
 
 section! {
+    /// Who plays where the opponent is `league`.
+    League {
+        /// Iterations between two snapshots of the policy that become members; 0 takes none.
+        snapshot_every: u64 = 20,
+        /// Most snapshots at a time. One too many, and the one goes that is least worth meeting.
+        max_snapshots: usize = 8,
+        /// Share of the groups that meet the policy itself, trained in both seats; the rest meets the other members.
+        self_share: f64 = 0.5,
+        /// Members that are always there, as far as they can play the game.
+        fixed: Vec<String> = ["random", "bot", "search:depth=1", "search"].map(str::to_owned).to_vec(),
+        /// How often each of the other members is met.
+        weighting: Weighting = Weighting::Hard,
+        /// `hard`: the power of `1 - rate` (`k` of `AlphaStar`).
+        power: f64 = 2.0,
+        /// Share of the earlier results against a member that its rate keeps in each iteration.
+        memory: f64 = 0.9,
+    }
+}
+
+/// How often a member of the league is met, by the learner's rate against it (wins, and half the draws).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Weighting {
+    /// `(1 - rate)^power`: who beats the learner comes often, who never does hardly.
+    Hard,
+    /// `rate (1 - rate)`: who is as strong as the learner comes most often.
+    Variance,
+    /// All alike.
+    Even,
+}
+
+section! {
     /// AdamW and its schedule.
     Optimizer {
         /// Highest learning rate.
@@ -275,6 +307,9 @@ section! {
         episodes: usize = 200,
         /// Temperature of the policy; 0 takes the most probable token (the paper: 0.5).
         temperature: f32 = 0.5,
+        /// Who plays the other seats, as `opponent`; empty for those of training (for `league`, which is there in training
+        /// only, the defaults).
+        opponent: String = String::new(),
         /// Episodes of single games, by name, in place of `episodes`.
         by_game: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new(),
     }

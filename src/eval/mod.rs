@@ -109,7 +109,9 @@ impl Match {
                 id: format!("eval-{episode}"),
             });
         }
-        let (groups, _) = play(table, &plans, settings)?;
+        let (mut groups, _) = play(table, &plans, settings)?;
+        // The player has one seat, also where it is its own opponent.
+        groups.truncate(plans.len());
         let is_planned =
             |game: &GameDef| plans.iter().flat_map(|plan| &plan.stages).any(|stage| stage.game.name == game.name);
         self.games
@@ -138,7 +140,8 @@ impl Match {
                 id: format!("eval-{episode}"),
             })
             .collect();
-        let (groups, _) = play(table, &plans, settings)?;
+        let (mut groups, _) = play(table, &plans, settings)?;
+        groups.truncate(plans.len());
         Ok(rate(game, table, &groups, self.episodes))
     }
 

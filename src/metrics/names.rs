@@ -66,6 +66,7 @@ metrics! {
             "tokens trained on, prompts included, over time/update_s";
         OPPONENT_ANSWERS = "opponent/answers", "answers", "answers of opponents that are language models";
         OPPONENT_INVALID = "opponent/invalid", "answers", "those of them that could not be read or were refused";
+        LEAGUE_SNAPSHOTS = "league/snapshots", "snapshots", "snapshots of the policy that are members of the league";
         TIME_ROLLOUT_S = "time/rollout_s", "s", "time of the rollout, time/env_s included";
         TIME_ENV_S = "time/env_s", "s", "time in scripts and opponents";
         TIME_UPDATE_S = "time/update_s", "s", "time of the updates";
@@ -86,6 +87,13 @@ metrics! {
         voided = "voided", "episodes", "episodes lost to a fault of the game's script or of an opponent";
         turns = "turns", "turns", "mean over the game's plays of the learner's turns";
         scripts = "scripts", "hash", "version of the game's script";
+        success_seat = "success_seat", "1",
+            "`success` of one seat, `<game>.<seat>`, where the policy took several seats of an episode";
+        league_rating = "league/rating", "points",
+            "Elo rating of the learner, or, as `<game>.<member>`, of a member of the league; only differences count";
+        league_deviation = "league/deviation", "points", "standard deviation of the learner's rating";
+        league_rate = "league/rate", "1",
+            "as `<game>.<member>`: the learner's recent wins and half its draws over the episodes against a member";
     }
 }
 
@@ -93,9 +101,12 @@ metrics! {
 pub fn find(key: &str) -> Option<&'static Metric> {
     let exact = METRICS.iter().find(|metric| metric.name == key);
     exact.or_else(|| {
-        let (prefix, game) = key.split_once('/')?;
-        let is_family = |metric: &&Metric| metric.name.strip_suffix("/<game>") == Some(prefix);
-        METRICS.iter().find(|metric| !game.is_empty() && is_family(metric))
+        let is_family = |metric: &&Metric| {
+            let game =
+                metric.name.strip_suffix("/<game>").and_then(|prefix| key.strip_prefix(prefix)?.strip_prefix('/'));
+            game.is_some_and(|game| !game.is_empty())
+        };
+        METRICS.iter().find(is_family)
     })
 }
 
@@ -123,6 +134,7 @@ mod tests {
         assert_eq!(find("reward/mean").unwrap().name, REWARD_MEAN);
         assert_eq!(find(&reward("nim")).unwrap().name, "reward/<game>");
         assert_eq!(find(&scripts("lib/nim")).unwrap().unit, "hash");
+        assert_eq!(find(&league_rating("nim.search")).unwrap().name, "league/rating/<game>");
         assert_eq!((find("reward/"), find("reward"), find("nim/reward")), (None, None, None));
     }
 

@@ -2,7 +2,7 @@
 //! the one of all games.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use super::spec::{Mixture, Spec, parse_mixture};
 use crate::diag::Diagnostic;
@@ -105,9 +105,24 @@ impl Assignment {
         self.default.iter().chain(self.by_game.values()).chain(self.by_seat.values())
     }
 
+    /// As [`Assignment::mixtures`], to be changed.
+    pub(super) fn mixtures_mut(&mut self) -> impl Iterator<Item = &mut Mixture> {
+        self.default.iter_mut().chain(self.by_game.values_mut()).chain(self.by_seat.values_mut())
+    }
+
     /// Every game that is named.
     pub(super) fn games(&self) -> impl Iterator<Item = &str> {
         self.by_game.keys().chain(self.by_seat.keys().map(|(game, _)| game)).map(String::as_str)
+    }
+}
+
+impl fmt::Display for Assignment {
+    /// A list that [`Assignment::parse`] reads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let default = self.default.iter().map(ToString::to_string);
+        let games = self.by_game.iter().map(|(game, mixture)| format!("{game}={mixture}"));
+        let seats = self.by_seat.iter().map(|((game, seat), mixture)| format!("{game}.{seat}={mixture}"));
+        f.write_str(&default.chain(games).chain(seats).collect::<Vec<_>>().join(","))
     }
 }
 
@@ -123,6 +138,7 @@ mod tests {
         assert_eq!((of("spy", 1), of("spy", 2)), ("bot".to_owned(), "random".to_owned()));
         assert_eq!(all.describe("spy"), "bot, seat 2 random, seat 4 random*1+bot*2");
         assert_eq!(all.games().collect::<Vec<_>>(), ["tictactoe", "spy", "spy"]);
+        assert_eq!(Assignment::parse(&all.to_string()).unwrap(), all);
     }
 
     #[test]

@@ -1,11 +1,15 @@
-//! The opponents of one episode, one a seat, and what they are asked and answer.
+//! The players of one episode, one a seat, and what opponents are asked and answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::diag::Diagnostic;
 use crate::game::{GameDef, Seat};
+use crate::policy::Dialogue;
 use crate::script::State;
 use crate::seed::Stream;
+
+use super::frozen::FrozenModel;
 
 /// How long a waiting caller sleeps before it asks again.
 const PATIENCE: Duration = Duration::from_millis(10);
@@ -82,9 +86,9 @@ impl From<Box<Diagnostic>> for Fault {
 
 /// The player of one seat in one episode. It may keep what it likes while the episode lasts: a conversation, a tree.
 ///
-/// An opponent that needs time outside of this process, or a model's forward pass that should serve many episodes at once
-/// (a frozen checkpoint, a quantized file), hands its question to what all episodes share and says [`Reply::Waiting`];
-/// the rollout goes on with other episodes and asks again. Everything random comes from `stream`, so that an opponent
+/// An opponent that needs time outside of this process says [`Reply::Waiting`]; the rollout goes on with other episodes and
+/// asks again. One that needs a model's forward pass, which should serve many episodes at once, says the same and shows what
+/// it waits for ([`Opponent::thinking`]). Everything random comes from `stream`, so that an opponent
 /// that never waits for anything outside answers alike for the same seed.
 pub trait Opponent: Send {
     /// Its answer on its turn. Called again with the same view after [`Reply::Waiting`], and with a refusal after an answer
@@ -99,27 +103,64 @@ pub trait Opponent: Send {
         true
     }
 
+    /// The model that has to sample the next token of its answer, if one has to, after [`Reply::Waiting`].
+    fn thinking(&mut self) -> Option<(&Arc<FrozenModel>, &mut Dialogue)> {
+        None
+    }
+
     /// Refused answers on one turn before a random legal one takes their place.
     fn max_tries(&self) -> usize {
         DEFAULT_TRIES
     }
 }
 
-/// The opponents of one episode.
+/// Who sits in a seat.
+pub(super) enum Player {
+    /// The policy of the rollout itself.
+    Policy,
+    /// Somebody else.
+    Other(Box<dyn Opponent>),
+}
+
+/// The players of one episode.
 pub struct Lineup {
-    players: Vec<Box<dyn Opponent>>,
+    /// By seat, each under its name.
+    players: Vec<(Arc<str>, Player)>,
 }
 
 impl Lineup {
-    pub(super) fn new(players: Vec<Box<dyn Opponent>>) -> Self {
+    pub(super) fn new(players: Vec<(Arc<str>, Player)>) -> Self {
         Self { players }
+    }
+
+    fn at(&self, seat: Seat) -> Option<&(Arc<str>, Player)> {
+        self.players.get((seat.0 as usize).wrapping_sub(1))
+    }
+
+    /// Whether the rollout's own policy plays this seat.
+    pub fn is_policy(&self, seat: Seat) -> bool {
+        matches!(self.at(seat), Some((_, Player::Policy)))
+    }
+
+    /// Who sits in the seat: a `SPEC`, or `league:NAME`.
+    pub fn name(&self, seat: Seat) -> &str {
+        self.at(seat).map_or("", |(name, _)| name)
     }
 
     fn player(&mut self, seat: Seat) -> Result<&mut Box<dyn Opponent>, Fault> {
         let index = (seat.0 as usize).wrapping_sub(1);
-        self.players.get_mut(index).ok_or_else(|| {
-            Fault::Script(Box::new(Diagnostic::error("opponent::seat", format!("there is no seat {seat}"))))
-        })
+        match self.players.get_mut(index) {
+            Some((_, Player::Other(player))) => Ok(player),
+            Some((_, Player::Policy)) => Err(Fault::Run(super::no_policy())),
+            None => {
+                Err(Fault::Script(Box::new(Diagnostic::error("opponent::seat", format!("there is no seat {seat}")))))
+            }
+        }
+    }
+
+    /// The model that has to sample the next token for the seat, which said [`Reply::Waiting`], if one has to.
+    pub fn thinking(&mut self, seat: Seat) -> Option<(&Arc<FrozenModel>, &mut Dialogue)> {
+        self.player(seat).ok()?.thinking()
     }
 
     /// The answer of the seat on its turn.
@@ -140,6 +181,10 @@ impl Lineup {
             match player.act(view, stream)? {
                 Reply::Answer(answer) => return Ok(answer),
                 Reply::Waiting => {
+                    while let Some((model, dialogue)) = player.thinking() {
+                        let model = Arc::clone(model);
+                        model.advance(&mut [dialogue]).map_err(Fault::Run)?;
+                    }
                     while !player.is_ready() {
                         std::thread::sleep(PATIENCE);
                     }
@@ -150,11 +195,14 @@ impl Lineup {
 
     /// Whether the seat, which said [`Reply::Waiting`], has news.
     pub fn is_ready(&self, seat: Seat) -> bool {
-        self.players.get((seat.0 as usize).wrapping_sub(1)).is_none_or(|player| player.is_ready())
+        !matches!(self.at(seat), Some((_, Player::Other(player))) if !player.is_ready())
     }
 
     /// Refused answers of the seat on one turn before a random legal one takes their place.
     pub fn max_tries(&self, seat: Seat) -> usize {
-        self.players.get((seat.0 as usize).wrapping_sub(1)).map_or(DEFAULT_TRIES, |player| player.max_tries())
+        match self.at(seat) {
+            Some((_, Player::Other(player))) => player.max_tries(),
+            _ => DEFAULT_TRIES,
+        }
     }
 }

@@ -6,7 +6,10 @@
 //! an arm in [`Spec`].
 
 mod assignment; // game.seat=SPEC lists
-mod lineup; // the opponents of one episode
+mod form; // in which form models answer
+mod frozen; // a model that is not trained
+mod league; // who may be drawn for a seat of the league
+mod lineup; // the players of one episode
 mod remote; // a language model behind a server
 mod scripted; // random actions, and the script's own player
 mod search; // search for any game with listed actions
@@ -15,17 +18,22 @@ mod spec; // SPEC and mixtures
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::{DEFAULT_OPPONENT, Remote};
+use crate::config::{DEFAULT_OPPONENT, Remote, RunConfig};
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::game::{GameDef, Seat};
 use crate::script::State;
 use crate::seed::{Seed, Stream};
 
+pub use form::{answer_form, stop_rule};
+pub use frozen::{FrozenModel, LoadedModel, ModelLoader};
+pub use league::{Pool, PoolMember};
 pub use lineup::{Answer, Fault, Lineup, Opponent, Reply, View};
 pub use remote::Endpoint;
-pub use spec::{DEFAULT_NODES, Mixture, SearchLimit, Spec, Strength};
+pub use spec::{DEFAULT_NODES, Mixture, ModelKind, ModelSource, SearchLimit, Spec, Strength};
 
 use assignment::Assignment;
+use frozen::FrozenSettings;
+use lineup::Player;
 use remote::{Log, Server};
 use search::Memory;
 
@@ -38,6 +46,9 @@ pub struct Opponents {
     memory: Arc<Memory>,
     settings: Remote,
     servers: BTreeMap<Endpoint, Arc<Server>>,
+    models: BTreeMap<ModelSource, Arc<FrozenModel>>,
+    frozen: FrozenSettings,
+    league: Pool,
 }
 
 impl Opponents {
@@ -47,23 +58,52 @@ impl Opponents {
     /// # Errors
     /// A [`Diagnostic`] that names the part that is not a known opponent.
     pub fn parse(text: &str) -> Result<Self, Box<Diagnostic>> {
-        Self::parse_with(text, &Remote::default(), |_| {})
-    }
-
-    /// As [`Opponents::parse`], with the settings of models behind servers; `log` is given a line when one does not answer.
-    ///
-    /// # Errors
-    /// As [`Opponents::parse`].
-    pub fn parse_with(text: &str, remote: &Remote, log: Log) -> Result<Self, Box<Diagnostic>> {
         let wanted = Assignment::parse(text)?;
         let named = if text == DEFAULT_OPPONENT { Vec::new() } else { wanted.games().map(str::to_owned).collect() };
-        let assignment = wanted.completed(Assignment::parse(DEFAULT_OPPONENT)?);
-        let server = |spec: &Spec| match spec {
-            Spec::Remote(endpoint) => Some((endpoint.clone(), Arc::new(Server::new(endpoint, remote, log)))),
-            _ => None,
-        };
-        let servers = assignment.mixtures().flat_map(Mixture::parts).filter_map(server).collect();
-        Ok(Self { assignment, named, memory: Arc::default(), settings: remote.clone(), servers })
+        Ok(Self {
+            assignment: wanted.completed(Assignment::parse(DEFAULT_OPPONENT)?),
+            named,
+            memory: Arc::default(),
+            settings: Remote::default(),
+            servers: BTreeMap::new(),
+            models: BTreeMap::new(),
+            frozen: FrozenSettings::new(&RunConfig::default()),
+            league: Pool::default(),
+        })
+    }
+
+    /// As [`Opponents::parse`], ready to play: models are read by `load`, once each, and play as the settings say; `log` is
+    /// given a line when a server does not answer.
+    ///
+    /// # Errors
+    /// As [`Opponents::parse`], and a [`Diagnostic`] for a model that cannot be read.
+    pub fn parse_with(text: &str, config: &RunConfig, log: Log, load: &ModelLoader) -> Result<Self, Box<Diagnostic>> {
+        let mut all = Self::parse(text)?;
+        all.settings = config.remote.clone();
+        all.frozen = FrozenSettings::new(config);
+        for spec in all.assignment.mixtures_mut().flat_map(Mixture::parts_mut) {
+            match spec {
+                Spec::Remote(endpoint) => {
+                    let server = || Arc::new(Server::new(endpoint, &config.remote, log));
+                    all.servers.entry(endpoint.clone()).or_insert_with(server);
+                }
+                Spec::Model(source) => {
+                    let loaded = load(source.path.as_ref())
+                        .map_err(|problem| Box::new((*problem).note(format!("as the opponent `{source}`"))))?;
+                    // From here on it is this checkpoint, also if the run that it is of goes on.
+                    source.path = loaded.place.to_string_lossy().into_owned();
+                    let model = || Arc::new(FrozenModel::new(source.to_string(), loaded, &all.frozen));
+                    all.models.entry(source.clone()).or_insert_with(model);
+                }
+                _ => {}
+            }
+        }
+        Ok(all)
+    }
+
+    /// The specification with everything that it stands for: run directories as the checkpoints that were read.
+    pub fn resolved(&self) -> String {
+        self.assignment.to_string()
     }
 
     /// Who plays in this game, in words: `bot`, or `bot, seat 2 random`.
@@ -105,7 +145,7 @@ impl Opponents {
 
     fn check_spec(&self, spec: &Spec, game: &GameDef) -> Result<(), Box<Diagnostic>> {
         let missing = match spec {
-            Spec::Human | Spec::Remote(_) => None,
+            Spec::Human | Spec::Remote(_) | Spec::Policy | Spec::Model(_) | Spec::League => None,
             Spec::Bot => (!game.has("bot")).then_some("`bot`"),
             Spec::Search(_) => (!game.has("actions")).then_some("`actions`"),
             Spec::Random => (!game.has("actions") && !game.has("bot")).then_some("`actions` or `bot`"),
@@ -172,6 +212,53 @@ impl Opponents {
         !self.servers.is_empty()
     }
 
+    /// Whether a model that is not trained may sit at some table.
+    pub fn has_models(&self) -> bool {
+        !self.models.is_empty()
+    }
+
+    /// Whether the league may sit at some table.
+    pub fn names_league(&self) -> bool {
+        self.assignment.mixtures().flat_map(Mixture::parts).any(|spec| *spec == Spec::League)
+    }
+
+    /// Whether the league or, if `or_self`, the policy itself may sit in a seat of this game.
+    pub fn has_league(&self, game: &GameDef, or_self: bool) -> bool {
+        let is_one = |spec: &Spec| *spec == Spec::League || or_self && *spec == Spec::Policy;
+        game.seats > 1 && (1..=game.seats).any(|seat| self.mixture(&game.name, Seat(seat)).parts().any(is_one))
+    }
+
+    /// As [`Opponents::check_unattended`], where there is no league and, unless `has_policy`, no policy either.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] that says what the game lacks, or that nobody of that kind is there.
+    pub fn check_outside_training(&self, game: &GameDef, has_policy: bool) -> Result<(), Box<Diagnostic>> {
+        if self.has_league(game, false) {
+            return Err(Box::new(
+                Diagnostic::error("opponent::league", "there is a league only while a run trains")
+                    .expected("an opponent that is there by itself")
+                    .found("`league`")
+                    .help("a snapshot of a run's league is `checkpoint:runs/NAME/league/step-…`"),
+            ));
+        }
+        if !has_policy && self.has_league(game, true) { Err(no_policy()) } else { Ok(()) }
+    }
+
+    /// How models play that a league adds in mid-run.
+    pub fn freeze(&self, name: String, loaded: LoadedModel) -> Arc<FrozenModel> {
+        Arc::new(FrozenModel::new(name, loaded, &self.frozen))
+    }
+
+    /// Whom the league draws from now on.
+    pub fn set_league(&mut self, pool: Pool) {
+        self.league = pool;
+    }
+
+    /// Whether this opponent can play the game.
+    pub fn can_play(&self, spec: &Spec, game: &GameDef) -> bool {
+        self.check_spec(spec, game).is_ok()
+    }
+
     /// Whether a person sits in this seat.
     pub fn has_person(&self, game: &GameDef, seat: Seat) -> bool {
         self.mixture(&game.name, seat).parts().any(|spec| *spec == Spec::Human)
@@ -190,24 +277,49 @@ impl Opponents {
 
     /// The opponents of one episode. The seed decides which part of each mixture plays.
     pub fn sit(&self, game: &GameDef, seed: Seed) -> Lineup {
+        self.sit_in_group(game, seed, seed)
+    }
+
+    /// As [`Opponents::sit`], for a member of a group: whom the league sends is decided by the group's seed, so that all its
+    /// members, whose rewards are compared, meet the same.
+    pub fn sit_in_group(&self, game: &GameDef, seed: Seed, group: Seed) -> Lineup {
         let players = (1..=game.seats).map(|seat| {
             let mixture = self.mixture(&game.name, Seat(seat));
-            self.player(mixture.draw(seed.child("seat", u64::from(seat))))
+            match mixture.draw(seed.child("seat", u64::from(seat))) {
+                Spec::League => match self.league.draw(&game.name, group.child("league", u64::from(seat))) {
+                    Some(member) => (format!("league:{}", member.name).into(), self.pool_player(member)),
+                    // Refused before play where there is no league.
+                    None => ("league".into(), Player::Policy),
+                },
+                spec => (spec.to_string().into(), self.player(spec)),
+            }
         });
         Lineup::new(players.collect())
     }
 
-    fn player(&self, spec: &Spec) -> Box<dyn Opponent> {
-        match spec {
+    fn pool_player(&self, member: &PoolMember) -> Player {
+        match &member.model {
+            Some(model) => Player::Other(Box::new(frozen::Frozen::new(Arc::clone(model)))),
+            None => self.player(&member.spec),
+        }
+    }
+
+    fn player(&self, spec: &Spec) -> Player {
+        Player::Other(match spec {
+            Spec::Policy | Spec::League => return Player::Policy,
             Spec::Random => Box::new(scripted::Random),
             Spec::Bot => Box::new(scripted::Bot),
             Spec::Search(strength) => Box::new(search::Searcher::new(*strength, Arc::clone(&self.memory))),
             Spec::Human => Box::new(scripted::Absent),
+            Spec::Model(source) => match self.models.get(source) {
+                Some(model) => Box::new(frozen::Frozen::new(Arc::clone(model))),
+                None => Box::new(scripted::Absent),
+            },
             Spec::Remote(endpoint) => match self.servers.get(endpoint) {
                 Some(server) => Box::new(remote::Chat::new(Arc::clone(server), self.settings.clone())),
                 None => Box::new(scripted::Absent),
             },
-        }
+        })
     }
 
     /// The action of the opponent in this seat for one turn by itself; a mixture draws for it alone.
@@ -225,6 +337,15 @@ impl Opponents {
         let view = View { game, state, seat, refusal: None };
         Ok(self.sit(game, seed).wait_for(&view, stream).map_err(Fault::into_problem)?.action)
     }
+}
+
+fn no_policy() -> Box<Diagnostic> {
+    Box::new(
+        Diagnostic::error("opponent::self", "there is no model here that could play as `self`")
+            .expected("an opponent that is there by itself")
+            .found("`self`")
+            .help("name a model: `checkpoint:runs/NAME`"),
+    )
 }
 
 fn no_person() -> Box<Diagnostic> {

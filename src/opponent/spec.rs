@@ -10,9 +10,10 @@ use crate::seed::Seed;
 
 /// Positions that one move of `search` may visit by default.
 pub const DEFAULT_NODES: usize = 100_000;
-/// Every kind of opponent, the later ones with what this version says of them.
+/// Every kind of opponent.
 const KINDS: [&str; 9] = ["random", "bot", "search", "human", "openai", "self", "checkpoint", "gguf", "league"];
-const KNOWN: &str = "`random`, `bot`, `search`, `search:BUDGET`, `openai:URL#MODEL` or `human`";
+const KNOWN: &str = "`random`, `bot`, `search`, `search:BUDGET`, `self`, `checkpoint:DIR`, `gguf:FILE`, `league`, \
+                     `openai:URL#MODEL` or `human`";
 
 /// One kind of opponent.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +28,40 @@ pub enum Spec {
     Human,
     /// A language model behind a server.
     Remote(Endpoint),
+    /// The policy itself: every such seat is trained.
+    Policy,
+    /// A model that is not trained.
+    Model(ModelSource),
+    /// Who the league draws.
+    League,
+}
+
+/// Where a frozen model is read from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ModelSource {
+    /// What kind of place it is.
+    pub kind: ModelKind,
+    /// A folder with a model, a run directory (its newest checkpoint), or a file.
+    pub path: String,
+}
+
+/// The kinds of places that hold models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ModelKind {
+    /// A folder in Hugging Face's layout, or a run directory.
+    Checkpoint,
+    /// A GGUF file.
+    Gguf,
+}
+
+impl fmt::Display for ModelSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            ModelKind::Checkpoint => "checkpoint",
+            ModelKind::Gguf => "gguf",
+        };
+        write!(f, "{kind}:{}", self.path)
+    }
 }
 
 /// How strong a search is, from random (`epsilon=1`) to perfect.
@@ -65,6 +100,9 @@ impl fmt::Display for Spec {
             Self::Search(strength) => write!(f, "search{strength}"),
             Self::Human => f.write_str("human"),
             Self::Remote(endpoint) => endpoint.fmt(f),
+            Self::Policy => f.write_str("self"),
+            Self::Model(source) => source.fmt(f),
+            Self::League => f.write_str("league"),
         }
     }
 }
@@ -84,6 +122,16 @@ impl fmt::Display for Strength {
     }
 }
 
+impl Spec {
+    /// Reads one `SPEC`.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] that says what is not known.
+    pub fn parse(text: &str) -> Result<Self, Box<Diagnostic>> {
+        one(text.trim())
+    }
+}
+
 /// Opponents with their weights, one of which is drawn for each episode.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mixture(Vec<(Spec, f64)>);
@@ -97,6 +145,11 @@ impl Mixture {
     /// Its parts.
     pub fn parts(&self) -> impl Iterator<Item = &Spec> {
         self.0.iter().map(|(spec, _)| spec)
+    }
+
+    /// Its parts, to be changed.
+    pub(super) fn parts_mut(&mut self) -> impl Iterator<Item = &mut Spec> {
+        self.0.iter_mut().map(|(spec, _)| spec)
     }
 
     /// One part, with a probability in proportion to its weight; always the same one for the same seed.
@@ -155,11 +208,12 @@ pub(super) fn parse_mixture(text: &str) -> Result<Mixture, Box<Diagnostic>> {
     Ok(Mixture(parts.collect::<Result<_, _>>()?))
 }
 
-/// Splits at each `+` that another kind of opponent follows: a model's name may hold one, too.
+/// Splits at each `+` that another kind of opponent follows: a model's name or place may hold one, too.
 fn terms(text: &str) -> Vec<&str> {
+    let names_a_model = ["openai:", "checkpoint:", "gguf:"].iter().any(|kind| text.contains(kind));
     let begins = |rest: &str| {
         let word = rest.trim_start().split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-        KINDS.contains(&word) || !text.contains("openai:")
+        KINDS.contains(&word) || !names_a_model
     };
     let mut terms = Vec::new();
     let mut start = 0;
@@ -196,11 +250,11 @@ fn one(text: &str) -> Result<Spec, Box<Diagnostic>> {
         ("search", None) => Ok(Spec::Search(Strength::default())),
         ("search", Some(budget)) => strength(budget, text).map(Spec::Search),
         ("openai", address) => Endpoint::parse(address.unwrap_or_default()).map(Spec::Remote),
-        ("self" | "checkpoint" | "gguf" | "league", _) => Err(Box::new(
-            problem(format!("`{kind}` opponents are not available in this version"))
-                .help("use `random`, `bot`, `search` or `openai:URL#MODEL`"),
-        )),
-        ("random" | "bot" | "human", Some(_)) => {
+        ("self", None) => Ok(Spec::Policy),
+        ("league", None) => Ok(Spec::League),
+        ("checkpoint", path) => model(ModelKind::Checkpoint, path, "a folder with a model, or a run directory"),
+        ("gguf", path) => model(ModelKind::Gguf, path, "a file that ends in `.gguf`"),
+        ("random" | "bot" | "human" | "self" | "league", Some(_)) => {
             Err(Box::new(problem(format!("`{kind}` takes no argument")).help(format!("write `{kind}`"))))
         }
         _ => {
@@ -209,6 +263,25 @@ fn one(text: &str) -> Result<Spec, Box<Diagnostic>> {
             Err(Box::new(problem(format!("`{text}` is not a known opponent")).help(help)))
         }
     }
+}
+
+fn model(kind: ModelKind, path: Option<&str>, expected: &str) -> Result<Spec, Box<Diagnostic>> {
+    let path = path.unwrap_or_default().trim();
+    let source = ModelSource { kind, path: path.to_owned() };
+    let is_file = path.to_ascii_lowercase().ends_with(".gguf");
+    if !path.is_empty() && (kind == ModelKind::Checkpoint || is_file) {
+        return Ok(Spec::Model(source));
+    }
+    let (name, example) = match kind {
+        ModelKind::Checkpoint => ("checkpoint", "checkpoint:runs/tictactoe-1"),
+        ModelKind::Gguf => ("gguf", "gguf:models/small.gguf"),
+    };
+    Err(Box::new(
+        Diagnostic::error("opponent::model", format!("`{name}` does not say where its model is"))
+            .expected(format!("{expected}, behind the `:`"))
+            .found(format!("`{}`", source.to_string().trim_end_matches(':')))
+            .help(format!("such as `{example}`")),
+    ))
 }
 
 /// Reads `POSITIONS` or `KEY=VALUE`, several with a `:` between them.
@@ -291,6 +364,9 @@ mod tests {
             "search:2000:epsilon=0.5:sees=all",
             "random*0.2+search:depth=2*0.8",
             "openai:http://localhost:8000/v1#org/model+chat:8b*0.5+bot*0.5",
+            "self*0.5+search*0.5",
+            "checkpoint:runs/a+b=c/checkpoints/step-000010*0.5+league*0.5",
+            "gguf:models/small.Q4_1.gguf",
         ] {
             assert_eq!(parse_mixture(text).unwrap().to_string(), text);
         }
@@ -313,7 +389,10 @@ mod tests {
             ("random*-1+bot", "above 0"),
             ("random+human", "a person cannot be part"),
             ("random+", "not a known opponent"),
-            ("self", "not available"),
+            ("self:3", "takes no argument"),
+            ("checkpoint", "does not say where"),
+            ("checkpoint:", "runs/tictactoe-1"),
+            ("gguf:models/small", "ends in `.gguf`"),
             ("openai:localhost#m", "no web address"),
         ] {
             let problem = parse_mixture(text).unwrap_err().to_string();

@@ -9,6 +9,7 @@ mod config; // the shape of a model, as Hugging Face's config.json writes it
 mod constraint; // a trie over the token spellings of the legal answers
 mod cpu; // hand-written forward and backward on the CPU
 mod decoder; // what a decoder does, whichever backend computes it
+mod dialogue; // one player's side of an episode as tokens, sampled in batches
 mod gguf; // llama.cpp's files in
 mod inputs; // checks of what callers hand in, the same for every backend
 mod sampling; // from logits to a token
@@ -24,6 +25,7 @@ pub use cpu::CpuDecoder;
 pub use decoder::{
     AdamWStep, Chunk, Decoder, NamedTensor, Sequence, SequenceLoss, Target, TensorKind, TokenGradient, TokenScore,
 };
+pub use dialogue::{AnswerRules, Dialogue, StopRule, advance};
 pub use gguf::read_gguf;
 pub use sampling::{Sampled, Sampling, sample};
 pub use tokenizer::{TextTokenizer, Tokenizer};

@@ -66,9 +66,28 @@ impl RunView {
             "versions": versions::changes(&self.folder, records),
             "events": events,
             "evaluations": read_evaluations(&self.folder),
+            "league": self.league(),
             "sample": episodes::sample(&self.folder, max_bytes),
             "problems": self.problems,
         })
+    }
+
+    /// The league as the run last wrote it; `null` without one, or if it is not what a run writes.
+    fn league(&self) -> Option<Value> {
+        let text = checkpoint::read_text(&self.folder.join("league.json")).ok()?;
+        let mut stored: Value = serde_json::from_str(&text).ok()?;
+        let league = stored.get_mut("league").map(Value::take)?;
+        let is_rating = |value: &Value| value["value"].is_number() && value["deviation"].is_number();
+        let is_member = |member: &Value| {
+            is_rating(&member["rating"])
+                && ["episodes", "recent", "score"].iter().all(|field| member[field].is_number())
+        };
+        let is_standing = |standing: &Value| {
+            let members = standing["members"].as_object();
+            is_rating(&standing["learner"]) && members.is_some_and(|members| members.values().all(is_member))
+        };
+        let is_whole = league["games"].as_object()?.values().all(is_standing);
+        is_whole.then_some(league)
     }
 
     /// What was run, in short: name and value.
@@ -131,5 +150,29 @@ fn event(record: &Record) -> Option<Value> {
     match record.get(names::RELOAD_EVENTS)? {
         MetricValue::Text(text) => Some(json!({"step": record.step(), "text": text})),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page that took what lies there for a league would not be drawn at all.
+    #[test]
+    fn a_league_is_shown_only_if_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let league = |text: &str| {
+            std::fs::write(folder.path().join("league.json"), text).unwrap();
+            RunView::read(folder.path()).league()
+        };
+        let rating = r#"{"value":1500.0,"deviation":20.0}"#;
+        let member = format!(r#"{{"rating":{rating},"episodes":3,"recent":2.5,"score":1.0}}"#);
+        let whole = format!(
+            r#"{{"format":1,"step":4,"league":{{"snapshots":[],"games":{{"g":{{"learner":{rating},"members":{{"bot":{member}}}}}}}}}}}"#
+        );
+        assert_eq!(league(&whole).unwrap()["games"]["g"]["members"]["bot"]["episodes"], 3);
+        for damaged in ["", "[]", "{}", &whole.replace("1500.0", "null"), &whole.replace("\"recent\":2.5,", "")] {
+            assert!(league(damaged).is_none(), "{damaged}");
+        }
     }
 }

@@ -10,8 +10,9 @@ mod slot; // one trajectory while it is played
 mod types; // what a rollout returns
 
 use crate::config::{AnswerFormat, Constrain, ObservationKind};
-use crate::game::{AnswerForm, GameDef, Nest, RewardScript, Seat};
-use crate::policy::{Decoder, Sampling, Tokenizer};
+use crate::game::{GameDef, Nest, RewardScript, Seat};
+use crate::opponent::{answer_form, stop_rule};
+use crate::policy::{AnswerRules, Decoder, Sampling, Tokenizer};
 use crate::seed::Seed;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -90,6 +91,19 @@ pub struct RolloutSettings {
     pub illegal_penalty: f64,
 }
 
+impl RolloutSettings {
+    /// How the policy's answers are sampled.
+    fn answer_rules(&self) -> AnswerRules {
+        AnswerRules {
+            sampling: self.sampling,
+            max_new_tokens: self.max_new_tokens,
+            max_context: self.max_context,
+            max_batch_tokens: self.max_batch_tokens,
+            stop: if self.stop { stop_rule(answer_form(self.format)) } else { None },
+        }
+    }
+}
+
 /// What a rollout took.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RolloutStats {
@@ -122,16 +136,4 @@ pub enum Error {
     /// The nest gave no order of games.
     #[error("{0}")]
     Nest(Box<crate::diag::Diagnostic>),
-}
-
-/// The form of answers that a setting names.
-pub fn answer_form(format: AnswerFormat) -> AnswerForm {
-    match format {
-        AnswerFormat::Bare => AnswerForm::Bare,
-        AnswerFormat::Think => AnswerForm::Think,
-        AnswerFormat::Answer => AnswerForm::Answer,
-        AnswerFormat::Json => AnswerForm::Json,
-        AnswerFormat::Boxed => AnswerForm::Boxed,
-        AnswerFormat::Script => AnswerForm::Script,
-    }
 }

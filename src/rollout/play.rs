@@ -1,13 +1,16 @@
-//! The loop of a rollout: rules, model, rules, until every trajectory is over.
+//! The loop of a rollout: rules, models, rules, until every trajectory is over.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::diag::Diagnostic;
 use crate::game::for_each_abandonable;
-use crate::policy::Chunk;
+use crate::opponent::FrozenModel;
+use crate::policy::{Dialogue, advance};
 
-use super::slot::{Slot, Waiting};
+use super::slot::{FurtherTrajectory, Slot, Waiting};
 use super::{Error, Group, GroupPlan, RolloutSettings, RolloutStats, Table};
 
 /// How long the loop sleeps where every trajectory waits for an opponent.
@@ -16,8 +19,12 @@ const PATIENCE: Duration = Duration::from_millis(5);
 /// Plays every member of every group to its end. The result depends on the plans, the weights and the settings alone,
 /// not on the number of threads.
 ///
+/// The groups come in the order of the plans. Seats that the policy took beside the planned ones (self-play) follow behind
+/// them: the trajectories of one seat in one stage, over the members of a plan, are a group.
+///
 /// # Errors
-/// [`Error::Interrupted`] if the table's flag was set; [`Error::Policy`] if the model failed. Faults of scripts are no
+/// [`Error::Interrupted`] if the table's flag was set; [`Error::Policy`] if the model failed, [`Error::Opponent`] if an
+/// opponent cannot go on. Faults of scripts are no
 /// errors: they void their trajectory.
 pub fn play(
     table: &Table<'_>,
@@ -46,19 +53,26 @@ pub fn play(
         if let Some(problem) = slots.iter_mut().find_map(|slot| slot.stop.take()) {
             return Err(Error::Opponent(problem));
         }
-        let waiting: Vec<usize> = (0..slots.len()).filter(|&index| slots[index].waiting == Waiting::Model).collect();
-        let is_over = !slots.iter().any(|slot| slot.waiting == Waiting::Opponent);
-        if waiting.is_empty() && !is_over {
+        stats.env += (table.clock)().saturating_sub(rules_started);
+        let mut dialogues: Vec<&mut Dialogue> =
+            slots.iter_mut().filter(|slot| slot.waiting == Waiting::Model).filter_map(Slot::open_dialogue).collect();
+        let is_idle = dialogues.is_empty();
+        stats.model_tokens += advance(&mut dialogues, table.decoder, table.tokenizer, &settings.answer_rules())?;
+        for slot in slots.iter_mut().filter(|slot| slot.waiting == Waiting::Model) {
+            if slot.open_dialogue().is_none() {
+                slot.waiting = Waiting::Rules;
+            }
+        }
+        let opponents_started = (table.clock)();
+        let is_idle = !advance_opponents(&mut slots).map_err(Error::Opponent)? && is_idle;
+        if is_idle {
+            if !slots.iter().any(|slot| slot.waiting == Waiting::Opponent) {
+                break;
+            }
             // Nothing can be done but to wait.
             std::thread::sleep(PATIENCE);
         }
-        stats.env += (table.clock)().saturating_sub(rules_started);
-        if waiting.is_empty() && is_over {
-            break;
-        }
-        for batch in batches(&slots, &waiting, settings.max_batch_tokens) {
-            stats.model_tokens += step(&mut slots, &batch, table, settings)?;
-        }
+        stats.env += (table.clock)().saturating_sub(opponents_started);
     }
     let mut groups: Vec<Group> = plans
         .iter()
@@ -67,76 +81,49 @@ pub fn play(
             ..Group::default()
         })
         .collect();
+    let mut further: BTreeMap<(usize, usize, u32), Vec<FurtherTrajectory>> = BTreeMap::new();
     for slot in slots {
         let group = slot.group;
         stats.opponent_answers += slot.opponent_answers.0;
         stats.opponent_invalid += slot.opponent_answers.1;
         stats.sampled_tokens += slot.sampled_count();
         match slot.into_result() {
-            Ok(trajectory) => groups[group].trajectories.push(trajectory),
+            Ok((own, others)) => {
+                groups[group].trajectories.push(own);
+                for (stage, trajectory) in others {
+                    let seat = trajectory.stages.first().map_or(0, |record| record.seat);
+                    further.entry((group, stage, seat)).or_default().push((stage, trajectory));
+                }
+            }
             Err(voided) => groups[group].voided.push(voided),
         }
+    }
+    for ((group, stage, _), trajectories) in further {
+        let number = groups.len();
+        let numbered = |(_, mut trajectory): FurtherTrajectory| {
+            trajectory.group = number;
+            trajectory
+        };
+        let trajectories = trajectories.into_iter().map(numbered).collect();
+        groups.push(Group { games: vec![groups[group].games[stage].clone()], trajectories, voided: Vec::new() });
     }
     stats.total = (table.clock)().saturating_sub(started);
     Ok((groups, stats))
 }
 
-/// Trajectories whose pending tokens are computed together; those of one entry wait for the same tokens with an empty
-/// cache, so that one computation serves them all.
-type Batch = Vec<Vec<usize>>;
-
-fn batches(slots: &[Slot<'_>], waiting: &[usize], max_tokens: usize) -> Vec<Batch> {
-    let mut fresh: BTreeMap<&[u32], usize> = BTreeMap::new();
-    let mut entries: Vec<Vec<usize>> = Vec::new();
-    for &index in waiting {
-        let slot = &slots[index];
-        if slot.cache.is_none() {
-            if let Some(&entry) = fresh.get(slot.pending()) {
-                entries[entry].push(index);
-                continue;
-            }
-            fresh.insert(slot.pending(), entries.len());
-        }
-        entries.push(vec![index]);
-    }
-    let mut batches: Vec<Batch> = Vec::new();
-    let mut size = usize::MAX;
-    for entry in entries {
-        let tokens = slots[entry[0]].pending().len();
-        if size.saturating_add(tokens) > max_tokens {
-            batches.push(Vec::new());
-            size = 0;
-        }
-        size += tokens;
-        if let Some(batch) = batches.last_mut() {
-            batch.push(entry);
+/// Takes every dialogue of a frozen opponent that waits for its model one token further, those of one model together; false if
+/// there was none.
+fn advance_opponents(slots: &mut [Slot<'_>]) -> Result<bool, Box<Diagnostic>> {
+    let mut by_model: Vec<(Arc<FrozenModel>, Vec<&mut Dialogue>)> = Vec::new();
+    for slot in slots.iter_mut().filter(|slot| slot.waiting == Waiting::Opponent) {
+        let Some((model, dialogue)) = slot.thinking() else { continue };
+        match by_model.iter_mut().find(|(known, _)| Arc::ptr_eq(known, model)) {
+            Some((_, dialogues)) => dialogues.push(dialogue),
+            None => by_model.push((Arc::clone(model), vec![dialogue])),
         }
     }
-    batches
-}
-
-/// Computes the pending tokens of a batch and samples a token for each trajectory in it. Returns the tokens computed.
-fn step(slots: &mut [Slot<'_>], batch: &Batch, table: &Table<'_>, settings: &RolloutSettings) -> Result<usize, Error> {
-    let mut caches: Vec<_> =
-        batch.iter().map(|entry| slots[entry[0]].cache.take().unwrap_or_else(|| table.decoder.new_cache())).collect();
-    let mut chunks: Vec<Chunk<'_>> = caches
-        .iter_mut()
-        .zip(batch)
-        .map(|(cache, entry)| {
-            let tokens = &slots[entry[0]].tokens[cache.len()..];
-            Chunk { cache, tokens }
-        })
-        .collect();
-    let computed = chunks.iter().map(|chunk| chunk.tokens.len()).sum();
-    let logits = table.decoder.extend(&mut chunks)?; // [entries, vocab]
-    let vocabulary = logits.len() / batch.len().max(1);
-    for ((entry, cache), row) in batch.iter().zip(caches).zip(logits.chunks(vocabulary.max(1))) {
-        for &index in &entry[1..] {
-            slots[index].cache = Some(cache.clone());
-            slots[index].accept(row, table, settings);
-        }
-        slots[entry[0]].cache = Some(cache);
-        slots[entry[0]].accept(row, table, settings);
+    for (model, dialogues) in &mut by_model {
+        model.advance(dialogues)?;
     }
-    Ok(computed)
+    Ok(!by_model.is_empty())
 }

@@ -1,18 +1,17 @@
-//! One trajectory while it is played: its episode, its tokens, its place in the answer. It alternates between the rules
-//! (`advance`) and the model (`accept`); [`super::play`] decides when.
+//! One episode (or nest of episodes) while it is played, with the dialogues of the seats that the policy plays. It alternates
+//! between the rules (`advance`) and the model; [`super::play`] decides when.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::{Constrain, ObservationKind};
 use crate::diag::Diagnostic;
 use crate::game::{Episode, EpisodeSummary, Foresight, Seat, StageResult, Status};
-use crate::opponent::{Answer as OpponentAnswer, Fault, Lineup, Reply, View};
-use crate::policy::{AnswerTrie, KvCache, Target, sample};
+use crate::opponent::{Answer as OpponentAnswer, Fault, FrozenModel, Lineup, Reply, View, answer_form};
+use crate::policy::Dialogue;
 use crate::seed::Stream;
 
-use super::{
-    Culprit, GroupPlan, RolloutSettings, StagePlan, StageRecord, Table, Trajectory, TurnRecord, Voided, answer_form,
-};
+use super::{Culprit, GroupPlan, RolloutSettings, StagePlan, StageRecord, Table, Trajectory, TurnRecord, Voided};
 
 /// What a trajectory waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,23 +26,20 @@ pub(super) enum Waiting {
     Nothing,
 }
 
-/// The answer that is being sampled.
-struct Answer {
-    /// Position of its first token.
-    start: usize,
-    trie: Option<(AnswerTrie, usize)>,
-}
+/// A trajectory of a seat that the policy took beside its own, with the number of its stage.
+pub(super) type FurtherTrajectory = (usize, Trajectory);
 
 pub(super) struct Slot<'a> {
     plan: &'a GroupPlan,
     pub(super) group: usize,
     member: usize,
     pub(super) waiting: Waiting,
-    pub(super) cache: Option<KvCache>,
-    pub(super) tokens: Vec<u32>,
-    targets: Vec<Target>,
-    log_probs: Vec<f32>,
-    sampling: Stream,
+    /// The dialogue of the learner's seats, through all stages.
+    own: Dialogue,
+    /// Those of the other seats that the policy plays in the running stage.
+    further: BTreeMap<u32, Dialogue>,
+    /// The seat whose dialogue is open.
+    asked: Seat,
     opponent: Stream,
     episode: Option<Episode>,
     lineup: Option<Lineup>,
@@ -55,11 +51,10 @@ pub(super) struct Slot<'a> {
     pub(super) stop: Option<Box<Diagnostic>>,
     /// Observation and answer text of each turn of the running episode.
     texts: Vec<(String, String)>,
-    answer: Option<Answer>,
-    prompt_count: usize,
-    sampled_before: usize,
-    is_cut: bool,
+    /// Tokens of observations and sampled tokens of `own` before the running stage.
+    before: (usize, usize),
     stages: Vec<StageRecord>,
+    finished: Vec<FurtherTrajectory>,
     pub(super) voided: Option<Voided>,
     /// The script that scores the trajectory at the moment; a fault is then its own, not the game's.
     scorer: Option<Culprit>,
@@ -73,11 +68,9 @@ impl<'a> Slot<'a> {
             group,
             member,
             waiting: Waiting::Rules,
-            cache: None,
-            tokens: Vec::new(),
-            targets: Vec::new(),
-            log_probs: Vec::new(),
-            sampling: plan.seed.child("sampling", member as u64).stream(),
+            own: Dialogue::new(plan.seed.child("sampling", member as u64).stream()),
+            further: BTreeMap::new(),
+            asked: Seat(0),
             opponent: plan.seed.child("opponent", member as u64).stream(),
             episode: None,
             lineup: None,
@@ -85,24 +78,35 @@ impl<'a> Slot<'a> {
             opponent_answers: (0, 0),
             stop: None,
             texts: Vec::new(),
-            answer: None,
-            prompt_count: 0,
-            sampled_before: 0,
-            is_cut: false,
+            before: (0, 0),
             stages: Vec::new(),
+            finished: Vec::new(),
             voided: None,
             scorer: None,
             reward: 0.0,
         }
     }
 
-    /// Tokens that the cache does not hold yet.
-    pub(super) fn pending(&self) -> &[u32] {
-        &self.tokens[self.cache.as_ref().map_or(0, KvCache::len)..]
+    /// The dialogue that waits for the policy.
+    pub(super) fn open_dialogue(&mut self) -> Option<&mut Dialogue> {
+        let dialogue = if self.further.contains_key(&self.asked.0) {
+            self.further.get_mut(&self.asked.0)
+        } else {
+            Some(&mut self.own)
+        };
+        dialogue.filter(|dialogue| dialogue.is_open())
+    }
+
+    /// The frozen model that an opponent waits for, with the dialogue to go on with.
+    pub(super) fn thinking(&mut self) -> Option<(&Arc<FrozenModel>, &mut Dialogue)> {
+        let Some(Status::Turn(seat)) = self.episode.as_ref().map(Episode::status) else { return None };
+        self.lineup.as_mut()?.thinking(*seat)
     }
 
     pub(super) fn sampled_count(&self) -> usize {
-        self.targets.len()
+        let finished = self.finished.iter().map(|(_, trajectory)| trajectory.targets.len());
+        let further = self.further.values().map(|dialogue| dialogue.targets.len());
+        self.own.targets.len() + finished.chain(further).sum::<usize>()
     }
 
     /// Lets the rules and the opponents go on until the learner must answer or the trajectory is over. A fault voids it.
@@ -136,7 +140,9 @@ impl<'a> Slot<'a> {
             problem: Arc::from(problem),
         });
         self.waiting = Waiting::Nothing;
-        self.cache = None;
+        self.own.forget_cache();
+        self.further.clear();
+        self.finished.clear();
         self.lineup = None;
     }
 
@@ -150,29 +156,17 @@ impl<'a> Slot<'a> {
     }
 
     fn try_advance(&mut self, table: &Table<'_>, settings: &RolloutSettings) -> Result<(), Fault> {
-        if let Some(answer) = self.answer.take() {
-            self.take_answer(&answer, table, settings)?;
-        }
+        self.take_answer(table, settings)?;
         loop {
             let Some(stage) = self.plan.stages.get(self.stages.len()) else {
                 return Ok(self.finish(table)?);
             };
             if self.episode.is_none() {
-                let mut foresight =
-                    Foresight::default().text(stage.seat, settings.observation == ObservationKind::Brief);
-                if settings.constrain == Constrain::Legal {
-                    foresight = foresight.actions(stage.seat);
-                }
-                self.episode = Some(Episode::start_foreseeing(&stage.game, stage.seed, stage.number, foresight)?);
-                let seed = self.plan.seed.child("lineup", self.member as u64).child("stage", self.stages.len() as u64);
-                self.lineup = Some(table.opponents.sit(&stage.game, seed));
-                self.refused = (0, None);
-                self.sampled_before = self.targets.len();
-                self.prompt_count = 0;
+                self.start_stage(stage, table, settings)?;
             }
-            let Some(episode) = &mut self.episode else { continue };
+            let Some(episode) = &self.episode else { continue };
             match *episode.status() {
-                Status::Turn(seat) if seat == stage.seat => {
+                Status::Turn(seat) if seat == stage.seat || self.further.contains_key(&seat.0) => {
                     if self.ask(seat, table, settings)? {
                         return Ok(());
                     }
@@ -186,6 +180,36 @@ impl<'a> Slot<'a> {
                 _ => self.end_stage(table, settings)?,
             }
         }
+    }
+
+    fn start_stage(
+        &mut self,
+        stage: &StagePlan,
+        table: &Table<'_>,
+        settings: &RolloutSettings,
+    ) -> Result<(), Box<Diagnostic>> {
+        let number = self.stages.len() as u64;
+        let seed = |label| self.plan.seed.child(label, self.member as u64).child("stage", number);
+        let group = self.plan.seed.child("league", 0).child("stage", number);
+        let lineup = table.opponents.sit_in_group(&stage.game, seed("lineup"), group);
+        let further = (1..=stage.game.seats).map(Seat).filter(|seat| *seat != stage.seat && lineup.is_policy(*seat));
+        let dialogue = |seat: Seat| {
+            let stream = seed("sampling").child("seat", u64::from(seat.0)).stream();
+            (seat.0, Dialogue::new(stream))
+        };
+        self.further = further.map(dialogue).collect();
+        let mut foresight = Foresight::default();
+        for seat in std::iter::once(stage.seat).chain(self.further.keys().copied().map(Seat)) {
+            foresight = foresight.text(seat, settings.observation == ObservationKind::Brief);
+            if settings.constrain == Constrain::Legal {
+                foresight = foresight.actions(seat);
+            }
+        }
+        self.episode = Some(Episode::start_foreseeing(&stage.game, stage.seed, stage.number, foresight)?);
+        self.lineup = Some(lineup);
+        self.refused = (0, None);
+        self.before = (self.own.prompt_count, self.own.targets.len());
+        Ok(())
     }
 
     /// Plays one action of an opponent; false if it needs time. A refused one is asked for again, then replaced by a random
@@ -221,162 +245,79 @@ impl<'a> Slot<'a> {
         }
     }
 
-    /// Puts the observation before the model; false if the context is full and the episode was cut.
+    /// Puts the observation before the model; false if the rules can go on at once: the context is full and the episode was
+    /// cut, or only one answer was legal.
     fn ask(&mut self, seat: Seat, table: &Table<'_>, settings: &RolloutSettings) -> Result<bool, Box<Diagnostic>> {
         let Some(episode) = &mut self.episode else { return Ok(false) };
         let observation = episode.observation(seat, settings.observation == ObservationKind::Brief)?;
         let observation = answer_form(settings.format).asked_for(observation);
-        let prompt = table.tokenizer.prompt(&observation, self.tokens.is_empty());
         let trie = match settings.constrain {
             Constrain::Off => None,
             Constrain::Legal => episode.actions(seat)?.map(|actions| table.tokenizer.answers(&actions)),
         };
-        // A constrained answer ends by itself, but may be longer than a free one.
-        let longest = trie.as_ref().map_or(settings.max_new_tokens, AnswerTrie::longest);
-        if self.tokens.len() + prompt.len() + longest + 1 > settings.max_context {
+        let dialogue = self.further.get_mut(&seat.0).unwrap_or(&mut self.own);
+        if !dialogue.ask(&observation, trie, table.tokenizer, &settings.answer_rules()) {
             episode.truncate();
-            self.is_cut = true;
+            dialogue.is_cut = true;
             return Ok(false);
         }
-        self.prompt_count += prompt.len();
-        self.tokens.extend(prompt);
+        let is_open = dialogue.is_open();
         self.texts.push((observation, String::new()));
-        let trie = trie.map(|trie| (trie, AnswerTrie::ROOT));
-        self.answer = Some(Answer { start: self.tokens.len(), trie });
-        self.waiting = Waiting::Model;
-        self.take_forced(table, settings);
-        Ok(self.waiting == Waiting::Model || {
-            // Only one answer was legal, so the model is not asked.
-            let answer = self.answer.take();
-            if let Some(answer) = answer {
-                self.take_answer(&answer, table, settings)?;
-            }
-            false
-        })
+        self.asked = seat;
+        if is_open {
+            self.waiting = Waiting::Model;
+        } else {
+            self.take_answer(table, settings)?;
+        }
+        Ok(is_open)
     }
 
-    /// Draws the next token from `logits` (`[vocab]`).
-    pub(super) fn accept(&mut self, logits: &[f32], table: &Table<'_>, settings: &RolloutSettings) {
-        let Some(answer) = &mut self.answer else { return };
-        let allowed = answer.trie.as_ref().map(|(trie, node)| Arc::clone(trie.allowed(*node)));
-        let drawn = sample(logits, allowed.as_deref(), &settings.sampling, &mut self.sampling);
-        if let Some((trie, node)) = &mut answer.trie {
-            *node = trie.next(*node, drawn.token).unwrap_or(AnswerTrie::ROOT);
-        }
-        self.targets.push(Target { position: self.tokens.len() as u32, allowed });
-        self.log_probs.push(drawn.log_prob);
-        self.tokens.push(drawn.token);
-        self.take_forced(table, settings);
-    }
-
-    /// Appends the tokens that the constraint leaves no choice about, and notices the end of the answer.
-    fn take_forced(&mut self, table: &Table<'_>, settings: &RolloutSettings) {
-        let ends = table.tokenizer.ends();
-        let Some(answer) = &mut self.answer else { return };
-        if let Some((trie, node)) = &mut answer.trie {
-            while let [only] = **trie.allowed(*node) {
-                self.tokens.push(only);
-                *node = trie.next(*node, only).unwrap_or(AnswerTrie::ROOT);
-            }
-        }
-        let written = self.tokens.len() - answer.start;
-        if written > 0 && self.tokens.last().is_some_and(|last| ends.contains(last)) {
-            self.waiting = Waiting::Rules;
-        } else if settings.stop && answer.trie.is_none() && is_complete(&self.tokens[answer.start..], table, settings) {
-            // As after a cut, but nothing is missing.
-            self.tokens.push(table.tokenizer.end());
-            self.waiting = Waiting::Rules;
-        } else if written >= settings.max_new_tokens && answer.trie.is_none() {
-            // Cut: the end token is put in by the host, not sampled.
-            self.tokens.push(table.tokenizer.end());
-            self.is_cut = true;
-            self.waiting = Waiting::Rules;
-        }
-    }
-
-    fn take_answer(
-        &mut self,
-        answer: &Answer,
-        table: &Table<'_>,
-        settings: &RolloutSettings,
-    ) -> Result<(), Box<Diagnostic>> {
-        let end = self.tokens.len().saturating_sub(1).max(answer.start);
-        let text = table.tokenizer.decode(&self.tokens[answer.start..end]);
-        let (Some(episode), Some(stage)) = (&mut self.episode, self.plan.stages.get(self.stages.len())) else {
-            return Ok(());
-        };
+    /// Plays what the policy answered, if it has.
+    fn take_answer(&mut self, table: &Table<'_>, settings: &RolloutSettings) -> Result<(), Box<Diagnostic>> {
+        let seat = self.asked;
+        let dialogue = self.further.get_mut(&seat.0).unwrap_or(&mut self.own);
+        let Some(text) = dialogue.take_answer(table.tokenizer) else { return Ok(()) };
+        let Some(episode) = &mut self.episode else { return Ok(()) };
         let form = answer_form(settings.format);
-        let action = stage.game.read_answer(episode.state(), stage.seat, &text, form)?;
+        let action = episode.game().read_answer(episode.state(), seat, &text, form)?;
         if let Some(last) = self.texts.last_mut() {
             last.1 = text;
         }
-        episode.act(stage.seat, &action)
+        episode.act(seat, &action)
     }
 
-    /// Scores the finished episode and goes on to the next stage.
+    /// Scores the finished episode for every seat of the policy and goes on to the next stage.
     fn end_stage(&mut self, table: &Table<'_>, settings: &RolloutSettings) -> Result<(), Box<Diagnostic>> {
         let (Some(episode), Some(stage)) = (self.episode.take(), self.plan.stages.get(self.stages.len())) else {
             return Ok(());
         };
         let texts = std::mem::take(&mut self.texts);
-        let penalty_of = |turn: &crate::game::Turn| match (turn.seat == stage.seat, turn.well_formed, turn.legal) {
-            (true, false, _) => settings.format_penalty,
-            (true, true, false) => settings.illegal_penalty,
-            _ => 0.0,
+        let lineup = self.lineup.take();
+        let name = |seat: u32| match &lineup {
+            Some(lineup) if seat != stage.seat.0 => lineup.name(Seat(seat)).to_owned(),
+            _ => "self".to_owned(),
         };
-        let penalty: f64 = episode.turns().iter().map(penalty_of).sum();
-        let (score, success) = episode.result(stage.seat);
-        let truncated = *episode.status() == Status::Truncated;
-        let (scores, successes) = match episode.status() {
-            Status::Terminated(outcome) => (outcome.scores.clone(), outcome.success.clone()),
-            _ => (vec![0.0; stage.game.seats as usize], vec![false; stage.game.seats as usize]),
-        };
-        let sampled_count = self.targets.len() - self.sampled_before;
+        let players: Vec<String> = (1..=stage.game.seats).map(name).collect();
+        let end = End { stage, episode: &episode, texts: &texts, players: &players, table, settings };
         self.scorer = table.reward.map(|_| Culprit::Reward);
-        let reward = match table.reward {
-            None => score + penalty,
-            Some(script) => script.reward(&EpisodeSummary {
-                game: &stage.game.name,
-                seat: stage.seat.0,
-                scores: &scores,
-                success: &successes,
-                turns: episode.turns(),
-                texts: &texts,
-                prompt_tokens: self.prompt_count,
-                response_tokens: sampled_count,
-                penalty,
-                truncated,
-            })?,
-        };
+        let counts = (self.own.prompt_count - self.before.0, self.own.targets.len() - self.before.1);
+        let own = end.record(stage.seat, counts)?;
+        for (seat, dialogue) in std::mem::take(&mut self.further) {
+            let record = end.record(Seat(seat), (dialogue.prompt_count, dialogue.targets.len()))?;
+            let stage_number = self.stages.len();
+            let place = if self.plan.stages.len() > 1 { format!("-stage{}", stage_number + 1) } else { String::new() };
+            let id = format!("{}-{}{place}-seat{seat}", self.plan.id, self.member);
+            let trajectory = trajectory(id, (self.group, self.member), dialogue, vec![record]);
+            self.finished.push((stage_number, Trajectory { is_further: true, ..trajectory }));
+        }
         self.scorer = None;
-        let turns = episode.turns().iter().zip(texts).map(|(turn, (observation, answer))| TurnRecord {
-            seat: turn.seat.0,
-            observation,
-            answer,
-            action: turn.action.clone(),
-            legal: turn.legal,
-            well_formed: turn.well_formed,
-            reward: penalty_of(turn),
-        });
-        self.stages.push(StageRecord {
-            game: stage.game.name.clone(),
-            version: stage.game.source.version.0.clone(),
-            seed: stage.seed,
-            seat: stage.seat.0,
-            turns: turns.collect(),
-            scores,
-            reward,
-            success,
-            truncated,
-            prompt_count: self.prompt_count,
-            sampled_count,
-        });
+        self.stages.push(own);
         Ok(())
     }
 
     fn finish(&mut self, table: &Table<'_>) -> Result<(), Box<Diagnostic>> {
         self.waiting = Waiting::Nothing;
-        self.cache = None;
+        self.own.forget_cache();
         let results: Vec<StageResult> = self
             .stages
             .iter()
@@ -387,33 +328,103 @@ impl<'a> Slot<'a> {
         Ok(())
     }
 
-    /// The finished trajectory, or what voided it.
-    pub(super) fn into_result(self) -> Result<Trajectory, Voided> {
+    /// The finished trajectories, the learner's own and those of further seats, or what voided them.
+    pub(super) fn into_result(self) -> Result<(Trajectory, Vec<FurtherTrajectory>), Voided> {
         if let Some(voided) = self.voided {
             return Err(voided);
         }
-        Ok(Trajectory {
-            id: format!("{}-{}", self.plan.id, self.member),
-            group: self.group,
-            member: self.member,
-            success: self.stages.iter().all(|stage| stage.success),
-            truncated: self.is_cut || self.stages.iter().any(|stage| stage.truncated),
-            stages: self.stages,
-            tokens: self.tokens,
-            targets: self.targets,
-            log_probs: self.log_probs,
-            reward: self.reward,
-        })
+        let id = format!("{}-{}", self.plan.id, self.member);
+        let own = trajectory(id, (self.group, self.member), self.own, self.stages);
+        Ok((Trajectory { reward: self.reward, ..own }, self.finished))
     }
 }
 
-/// Whether what was sampled is an answer to which nothing can be added.
-fn is_complete(answer: &[u32], table: &Table<'_>, settings: &RolloutSettings) -> bool {
-    let form = answer_form(settings.format);
-    let (Some(byte), Some(&last)) = (form.last_byte(), answer.last()) else { return false };
-    // Reading the whole text for every token would take as the square of its length.
-    table.tokenizer.token_text(last).trim_end().as_bytes().last() == Some(&byte)
-        && form.is_complete(&table.tokenizer.decode(answer))
+/// A trajectory of these stages whose reward is the sum of theirs.
+fn trajectory(id: String, (group, member): (usize, usize), own: Dialogue, stages: Vec<StageRecord>) -> Trajectory {
+    Trajectory {
+        id,
+        group,
+        member,
+        is_further: false,
+        success: stages.iter().all(|stage| stage.success),
+        truncated: own.is_cut || stages.iter().any(|stage| stage.truncated),
+        reward: stages.iter().map(|stage| stage.reward).sum(),
+        stages,
+        tokens: own.tokens,
+        targets: own.targets,
+        log_probs: own.log_probs,
+    }
+}
+
+/// A finished episode, to be scored for the seats that the policy played.
+struct End<'a> {
+    stage: &'a StagePlan,
+    episode: &'a Episode,
+    texts: &'a [(String, String)],
+    players: &'a [String],
+    table: &'a Table<'a>,
+    settings: &'a RolloutSettings,
+}
+
+impl End<'_> {
+    /// What the episode came to for a seat; `counts` are the tokens that it read and sampled.
+    fn record(
+        &self,
+        seat: Seat,
+        (prompt_count, sampled_count): (usize, usize),
+    ) -> Result<StageRecord, Box<Diagnostic>> {
+        let (stage, episode, settings) = (self.stage, self.episode, self.settings);
+        let penalty_of = |turn: &crate::game::Turn| match (turn.seat == seat, turn.well_formed, turn.legal) {
+            (true, false, _) => settings.format_penalty,
+            (true, true, false) => settings.illegal_penalty,
+            _ => 0.0,
+        };
+        let penalty: f64 = episode.turns().iter().map(penalty_of).sum();
+        let (score, success) = episode.result(seat);
+        let truncated = *episode.status() == Status::Truncated;
+        let (scores, successes) = match episode.status() {
+            Status::Terminated(outcome) => (outcome.scores.clone(), outcome.success.clone()),
+            _ => (vec![0.0; stage.game.seats as usize], vec![false; stage.game.seats as usize]),
+        };
+        let reward = match self.table.reward {
+            None => score + penalty,
+            Some(script) => script.reward(&EpisodeSummary {
+                game: &stage.game.name,
+                seat: seat.0,
+                scores: &scores,
+                success: &successes,
+                turns: episode.turns(),
+                texts: self.texts,
+                prompt_tokens: prompt_count,
+                response_tokens: sampled_count,
+                penalty,
+                truncated,
+            })?,
+        };
+        let turns = episode.turns().iter().zip(self.texts).map(|(turn, (observation, answer))| TurnRecord {
+            seat: turn.seat.0,
+            observation: observation.clone(),
+            answer: answer.clone(),
+            action: turn.action.clone(),
+            legal: turn.legal,
+            well_formed: turn.well_formed,
+            reward: penalty_of(turn),
+        });
+        Ok(StageRecord {
+            game: stage.game.name.clone(),
+            version: stage.game.source.version.0.clone(),
+            seed: stage.seed,
+            seat: seat.0,
+            players: self.players.to_vec(),
+            turns: turns.collect(),
+            scores,
+            reward,
+            success,
+            truncated,
+            prompt_count,
+            sampled_count,
+        })
+    }
 }
 
 /// A random legal action, for an opponent that found none.

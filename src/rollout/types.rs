@@ -35,6 +35,8 @@ pub struct StageRecord {
     pub seed: Seed,
     /// The learner's seat, from 1.
     pub seat: u32,
+    /// Who sat in each seat: `self` for the policy, else a `SPEC`, or `league:NAME`.
+    pub players: Vec<String>,
     /// The turns of all seats, in order.
     pub turns: Vec<TurnRecord>,
     /// Scores by seat; zeros if a limit or an illegal answer ended the episode.
@@ -55,12 +57,15 @@ pub struct StageRecord {
 /// one advantage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trajectory {
-    /// Unique in the run: `step-group-member`.
+    /// Unique in the run: `step-group-member`, and `-seatN` (in a nest `-stageM-seatN`) for a further seat.
     pub id: String,
     /// Its group, counted in the iteration.
     pub group: usize,
     /// Its number in the group.
     pub member: usize,
+    /// Whether the policy took this seat beside the one that was planned for it (self-play). Such a seat is a trajectory
+    /// of its stage alone, also in a nest, with a context and a reward of its own.
+    pub is_further: bool,
     /// The games, in order; one unless nested.
     pub stages: Vec<StageRecord>,
     /// All tokens: observations, answers, special tokens.

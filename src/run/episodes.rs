@@ -42,7 +42,7 @@ impl Conditions {
         }
     }
 
-    fn json(&self, games: &[&str]) -> Value {
+    fn json(&self, nest: Option<&Version>, games: &[&str]) -> Value {
         let options: serde_json::Map<String, Value> = self
             .options
             .iter()
@@ -50,7 +50,7 @@ impl Conditions {
             .map(|(game, options)| (game.clone(), options.clone()))
             .collect();
         json!({
-            "nest": self.nest,
+            "nest": nest,
             "reward": self.reward,
             "observation": self.observation,
             "format": self.format,
@@ -99,6 +99,8 @@ pub fn line(step: u64, scored: &ScoredTrajectory<'_>) -> Value {
         .iter()
         .map(|target| target.allowed.as_ref().map_or(Value::Null, |ids| json!(**ids)))
         .collect();
+    // A further seat of self-play is no nest, whatever its own seat is a part of.
+    let nest = if trajectory.is_further { None } else { scored.conditions.nest.as_ref() };
     let games: Vec<&str> = stages.iter().map(|stage| stage.game.as_str()).collect();
     json!({
         "id": trajectory.id,
@@ -108,8 +110,9 @@ pub fn line(step: u64, scored: &ScoredTrajectory<'_>) -> Value {
         "game": first(|stage| stage.game.clone().into()),
         "seed": first(|stage| stage.seed.value().into()),
         "seat": first(|stage| stage.seat.into()),
+        "players": first(|stage| stage.players.clone().into()),
         "scripts": stages.iter().map(|stage| stage.version.clone()).collect::<Vec<_>>(),
-        "conditions": scored.conditions.json(&games),
+        "conditions": scored.conditions.json(nest, &games),
         "tokens": trajectory.tokens,
         "policy_mask": trajectory.policy_mask(),
         "logprobs": trajectory.log_probs,

@@ -27,8 +27,13 @@ pub(super) struct Tally {
     updates: Vec<UpdateStats>,
 }
 
+/// Episodes and successes of each seat.
+type BySeat = BTreeMap<u32, (usize, usize)>;
+
 #[derive(Debug, Default)]
 struct GameTally {
+    seats: BySeat,
+    has_further: bool,
     episodes: usize,
     reward: f64,
     successes: usize,
@@ -61,7 +66,9 @@ impl Tally {
                 self.truncated += usize::from(trajectory.truncated);
                 self.sampled += trajectory.targets.len();
                 for stage in &trajectory.stages {
-                    self.answers += self.by_game.entry(stage.game.clone()).or_default().add(stage);
+                    let tally = self.by_game.entry(stage.game.clone()).or_default();
+                    tally.has_further |= trajectory.is_further;
+                    self.answers += tally.add(stage);
                 }
             }
         }
@@ -111,6 +118,9 @@ impl Tally {
                 put(&format!("format_error/{game}"), tally.format_error as f64 / answers);
             }
             put(&format!("voided/{game}"), tally.voided as f64);
+            for (seat, (episodes, successes)) in tally.seats.iter().filter(|_| tally.has_further) {
+                put(&format!("success_seat/{game}.{seat}"), *successes as f64 / *episodes as f64);
+            }
         }
         self.put_updates(&mut put);
         let per_second = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
@@ -161,6 +171,8 @@ impl GameTally {
         self.episodes += 1;
         self.reward += stage.reward;
         self.successes += usize::from(stage.success);
+        let seat = self.seats.entry(stage.seat).or_default();
+        *seat = (seat.0 + 1, seat.1 + usize::from(stage.success));
         self.turns += own.len();
         self.illegal += own.iter().filter(|turn| turn.well_formed && !turn.legal).count();
         self.format_error += own.iter().filter(|turn| !turn.well_formed).count();

@@ -3,7 +3,9 @@
 
 mod episodes; // the episodes file of a step
 mod figures; // figures from groups and updates
+mod league; // snapshots and other members, their results, who is met how often
 mod plan; // what an iteration plays
+mod rating; // Elo's scale with uncertainty
 mod replay; // a stored episode, played again and compared
 mod retire; // versions that lose too many episodes
 
@@ -18,19 +20,22 @@ use crate::checkpoint::{self, RunState};
 use crate::config::{RunConfig, SettingChange, review};
 use crate::diag::Diagnostic;
 use crate::game::GameStats;
-use crate::opponent::Opponents;
+use crate::opponent::{ModelLoader, Opponents, answer_form};
 use crate::policy::{Decoder, NamedTensor, Sampling, TensorKind, Tokenizer};
 use crate::reload::{Catalog, Watcher};
-use crate::rollout::{Group, RolloutSettings, Table, answer_form, play};
+use crate::rollout::{Group, RolloutSettings, Table, play};
 use crate::script::Version;
 use crate::seed::Seed;
 use crate::train::{Batch, Learner, UpdateContext};
 
 pub use episodes::{Conditions, ScoredTrajectory, line as episode_line, write as write_episodes};
 pub use figures::Figures;
+pub use league::{LeagueState, MemberRecord, Standing};
+pub use rating::Rating;
 pub use replay::{Replay, replay};
 pub use retire::FAILING_VERSION;
 
+use league::League;
 use retire::LastGood;
 
 /// How fast a game's running success rate follows (the statistics that adaptive nests are given).
@@ -82,6 +87,7 @@ pub struct TrainRun {
     /// Iterations done.
     pub step: u64,
     reference: Option<Box<dyn Decoder>>,
+    league: Option<League>,
     estimator: Box<dyn AdvantageEstimator + Send>,
     filter: Box<dyn GroupFilter + Send>,
     learner: Learner,
@@ -186,10 +192,20 @@ impl TrainRun {
             catalog,
             decoder,
             reference,
+            league: None,
             tokenizer,
             opponents,
             clock,
         }
+    }
+
+    /// Begins the league of `--opponent league`, whose snapshots go below the run directory and are read again by `load`.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if one of the fixed members cannot be one.
+    pub fn start_league(&mut self, folder: &Path, load: Box<ModelLoader>) -> Result<(), Box<Diagnostic>> {
+        self.league = Some(League::new(&self.config.league, folder, load)?);
+        Ok(())
     }
 
     /// One iteration. If it fails, the counters are as before, and unless it had trained on an earlier stage already
@@ -226,6 +242,10 @@ impl TrainRun {
                 reloaded.push((game.name.clone(), game.source.version.clone()));
             }
         }
+        if let Some(league) = &mut self.league {
+            league.begin_iteration(step, (self.decoder.as_ref(), &self.tokenizer), &self.opponents)?;
+            self.opponents.set_league(league.pool(&self.catalog.games, &self.opponents));
+        }
         let settings = rollout_settings(&self.config, self.decoder.as_ref());
         let versions = self.active_versions();
         let mut tally = figures::Tally::default();
@@ -239,6 +259,9 @@ impl TrainRun {
             let (groups, stats) = play(&self.table(flag), &plans, &settings)?;
             problems.extend(self.last_good.review(&mut self.catalog, &groups, self.config.scripts.max_voided_share)?);
             tally.add_rollout(&groups, stats);
+            if let Some(league) = &mut self.league {
+                league.add(&groups);
+            }
             // Score
             let advantages =
                 groups.iter().map(|group| self.estimator.advantages(group)).collect::<Result<Vec<_>, _>>()?;
@@ -267,7 +290,11 @@ impl TrainRun {
         }
         self.step = step;
         tally.update_stats(&mut self.stats, STATS_WEIGHT);
-        let (figures, rejected) = (tally.figures(), taken.rejected);
+        let (mut figures, rejected) = (tally.figures(), taken.rejected);
+        if let Some(league) = &mut self.league {
+            league.end_iteration(step)?;
+            league.put_figures(&mut figures);
+        }
         Ok(IterationReport { step, figures, versions, reloaded, settings: changes, rejected, problems, groups: scored })
     }
 
@@ -293,6 +320,11 @@ impl TrainRun {
             }
         }
         refused
+    }
+
+    /// What the advantage estimator carries from one iteration to the next.
+    pub fn estimator_state(&self) -> EstimatorState {
+        self.estimator.state()
     }
 
     fn table<'a>(&'a self, interrupt: &'a AtomicBool) -> Table<'a> {
@@ -330,11 +362,16 @@ impl TrainRun {
             learner: serde_json::to_value(self.learner.state()).unwrap_or_default(),
             estimator: serde_json::to_value(self.estimator.state()).unwrap_or_default(),
             stats: self.stats.clone(),
+            league: self.league.as_ref().map(|league| serde_json::to_value(league.state()).unwrap_or_default()),
             games: games.collect::<Result<_, _>>()?,
             nest: self.catalog.nest.source.as_ref().map(stored).transpose()?,
             reward: self.catalog.reward.as_ref().map(|reward| &reward.source).map(stored).transpose()?,
         };
-        Ok(checkpoint::save(run, self.decoder.as_ref(), &self.tokenizer, &state)?)
+        let folder = checkpoint::save(run, self.decoder.as_ref(), &self.tokenizer, &state)?;
+        if let Some(league) = &self.league {
+            league.delete_left()?;
+        }
+        Ok(folder)
     }
 
     /// Goes on from a checkpoint's counters and moments; the weights are already in the decoder.
@@ -349,6 +386,11 @@ impl TrainRun {
         self.learner.restore(serde_json::from_value(state.learner.clone()).unwrap_or_default());
         let estimator: EstimatorState = serde_json::from_value(state.estimator.clone()).unwrap_or_default();
         self.estimator.restore(estimator);
+        if let Some(league) = &mut self.league {
+            let stored = state.league.clone().and_then(|stored| serde_json::from_value(stored).ok());
+            league.restore(stored.unwrap_or_default(), &self.opponents)?;
+            league.write(state.step)?;
+        }
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use crate::diag::Diagnostic;
 use crate::game::{
     Action, Episode, EpisodeSummary, GameDef, Nest, RewardScript, ScriptHost, Seat, StageResult, Status, abandonable,
 };
-use crate::rollout::answer_form;
+use crate::opponent::answer_form;
 use crate::script::{Source, Value, Version};
 use crate::seed::Seed;
 

@@ -188,7 +188,8 @@ fn active_version(culprit: &Culprit, catalog: &Catalog) -> Option<(String, Versi
 fn losses(groups: &[Group]) -> BTreeMap<Culprit, Losses> {
     let mut losses: BTreeMap<Culprit, Losses> = BTreeMap::new();
     for group in groups {
-        for trajectory in &group.trajectories {
+        // A lost episode counts once, so further seats of a played one do not count.
+        for trajectory in group.trajectories.iter().filter(|trajectory| !trajectory.is_further) {
             for stage in &trajectory.stages {
                 losses.entry(Culprit::Game(stage.game.clone())).or_default().played += 1;
             }
@@ -236,11 +237,13 @@ mod tests {
             reward: 1.0,
             success: true,
             truncated: false,
+            players: Vec::new(),
             prompt_count: 0,
             sampled_count: 0,
         };
         let trajectory = Trajectory {
             id: String::new(),
+            is_further: false,
             group: 0,
             member: 0,
             stages: vec![stage],

@@ -1,6 +1,6 @@
 //! Opponents as the command line names them: by game, by seat, mixed, with a strength; what is refused and what is checked.
 
-use super::support::{Place, show};
+use super::support::{Place, QUICK, show};
 
 /// Kuhn poker, with hidden cards and `hide`.
 const KUHN: &str = include_str!("../games/kuhn.lua");
@@ -50,7 +50,13 @@ fn what_cannot_be_is_refused_with_the_fix() {
         ("search:depth=1:ms=5", ["opponent::strength", "one of `nodes`, `depth` and `ms`"]),
         ("tictactoe.3=bot", ["opponent::seat", "a seat from 1 to 2"]),
         ("openai:localhost", ["opponent::url", "behind a `#`"]),
-        ("league:x", ["opponent::unknown", "not available"]),
+        ("league:x", ["opponent::unknown", "write `league`"]),
+        ("league", ["opponent::league", "checkpoint:runs/NAME/league/step-"]),
+        ("self", ["opponent::self", "name a model: `checkpoint:runs/NAME`"]),
+        ("bot+self", ["opponent::self", "there is no model here"]),
+        ("checkpoint:", ["opponent::model", "a folder with a model, or a run directory"]),
+        ("gguf:model.bin", ["opponent::model", "a file that ends in `.gguf`"]),
+        ("checkpoint:nowhere", ["no model in `nowhere`", "as the opponent `checkpoint:nowhere`"]),
     ] {
         let output = eval(&place, "games/tictactoe.lua", "random", opponent, &[]);
         let text = show(&output);
@@ -99,6 +105,68 @@ fn key_is_checked_against_what_follows() {
         let text = show(&output);
         assert!(!output.status.success() && text.contains(told), "{key}: {text}");
     }
+}
+
+/// A run of one iteration in `run`.
+fn trained(place: &Place, more: &[&str]) {
+    let first = ["train", "--games", "games/tictactoe.lua", "--steps", "1", "--out", "run"];
+    let output = place.run(&[&first[..], &QUICK, more].concat());
+    assert!(output.status.success(), "{}", show(&output));
+}
+
+#[test]
+fn models_play_in_eval_and_play_alike_on_any_threads() {
+    let place = shipped();
+    trained(&place, &[]);
+    let json = |player: &[&str], opponent: &str, threads: &str| {
+        let first = ["eval", "--games", "games/tictactoe.lua", "--opponent", opponent, "--episodes", "30", "--json"];
+        let output = place.run(&[&first[..], player, &["--set", threads, "--device", "cpu"]].concat());
+        assert!(output.status.success(), "{}", show(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("JSON")["games"][0].clone()
+    };
+    let model = ["--model", "run"];
+    for opponent in ["self", "checkpoint:run", "checkpoint:run*0.5+self*0.5"] {
+        let rate = json(&model, opponent, "threads=1");
+        assert_eq!(rate, json(&model, opponent, "threads=3"), "{opponent}");
+        assert_eq!((&rate["episodes"], &rate["illegal"]), (&30.into(), &0.0.into()), "{rate}");
+    }
+    // A scripted player meets the same model, alone or in batches.
+    let rate = json(&["--player", "bot"], "checkpoint:run", "threads=1");
+    assert_eq!(rate["opponent"], "checkpoint:run/checkpoints/step-000001");
+    assert!(rate["success"].as_f64().is_some_and(|share| share > 0.3), "{rate}");
+    let turned = json(&["--player", "checkpoint:run"], "bot", "threads=2");
+    assert!(turned["success"].as_f64() < rate["success"].as_f64(), "{turned}");
+    let play = ["play", "games/tictactoe.lua", "--opponent", "checkpoint:run", "--seat", "1"];
+    let answers = "1\n2\n3\n4\n5\n6\n7\n8\n9\n".repeat(2);
+    let output = place.run_with_input(&play, &answers);
+    let text = show(&output);
+    assert!(
+        text.contains("the others: checkpoint:run/checkpoints/step-000001") && text.contains("Seat 2 answers: "),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_run_keeps_the_checkpoint_that_it_began_against_and_measures_a_league_by_others() {
+    let place = shipped();
+    trained(&place, &[]);
+    let arguments =
+        ["train", "--games", "games/tictactoe.lua", "--opponent", "checkpoint:run", "--steps", "1", "--out", "next"];
+    let output = place.run(&[&arguments[..], &QUICK].concat());
+    assert!(output.status.success(), "{}", show(&output));
+    assert!(place.read("next/config.toml").contains("opponent = \"checkpoint:run/checkpoints/step-000001\""));
+    let arguments =
+        ["train", "--games", "games/tictactoe.lua", "--opponent", "league", "--steps", "1", "--out", "league"];
+    let output = place.run(&[&arguments[..], &QUICK, &["--set", "evaluation.episodes=10"]].concat());
+    let text = show(&output);
+    assert!(output.status.success() && text.contains("opponent: league"), "{text}");
+    assert!(place.read("league/evaluations.jsonl").contains("\"opponent\":\"random\""));
+    let output = place.run(
+        &[&["train", "--games", "games", "--opponent", "league"][..], &QUICK, &["--set", "league.fixed=[\"self\"]"]]
+            .concat(),
+    );
+    let text = show(&output);
+    assert!(output.status.code() == Some(2) && text.contains("error[league::fixed]"), "{text}");
 }
 
 /// A model that nobody serves: the run ends with the reason and a checkpoint, not with a wrong usage.

@@ -11,6 +11,7 @@ mod reloading; // saving scripts while a run plays
 mod remote; // opponents behind a server that misbehaves
 mod replay; // stored episodes, played again
 mod resume; // stopping and going on changes nothing
+mod self_play; // the policy in several seats, frozen models, the league
 mod settings; // settings that change while a run goes on
 mod stuck; // scripts that cannot be stopped, outside rollouts
 mod support; // small runs inside the test

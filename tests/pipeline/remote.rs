@@ -14,7 +14,7 @@ use gift_host::run::Error;
 use gift_host::seed::Seed;
 use serde_json::{Value, json};
 
-use super::support::{ECHO, Lab, config, game, iterate, pool, start, unchecked, weights};
+use super::support::{ECHO, Lab, config, game, iterate, load, pool, start, unchecked, weights};
 
 /// What the server does with a request.
 enum Reply {
@@ -82,7 +82,7 @@ impl Mock {
 
     fn opponents(&self, settings: &[&str]) -> Opponents {
         let settings = self.config(settings);
-        Opponents::parse_with(&settings.opponent, &settings.remote, |_| {})
+        Opponents::parse_with(&settings.opponent, &settings, |_| {}, &load)
             .unwrap_or_else(|problem| panic!("{problem}"))
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use gift_host::config::{RunConfig, from_toml};
 use gift_host::game::{GameDef, Nest, ScriptHost};
-use gift_host::opponent::Opponents;
+use gift_host::opponent::{LoadedModel, Opponents};
 use gift_host::policy::{CpuDecoder, Decoder, DecoderConfig, NamedTensor, TensorKind, Tokenizer, initial_weights};
 use gift_host::reload::{Catalog, read_source};
 use gift_host::run::{IterationReport, TrainRun};
@@ -132,10 +132,17 @@ pub(crate) fn decoder() -> Box<dyn Decoder> {
     Box::new(CpuDecoder::new(config, &weights).expect("a decoder"))
 }
 
+/// Reads a model of the tests that was stored in a folder.
+pub(crate) fn load(path: &Path) -> Result<LoadedModel, Box<gift_host::diag::Diagnostic>> {
+    let (config, weights) = gift_host::checkpoint::load_model(path)?;
+    let decoder = CpuDecoder::new(config, &weights).expect("a decoder");
+    Ok(LoadedModel { decoder: Box::new(decoder), tokenizer: Tokenizer::Bytes, place: path.to_owned() })
+}
+
 /// A run at its start.
 pub(crate) fn start(config: RunConfig, catalog: Catalog) -> TrainRun {
     let opponents =
-        Opponents::parse_with(&config.opponent, &config.remote, |_| {}).unwrap_or_else(|problem| panic!("{problem}"));
+        Opponents::parse_with(&config.opponent, &config, |_| {}, &load).unwrap_or_else(|problem| panic!("{problem}"));
     TrainRun::new(config, catalog, decoder(), None, Tokenizer::Bytes, opponents, || Duration::ZERO)
 }
 

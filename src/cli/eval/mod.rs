@@ -12,9 +12,9 @@ use crate::config::RunConfig;
 use crate::diag::Diagnostic;
 use crate::eval::{Match, SuccessRate, compare};
 use crate::game::{NestMode, Seat};
-use crate::opponent::Opponents;
+use crate::opponent::{Opponents, answer_form};
 use crate::reload::Catalog;
-use crate::rollout::{Table, answer_form};
+use crate::rollout::Table;
 use crate::seed::Seed;
 
 use super::ExitStatus;
@@ -36,7 +36,7 @@ pub(crate) struct EvalArgs {
     /// configuration, if left out
     #[arg(long, value_name = "N")]
     episodes: Option<usize>,
-    /// Put a scripted player in the model's place: `random`, `bot` or `search`
+    /// Put another player in the model's place: `random`, `bot`, `search`, `checkpoint:DIR`
     #[arg(long, value_name = "SPEC", conflicts_with = "model")]
     player: Option<String>,
     /// Play the games nested in one trajectory, in the order given or as the nesting script FILE says; each game by itself
@@ -74,10 +74,12 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitSt
     config.nest = args.nest.clone().filter(|nest| nest.as_os_str() != IN_ORDER);
     super::train::use_threads(config.threads);
     let catalog = setup::catalog(&config)?;
-    let opponents = Opponents::parse_with(&config.opponent, &config.remote, super::output::log)?;
+    let load = super::model::loader(&config);
+    let opponents = Opponents::parse_with(&config.opponent, &config, super::output::log, &load)?;
     for game in &catalog.games {
         opponents.check_unattended(game)?;
         game.check_form(answer_form(config.decode.format))?;
+        opponents.check_outside_training(game, args.player.is_none())?;
     }
     if args.episodes == Some(0) {
         return Err(Box::new(
@@ -97,7 +99,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitSt
     };
     let field = Field { config: &config, catalog: &catalog, opponents: &opponents, matches: &matches };
     let (player, rates) = if let Some(spec) = &args.player {
-        let player = Opponents::parse_with(spec, &config.remote, super::output::log)?;
+        let player = Opponents::parse_with(spec, &config, super::output::log, &load)?;
         check_player(&player, &catalog)?;
         (spec.clone(), matches.play_scripted(&player, &opponents))
     } else {
@@ -169,6 +171,7 @@ fn check_player(player: &Opponents, catalog: &crate::reload::Catalog) -> Result<
                     .help("play yourself with `gift-host play GAME`"),
             ));
         }
+        player.check_outside_training(game, false)?;
         player.check_every_seat(game).map_err(|problem| {
             Box::new(problem.note("as `--player`; leave the game out of `--games`, or choose another player"))
         })?;

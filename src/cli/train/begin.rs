@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::checkpoint;
-use crate::config::RunConfig;
+use crate::config::{DEFAULT_OPPONENT, RunConfig};
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::metrics::{JsonlSink, TensorBoardSink, add_launch};
-use crate::opponent::Opponents;
+use crate::opponent::{Opponents, answer_form};
 use crate::reload::Catalog;
-use crate::rollout::answer_form;
 use crate::run::TrainRun;
 use crate::seed::Seed;
 
@@ -28,6 +27,10 @@ pub(super) fn start(args: &TrainArgs) -> anyhow::Result<Session> {
     use_threads(config.threads);
     let catalog = setup::catalog(&config)?;
     let opponents = check_opponents(&config, &catalog)?;
+    // What was read is what a resumed run must read, also if a run that was named has gone on by then.
+    if opponents.has_models() {
+        config.opponent = opponents.resolved();
+    }
     let folder = new_run_folder(&config, &catalog)?;
     config.out = Some(folder.clone());
     let model = model::load(&config.model, Seed::new(config.seed))?;
@@ -43,7 +46,9 @@ pub(super) fn start(args: &TrainArgs) -> anyhow::Result<Session> {
         checkpoint::create_folder(&reference_folder)?;
         checkpoint::save_model(&reference_folder, decoder.as_ref(), &model.tokenizer)?;
     }
-    let run = TrainRun::new(config, catalog, decoder, reference, model.tokenizer, opponents, clock);
+    let mut run = TrainRun::new(config, catalog, decoder, reference, model.tokenizer, opponents, clock);
+    start_league(&mut run, &folder)?;
+    let evaluators = evaluators(&run)?;
     store_scripts(&folder, &run.catalog)?;
     let jsonl = JsonlSink::create(&folder.join("metrics.jsonl"))?;
     let mut tensorboard = TensorBoardSink::create(&folder, None, wall_clock())?;
@@ -53,6 +58,7 @@ pub(super) fn start(args: &TrainArgs) -> anyhow::Result<Session> {
     let stored = run.config.clone();
     Ok(Session {
         run,
+        evaluators,
         folder,
         jsonl,
         tensorboard,
@@ -121,9 +127,12 @@ pub(super) fn resume(args: &TrainArgs, folder: &Path) -> anyhow::Result<Session>
     };
     checkpoint::replace_text(&run_folder.join("config.toml"), &toml::to_string(&config)?)?;
     let mut run = TrainRun::new(config, catalog, decoder, reference, model.tokenizer, opponents, clock);
+    start_league(&mut run, &run_folder)?;
+    let evaluators = evaluators(&run)?;
+    let set_aside = checkpoint::set_later_aside(&run_folder, state.step)?;
     run.restore(&state, &first, &second)?;
     log(&format!("going on after iteration {} of {}", run.step, run_folder.display()));
-    if checkpoint::set_later_aside(&run_folder, run.step)? > 0 {
+    if set_aside > 0 {
         log("what the run wrote after that iteration is kept under names that begin with `abandoned-`");
     }
     let jsonl = JsonlSink::resume(&run_folder.join("metrics.jsonl"), run.step)?;
@@ -134,6 +143,7 @@ pub(super) fn resume(args: &TrainArgs, folder: &Path) -> anyhow::Result<Session>
     let stored = run.config.clone();
     Ok(Session {
         run,
+        evaluators,
         folder: run_folder,
         jsonl,
         tensorboard,
@@ -153,12 +163,35 @@ fn wall_clock() -> crate::metrics::Clock {
 }
 
 fn check_opponents(config: &RunConfig, catalog: &Catalog) -> Result<Opponents, Box<Diagnostic>> {
-    let opponents = Opponents::parse_with(&config.opponent, &config.remote, log)?;
+    let opponents = Opponents::parse_with(&config.opponent, config, log, &model::loader(config))?;
     for game in &catalog.games {
         opponents.check_unattended(game)?;
         game.check_form(answer_form(config.decode.format))?;
     }
     Ok(opponents)
+}
+
+fn start_league(run: &mut TrainRun, folder: &Path) -> Result<(), Box<Diagnostic>> {
+    if run.opponents.names_league() {
+        run.start_league(folder, Box::new(model::loader(&run.config)))?;
+    }
+    Ok(())
+}
+
+/// Who plays the other seats while the policy is measured, unless it is who plays them in training.
+fn evaluators(run: &TrainRun) -> Result<Option<Opponents>, Box<Diagnostic>> {
+    let config = &run.config;
+    let text = match config.evaluation.opponent.as_str() {
+        "" if run.opponents.names_league() => DEFAULT_OPPONENT,
+        "" => return Ok(None),
+        text => text,
+    };
+    let opponents = Opponents::parse_with(text, config, log, &model::loader(config))?;
+    for game in &run.catalog.games {
+        opponents.check_unattended(game)?;
+        opponents.check_outside_training(game, true)?;
+    }
+    Ok(Some(opponents))
 }
 
 /// The folder of a new run: the one that was named, which must be free, or the next free name.

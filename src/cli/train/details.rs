@@ -109,6 +109,7 @@ mod tests {
             reward: 0.0,
         };
         let stage = StageRecord {
+            players: Vec::new(),
             game: "nim".to_owned(),
             version: String::new(),
             seed: Seed::new(0),

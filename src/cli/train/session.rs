@@ -12,6 +12,7 @@ use crate::diag::Diagnostic;
 use crate::eval::{Match, SuccessRate};
 use crate::game::NestMode;
 use crate::metrics::{Evaluation, JsonlSink, MetricSink, Record, TensorBoardSink, add_evaluations};
+use crate::opponent::Opponents;
 use crate::reload::{Catalog, Watcher};
 use crate::rollout::Table;
 use crate::run::{IterationReport, TrainRun, write_episodes};
@@ -24,6 +25,8 @@ use super::evaluation_settings;
 /// A run that is ready to iterate, with its directory and sinks.
 pub(super) struct Session {
     pub(super) run: TrainRun,
+    /// Who plays the other seats while the policy is measured; those of the run, if none.
+    pub(super) evaluators: Option<Opponents>,
     pub(super) folder: PathBuf,
     pub(super) jsonl: JsonlSink,
     pub(super) tensorboard: TensorBoardSink,
@@ -223,7 +226,7 @@ impl Session {
         let table = Table {
             decoder: self.run.decoder.as_ref(),
             tokenizer: &self.run.tokenizer,
-            opponents: &self.run.opponents,
+            opponents: self.evaluators.as_ref().unwrap_or(&self.run.opponents),
             nest: &self.run.catalog.nest,
             reward: None,
             interrupt,

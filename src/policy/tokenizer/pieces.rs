@@ -74,7 +74,7 @@ mod tests {
     fn the_alphabet_of_gpt2_is_read_back() {
         // The characters that tokenizers' own pre-tokenizer makes of bytes.
         for (character, byte) in
-            [('a', b'a'), ('Ġ', b' '), ('Ċ', b'\n'), ('ĉ', b'\t'), ('Ā', 0), ('ń', 0xAD), ('ÿ', 0xFF)]
+            [('a', b'a'), ('Ġ', b' '), ('Ċ', b'\n'), ('ĉ', b'\t'), ('Ā', 0), ('Ń', 0xAD), ('ÿ', 0xFF)]
         {
             assert_eq!(byte_of(character), Some(byte), "{character}");
         }

@@ -59,11 +59,14 @@ const families = [
   ["Sampler against trainer", (key) => key === "kl/rollout_train"],
   ["Distance from the first policy", (key) => key === "kl/reference"],
   ["Groups", (key) => key.startsWith("groups/")],
+  ["Ratings in the league", (key) => key.startsWith("league/rating/")],
+  ["Rate against each member of the league", (key) => key.startsWith("league/rate/")],
+  ["Success by seat", (key) => key.startsWith("success_seat/")],
   ["Illegal and malformed answers", (key) => /^(illegal|format_error)\//.test(key)],
 ];
 const explained = (key) => {
   const exact = metrics.find((metric) => metric[0] === key);
-  return exact || metrics.find((metric) => metric[0] === `${key.split("/")[0]}/<game>`);
+  return exact || metrics.find(([name]) => name.endsWith("/<game>") && key.startsWith(name.slice(0, -"<game>".length)));
 };
 
 // Shares of the time are made here: scripts and opponents, the model's part of the rollout, the updates.
@@ -313,6 +316,29 @@ if (evaluations.length) {
   byId("evaluation-table").append(make("div", { class: "scroll", tabindex: "0" }, table));
 } else {
   byId("evaluation-table").append(make("p", { class: "hint" }, "None is stored in the run directory."));
+}
+
+// ---- the league
+const standings = runs.flatMap((run) => Object.entries((run.league && run.league.games) || {}).flatMap(([game, standing]) => {
+  const learner = { run: run.name, game, name: "learner", rating: standing.learner };
+  const members = Object.entries(standing.members).map(([name, member]) => ({ run: run.name, game, name, ...member }));
+  return [learner, ...members.sort((a, b) => b.rating.value - a.rating.value)];
+}));
+if (standings.length) {
+  const rate = (row) => percent((row.score + 1) / (row.recent + 2));
+  const columns = [
+    ...(one ? [] : [["run", (row) => row.run, true]]),
+    ["game", (row) => row.game, true], ["member", (row) => row.name, true],
+    ["rating", (row) => row.rating.value.toFixed(0)], ["± (95 %)", (row) => (1.96 * row.rating.deviation).toFixed(0)],
+    ["the learner's rate", (row) => (row.name === "learner" ? "" : rate(row))],
+    ["episodes", (row) => (row.name === "learner" ? "" : row.episodes)],
+  ];
+  const kind = (column) => ({ class: column[2] ? "text" : null });
+  const head = make("tr", {}, ...columns.map((column) => make("th", { scope: "col", ...kind(column) }, column[0])));
+  const rows = standings.map((row) =>
+    make("tr", {}, ...columns.map((column) => make("td", kind(column), String(column[1](row))))));
+  const table = make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows));
+  byId("evaluation-table").append(make("h3", {}, "League"), make("div", { class: "scroll", tabindex: "0" }, table));
 }
 
 // ---- episodes

@@ -1,0 +1,221 @@
+//! A model that is not trained in a seat: `checkpoint:DIR`, or a snapshot of a league. Its prompts and the reading of its
+//! answers are those of the learner's seats; its tokens are never trained on.
+//!
+//! One [`FrozenModel`] serves all seats of all episodes: whoever plays them takes every dialogue that waits for it one token
+//! further at a time ([`FrozenModel::advance`]). Each seat of each episode has a dialogue of its own.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::form::{answer_form, stop_rule};
+use super::lineup::{Answer, Fault, Opponent, Reply, View};
+use super::scripted::random_action;
+use crate::config::{AnswerFormat, Constrain, ObservationKind, OnInvalid, RunConfig};
+use crate::diag::Diagnostic;
+use crate::policy::{AnswerRules, Decoder, Dialogue, Sampling, Tokenizer, advance};
+use crate::seed::{Seed, Stream};
+
+/// Reads a model and puts it on the run's device: its weights, its tokenizer, and where it was found (for a run directory,
+/// its newest checkpoint).
+pub type ModelLoader = dyn Fn(&Path) -> Result<LoadedModel, Box<Diagnostic>> + Send + Sync;
+
+/// What a [`ModelLoader`] finds.
+pub struct LoadedModel {
+    /// The model.
+    pub decoder: Box<dyn Decoder>,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The folder or file that was read.
+    pub place: std::path::PathBuf,
+}
+
+/// How frozen models play.
+#[derive(Clone, Debug)]
+pub(super) struct FrozenSettings {
+    observation: ObservationKind,
+    constrain: Constrain,
+    format: AnswerFormat,
+    rules: AnswerRules,
+    invalid_tries: usize,
+    on_invalid: OnInvalid,
+}
+
+impl FrozenSettings {
+    /// The learner's observations and answers, at the temperature and with the patience of `[remote]`.
+    pub(super) fn new(config: &RunConfig) -> Self {
+        let (decode, rollout, remote) = (&config.decode, &config.rollout, &config.remote);
+        Self {
+            observation: decode.observation,
+            constrain: decode.constrain,
+            format: decode.format,
+            rules: AnswerRules {
+                // Not top-k and the like of the learner: they may change in mid-run, and an opponent must not.
+                sampling: Sampling { temperature: remote.temperature as f32, ..Sampling::default() },
+                max_new_tokens: rollout.max_new_tokens,
+                max_context: if rollout.max_context == 0 { usize::MAX } else { rollout.max_context },
+                max_batch_tokens: rollout.max_batch_tokens,
+                stop: if decode.stop { stop_rule(answer_form(decode.format)) } else { None },
+            },
+            invalid_tries: remote.invalid_tries,
+            on_invalid: remote.on_invalid,
+        }
+    }
+}
+
+/// A model that plays seats and is not trained.
+pub struct FrozenModel {
+    name: String,
+    decoder: Box<dyn Decoder>,
+    tokenizer: Tokenizer,
+    settings: FrozenSettings,
+}
+
+impl std::fmt::Debug for FrozenModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FrozenModel({})", self.name)
+    }
+}
+
+impl FrozenModel {
+    pub(super) fn new(name: String, loaded: LoadedModel, settings: &FrozenSettings) -> Self {
+        let mut settings = settings.clone();
+        settings.rules.max_context = settings.rules.max_context.min(loaded.decoder.config().max_positions);
+        Self { name, decoder: loaded.decoder, tokenizer: loaded.tokenizer, settings }
+    }
+
+    /// Takes dialogues that wait for this model one token further, in batches.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if the model fails.
+    pub fn advance(&self, dialogues: &mut [&mut Dialogue]) -> Result<usize, Box<Diagnostic>> {
+        advance(dialogues, self.decoder.as_ref(), &self.tokenizer, &self.settings.rules).map_err(|error| {
+            Box::new(
+                Diagnostic::error("opponent::model", format!("the model of `{}` failed", self.name))
+                    .found(error.to_string())
+                    .help(
+                        "go on with `--resume`; if the device has too little memory, lower `rollout.max_batch_tokens`",
+                    ),
+            )
+        })
+    }
+}
+
+/// A frozen model in one seat of one episode.
+pub(super) struct Frozen {
+    model: Arc<FrozenModel>,
+    dialogue: Option<Dialogue>,
+    is_asked: bool,
+    /// Answers on this turn that could not be read or were refused; those that could not be read.
+    invalid: usize,
+    unreadable: usize,
+    observation: String,
+}
+
+impl Frozen {
+    pub(super) fn new(model: Arc<FrozenModel>) -> Self {
+        Self { model, dialogue: None, is_asked: false, invalid: 0, unreadable: 0, observation: String::new() }
+    }
+
+    fn ask(&mut self, view: &View<'_>, reason: Option<&str>, stream: &mut Stream) -> Result<Reply, Fault> {
+        let settings = &self.model.settings;
+        let is_brief = settings.observation == ObservationKind::Brief;
+        let text = answer_form(settings.format).asked_for(view.game.observe(view.state, view.seat, is_brief)?);
+        // As `Episode::observation` tells the learner.
+        self.observation = match reason {
+            None => text,
+            Some(_) if is_brief => format!("!{text}"),
+            Some(reason) => format!("Your answer was refused: {reason}\n\n{text}"),
+        };
+        let tokenizer = &self.model.tokenizer;
+        let actions = match settings.constrain {
+            Constrain::Off => None,
+            Constrain::Legal => view.game.actions(view.state, view.seat)?,
+        };
+        let spell = || actions.as_ref().map(|all| tokenizer.answers(all));
+        if let Some(dialogue) = &mut self.dialogue
+            && dialogue.ask(&self.observation, spell(), tokenizer, &settings.rules)
+        {
+            self.is_asked = true;
+            return Ok(Reply::Waiting);
+        }
+        // At its first turn, or where the context is full: what it saw and said before is then forgotten.
+        let mut fresh = Dialogue::new(Seed::new(stream.int(0, i64::MAX) as u64).stream());
+        self.is_asked = fresh.ask(&self.observation, spell(), tokenizer, &settings.rules);
+        self.dialogue = Some(fresh);
+        if self.is_asked {
+            return Ok(Reply::Waiting);
+        }
+        self.invalid = settings.invalid_tries;
+        self.unreadable += 1;
+        self.give_in(view, "the observation is longer than its context", stream)
+    }
+
+    /// Plays what the model wrote, or asks again if that cannot be read.
+    fn read(&mut self, view: &View<'_>, text: String, stream: &mut Stream) -> Result<Reply, Fault> {
+        let read = view.game.read_answer(view.state, view.seat, &text, answer_form(self.model.settings.format))?;
+        if read.well_formed {
+            let invalid = std::mem::take(&mut self.unreadable);
+            let observation = std::mem::take(&mut self.observation);
+            return Ok(Reply::Answer(Answer { action: read.text, observation, text, invalid }));
+        }
+        self.unreadable += 1;
+        self.invalid += 1;
+        if self.invalid >= self.model.settings.invalid_tries {
+            return self.give_in(view, "its answers are not in the answer format", stream);
+        }
+        self.ask(view, Some("it is not in the answer format"), stream)
+    }
+
+    /// What comes in place of a valid answer.
+    fn give_in(&mut self, view: &View<'_>, reason: &str, stream: &mut Stream) -> Result<Reply, Fault> {
+        self.invalid = 0;
+        let invalid = std::mem::take(&mut self.unreadable);
+        if self.model.settings.on_invalid == OnInvalid::Random {
+            let action = random_action(view.game, view.state, view.seat, stream)?;
+            return Ok(Reply::Answer(Answer { invalid, ..Answer::plain(action) }));
+        }
+        let tries = self.model.settings.invalid_tries;
+        Err(Fault::Episode(Box::new(
+            Diagnostic::error("opponent::invalid", format!("`{}` gave no valid answer", self.model.name))
+                .expected(format!("one within {tries} tries (`remote.invalid_tries`)"))
+                .found(reason)
+                .help("`--set remote.on_invalid=random` plays a random legal answer instead"),
+        )))
+    }
+}
+
+impl Opponent for Frozen {
+    fn act(&mut self, view: &View<'_>, stream: &mut Stream) -> Result<Reply, Fault> {
+        if self.is_asked {
+            let model = Arc::clone(&self.model);
+            let Some(text) = self.dialogue.as_mut().and_then(|dialogue| dialogue.take_answer(&model.tokenizer)) else {
+                return Ok(Reply::Waiting);
+            };
+            self.is_asked = false;
+            return self.read(view, text, stream);
+        }
+        let Some(reason) = view.refusal else {
+            self.invalid = 0;
+            return self.ask(view, None, stream);
+        };
+        self.invalid += 1;
+        if self.invalid >= self.model.settings.invalid_tries {
+            return self.give_in(view, &format!("the last one was refused: {reason}"), stream);
+        }
+        self.ask(view, Some(reason), stream)
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.dialogue.as_ref().is_some_and(Dialogue::is_open)
+    }
+
+    fn thinking(&mut self) -> Option<(&Arc<FrozenModel>, &mut Dialogue)> {
+        let dialogue = self.dialogue.as_mut().filter(|dialogue| dialogue.is_open())?;
+        Some((&self.model, dialogue))
+    }
+
+    fn max_tries(&self) -> usize {
+        // It gives in by itself before that.
+        self.model.settings.invalid_tries + 1
+    }
+}

@@ -1,0 +1,258 @@
+//! One player's side of an episode as tokens: observations are appended, answers are sampled behind them, nothing is ever
+//! taken back. Knows no rules: who asks says which answers are legal and reads the text.
+//!
+//! [`advance`] samples one token for many dialogues with one model: those of a learner, or those of a frozen opponent.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::seed::Stream;
+
+use super::{AnswerTrie, Chunk, Decoder, Error, KvCache, Sampling, Target, Tokenizer, sample};
+
+/// Where a free answer ends without the model's end token.
+#[derive(Clone, Copy, Debug)]
+pub struct StopRule {
+    /// The last byte of every complete answer, spaces behind it aside.
+    pub last_byte: u8,
+    /// Whether nothing can be added to an answer of this text.
+    pub is_complete: fn(&str) -> bool,
+}
+
+impl StopRule {
+    /// Whether the sampled tokens are a complete answer.
+    fn ends(&self, answer: &[u32], tokenizer: &Tokenizer) -> bool {
+        let Some(&last) = answer.last() else { return false };
+        // Reading the whole text for every token would take as the square of its length.
+        tokenizer.token_text(last).trim_end().as_bytes().last() == Some(&self.last_byte)
+            && (self.is_complete)(&tokenizer.decode(answer))
+    }
+}
+
+/// How answers are sampled.
+#[derive(Clone, Copy, Debug)]
+pub struct AnswerRules {
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// Most sampled tokens of an answer.
+    pub max_new_tokens: usize,
+    /// Most tokens of a dialogue.
+    pub max_context: usize,
+    /// Most tokens that one forward pass takes, all dialogues together.
+    pub max_batch_tokens: usize,
+    /// Where free answers end beside the end token.
+    pub stop: Option<StopRule>,
+}
+
+/// The answer that is being sampled, or waits to be taken.
+#[derive(Debug)]
+struct Answer {
+    /// Position of its first token.
+    start: usize,
+    /// What may be sampled, and how far it is.
+    trie: Option<(AnswerTrie, usize)>,
+    is_complete: bool,
+}
+
+/// The tokens that a player saw and sampled.
+#[derive(Debug)]
+pub struct Dialogue {
+    /// All tokens: observations, answers, special tokens.
+    pub tokens: Vec<u32>,
+    /// The sampled ones, ascending, with the ids each was sampled among.
+    pub targets: Vec<Target>,
+    /// Log-probability of each target, nats.
+    pub log_probs: Vec<f32>,
+    /// Tokens of observations.
+    pub prompt_count: usize,
+    /// Whether an answer was cut.
+    pub is_cut: bool,
+    cache: Option<KvCache>,
+    answer: Option<Answer>,
+    stream: Stream,
+}
+
+impl Dialogue {
+    /// An empty dialogue whose tokens will be drawn from `stream`.
+    pub fn new(stream: Stream) -> Self {
+        Self {
+            tokens: Vec::new(),
+            targets: Vec::new(),
+            log_probs: Vec::new(),
+            prompt_count: 0,
+            is_cut: false,
+            cache: None,
+            answer: None,
+            stream,
+        }
+    }
+
+    /// Puts an observation before the model; `legal` holds the legal answers, if only those may be sampled. False, and
+    /// nothing is appended, if the longest answer would not fit into the context.
+    pub fn ask(
+        &mut self,
+        observation: &str,
+        legal: Option<AnswerTrie>,
+        tokenizer: &Tokenizer,
+        rules: &AnswerRules,
+    ) -> bool {
+        let prompt = tokenizer.prompt(observation, self.tokens.is_empty());
+        // A constrained answer ends by itself, but may be longer than a free one.
+        let longest = legal.as_ref().map_or(rules.max_new_tokens, AnswerTrie::longest);
+        if self.tokens.len() + prompt.len() + longest + 1 > rules.max_context {
+            return false;
+        }
+        let trie = legal.map(|legal| (legal, AnswerTrie::ROOT));
+        self.prompt_count += prompt.len();
+        self.tokens.extend(prompt);
+        self.answer = Some(Answer { start: self.tokens.len(), trie, is_complete: false });
+        self.take_forced(tokenizer, rules);
+        true
+    }
+
+    /// Whether the model has to sample the next token.
+    pub fn is_open(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| !answer.is_complete)
+    }
+
+    /// The text of a complete answer, once.
+    pub fn take_answer(&mut self, tokenizer: &Tokenizer) -> Option<String> {
+        let answer = self.answer.take_if(|answer| answer.is_complete)?;
+        let end = self.tokens.len().saturating_sub(1).max(answer.start);
+        Some(tokenizer.decode(&self.tokens[answer.start..end]))
+    }
+
+    /// Gives back the memory of keys and values; they are computed again if the dialogue goes on.
+    pub fn forget_cache(&mut self) {
+        self.cache = None;
+    }
+
+    /// Tokens that the cache does not hold yet.
+    fn pending(&self) -> &[u32] {
+        &self.tokens[self.cache.as_ref().map_or(0, KvCache::len)..]
+    }
+
+    /// Draws the next token from `logits` (`[vocab]`).
+    fn accept(&mut self, logits: &[f32], tokenizer: &Tokenizer, rules: &AnswerRules) {
+        let Some(answer) = &mut self.answer else { return };
+        let allowed = answer.trie.as_ref().map(|(trie, node)| Arc::clone(trie.allowed(*node)));
+        let drawn = sample(logits, allowed.as_deref(), &rules.sampling, &mut self.stream);
+        if let Some((trie, node)) = &mut answer.trie {
+            *node = trie.next(*node, drawn.token).unwrap_or(AnswerTrie::ROOT);
+        }
+        self.targets.push(Target { position: self.tokens.len() as u32, allowed });
+        self.log_probs.push(drawn.log_prob);
+        self.tokens.push(drawn.token);
+        self.take_forced(tokenizer, rules);
+    }
+
+    /// Appends the tokens that the constraint leaves no choice about, and notices the end of the answer.
+    fn take_forced(&mut self, tokenizer: &Tokenizer, rules: &AnswerRules) {
+        let Some(answer) = &mut self.answer else { return };
+        if let Some((trie, node)) = &mut answer.trie {
+            while let [only] = **trie.allowed(*node) {
+                self.tokens.push(only);
+                *node = trie.next(*node, only).unwrap_or(AnswerTrie::ROOT);
+            }
+        }
+        let written = self.tokens.len() - answer.start;
+        if written > 0 && self.tokens.last().is_some_and(|last| tokenizer.ends().contains(last)) {
+            answer.is_complete = true;
+        } else if answer.trie.is_none()
+            && rules.stop.is_some_and(|stop| stop.ends(&self.tokens[answer.start..], tokenizer))
+        {
+            // As after a cut, but nothing is missing.
+            self.tokens.push(tokenizer.end());
+            answer.is_complete = true;
+        } else if written >= rules.max_new_tokens && answer.trie.is_none() {
+            // Cut: the end token is put in by the host, not sampled.
+            self.tokens.push(tokenizer.end());
+            self.is_cut = true;
+            answer.is_complete = true;
+        }
+    }
+}
+
+/// Samples the next token of every dialogue, all of which must be open. A prompt that several fresh dialogues share is
+/// computed once. Returns the tokens that went through the model. What a dialogue samples depends neither on the others
+/// nor on the size of a pass.
+///
+/// # Errors
+/// As [`Decoder::extend`].
+pub fn advance(
+    dialogues: &mut [&mut Dialogue],
+    decoder: &dyn Decoder,
+    tokenizer: &Tokenizer,
+    rules: &AnswerRules,
+) -> Result<usize, Error> {
+    let mut computed = 0;
+    for batch in batches(dialogues, rules.max_batch_tokens) {
+        computed += step(dialogues, &batch, decoder, tokenizer, rules)?;
+    }
+    Ok(computed)
+}
+
+/// Dialogues whose pending tokens are computed together; those of one entry wait for the same tokens with an empty cache,
+/// so that one computation serves them all.
+type Batch = Vec<Vec<usize>>;
+
+fn batches(dialogues: &[&mut Dialogue], max_tokens: usize) -> Vec<Batch> {
+    let mut fresh: BTreeMap<&[u32], usize> = BTreeMap::new();
+    let mut entries: Vec<Vec<usize>> = Vec::new();
+    for (index, dialogue) in dialogues.iter().enumerate() {
+        if dialogue.cache.is_none() {
+            if let Some(&entry) = fresh.get(dialogue.pending()) {
+                entries[entry].push(index);
+                continue;
+            }
+            fresh.insert(dialogue.pending(), entries.len());
+        }
+        entries.push(vec![index]);
+    }
+    let mut batches: Vec<Batch> = Vec::new();
+    let mut size = usize::MAX;
+    for entry in entries {
+        let tokens = dialogues[entry[0]].pending().len();
+        if size.saturating_add(tokens) > max_tokens {
+            batches.push(Vec::new());
+            size = 0;
+        }
+        size += tokens;
+        if let Some(batch) = batches.last_mut() {
+            batch.push(entry);
+        }
+    }
+    batches
+}
+
+/// Computes the pending tokens of a batch and samples a token for each dialogue in it. Returns the tokens computed.
+fn step(
+    dialogues: &mut [&mut Dialogue],
+    batch: &Batch,
+    decoder: &dyn Decoder,
+    tokenizer: &Tokenizer,
+    rules: &AnswerRules,
+) -> Result<usize, Error> {
+    let mut caches: Vec<_> =
+        batch.iter().map(|entry| dialogues[entry[0]].cache.take().unwrap_or_else(|| decoder.new_cache())).collect();
+    let mut chunks: Vec<Chunk<'_>> = caches
+        .iter_mut()
+        .zip(batch)
+        .map(|(cache, entry)| {
+            let tokens = &dialogues[entry[0]].tokens[cache.len()..];
+            Chunk { cache, tokens }
+        })
+        .collect();
+    let computed = chunks.iter().map(|chunk| chunk.tokens.len()).sum();
+    let logits = decoder.extend(&mut chunks)?; // [entries, vocab]
+    let vocabulary = logits.len() / batch.len().max(1);
+    for ((entry, cache), row) in batch.iter().zip(caches).zip(logits.chunks(vocabulary.max(1))) {
+        for &index in &entry[1..] {
+            dialogues[index].cache = Some(cache.clone());
+            dialogues[index].accept(row, tokenizer, rules);
+        }
+        dialogues[entry[0]].cache = Some(cache);
+        dialogues[entry[0]].accept(row, tokenizer, rules);
+    }
+    Ok(computed)
+}
