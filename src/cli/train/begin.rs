@@ -11,7 +11,7 @@ use crate::diag::{Diagnostic, SourceSpan};
 use crate::metrics::{JsonlSink, TensorBoardSink, add_launch};
 use crate::opponent::Opponents;
 use crate::reload::Catalog;
-use crate::run::TrainRun;
+use crate::run::{TrainRun, fixed_members};
 use crate::seed::Seed;
 
 use super::super::machine;
@@ -166,6 +166,9 @@ fn check_opponents(config: &RunConfig, catalog: &Catalog) -> Result<Opponents, B
     let opponents = Opponents::parse_with(&config.opponent, config, log, &model::loader(config))?;
     for game in &catalog.games {
         opponents.check_unattended(game)?;
+    }
+    if opponents.names_league() {
+        fixed_members(&config.league)?;
     }
     Ok(opponents)
 }
