@@ -20,7 +20,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("GIFT_HOST", str(ROOT / "target" / "release" / "gift-host"))
@@ -46,15 +45,18 @@ def evaluate(player, opponent, episodes):
 
 
 def train(name, seed, options):
-    with tempfile.TemporaryDirectory() as folder:
-        out = pathlib.Path(folder) / "run"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(options.folder or temporary).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        out = folder / f"{name}-{seed}"
         arguments = ["train", "--games", GAME, "--opponent", OPPONENTS[name], "--steps", str(options.steps)]
         arguments += ["--seed", str(seed), "--out", str(out)]
         for pair in [*SETTINGS, f"checkpoint_every={options.every}", *options.set]:
             arguments += ["--set", pair]
-        started = time.monotonic()
-        call(arguments)
-        seconds = time.monotonic() - started
+        # A run that was stopped goes on as if it had not been.
+        call(["train", "--resume", str(out)] if out.exists() else arguments)
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        seconds = sum(line["time/rollout_s"] + line["time/update_s"] for line in lines)
         curve = [{"step": 0, **evaluate(["--model", "tiny"], "search", options.episodes)}]
         for checkpoint in sorted((out / "checkpoints").glob("step-*")):
             rates = evaluate(["--model", str(checkpoint)], "search", options.episodes)
@@ -85,6 +87,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--episodes", type=int, default=500, help="episodes of each evaluation")
+    parser.add_argument("--folder", help="where the runs are kept; runs that are there go on, or are only measured")
     parser.add_argument("--only", nargs="*", default=list(OPPONENTS), choices=list(OPPONENTS))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="handed to gift-host train")
     options = parser.parse_args()

@@ -89,8 +89,8 @@ pub(crate) fn run(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
     super::train::use_threads(config.threads);
     let (options, host) = setup::script_settings(&config);
     let mut opponents = Opponents::parse(&config.opponent)?;
-    if opponents.has_remote() {
-        // A check plays thousands of episodes, which a server is not for.
+    if !opponents.is_scripted() {
+        // A check plays thousands of episodes, which models are not for.
         opponents = Opponents::parse(DEFAULT_OPPONENT)?;
     }
     let seeds = match args.seed {

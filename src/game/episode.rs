@@ -112,6 +112,11 @@ impl Episode {
         Ok(episode)
     }
 
+    /// Whether the episode was told of the same questions.
+    pub fn foresees(&self, foresight: Foresight) -> bool {
+        self.foresight == foresight.of(&self.game)
+    }
+
     /// The game's version that is played.
     pub fn game(&self) -> &Arc<GameDef> {
         &self.game

@@ -90,7 +90,7 @@ impl FrozenModel {
     pub fn advance(&self, dialogues: &mut [&mut Dialogue]) -> Result<usize, Box<Diagnostic>> {
         advance(dialogues, self.decoder.as_ref(), &self.tokenizer, &self.settings.rules).map_err(|error| {
             Box::new(
-                Diagnostic::error("opponent::model", format!("the model of `{}` failed", self.name))
+                Diagnostic::error("model::failed", format!("the model of `{}` failed", self.name))
                     .found(error.to_string())
                     .help(
                         "go on with `--resume`; if the device has too little memory, lower `rollout.max_batch_tokens`",
@@ -176,7 +176,7 @@ impl Frozen {
         }
         let tries = self.model.settings.invalid_tries;
         Err(Fault::Episode(Box::new(
-            Diagnostic::error("opponent::invalid", format!("`{}` gave no valid answer", self.model.name))
+            Diagnostic::error("model::invalid", format!("`{}` gave no valid answer", self.model.name))
                 .expected(format!("one within {tries} tries (`remote.invalid_tries`)"))
                 .found(reason)
                 .help("`--set remote.on_invalid=random` plays a random legal answer instead"),

@@ -207,9 +207,10 @@ impl Opponents {
         if game.seats > 1 && has_person { Err(no_person()) } else { self.check(game) }
     }
 
-    /// Whether a language model behind a server may sit at some table.
-    pub fn has_remote(&self) -> bool {
-        !self.servers.is_empty()
+    /// Whether everybody plays without a model: the script's player, search, chance.
+    pub fn is_scripted(&self) -> bool {
+        let is_scripted = |spec: &Spec| matches!(spec, Spec::Random | Spec::Bot | Spec::Search(_) | Spec::Human);
+        self.assignment.mixtures().flat_map(Mixture::parts).all(is_scripted)
     }
 
     /// Whether a model that is not trained may sit at some table.

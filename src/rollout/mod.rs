@@ -6,7 +6,8 @@
 //! fresh trajectories share is computed once.
 
 mod play; // the loop: rules, model, rules, …
-mod slot; // one trajectory while it is played
+mod score; // finished episodes, by seat of the policy
+mod slot; // one episode while it is played
 mod types; // what a rollout returns
 
 use crate::config::{AnswerFormat, Constrain, ObservationKind};

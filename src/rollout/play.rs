@@ -1,8 +1,8 @@
 //! The loop of a rollout: rules, models, rules, until every trajectory is over.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::diag::Diagnostic;
@@ -10,7 +10,7 @@ use crate::game::for_each_abandonable;
 use crate::opponent::FrozenModel;
 use crate::policy::{Dialogue, advance};
 
-use super::slot::{FurtherTrajectory, Slot, Waiting};
+use super::slot::{FurtherTrajectory, Slot, Starts, Waiting};
 use super::{Error, Group, GroupPlan, RolloutSettings, RolloutStats, Table};
 
 /// How long the loop sleeps where every trajectory waits for an opponent.
@@ -36,7 +36,10 @@ pub fn play(
     let mut slots: Vec<Slot<'_>> = plans
         .iter()
         .enumerate()
-        .flat_map(|(group, plan)| (0..plan.members).map(move |member| Slot::new(plan, group, member)))
+        .flat_map(|(group, plan)| {
+            let starts: Starts = plan.stages.iter().map(|_| Mutex::default()).collect();
+            (0..plan.members).map(move |member| Slot::new(plan, Arc::clone(&starts), group, member))
+        })
         .collect();
     loop {
         if table.interrupt.load(Ordering::Relaxed) {

@@ -2,16 +2,20 @@
 //! between the rules (`advance`) and the model; [`super::play`] decides when.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{Constrain, ObservationKind};
 use crate::diag::Diagnostic;
-use crate::game::{Episode, EpisodeSummary, Foresight, Seat, StageResult, Status};
+use crate::game::{Episode, Foresight, Seat, StageResult, Status};
 use crate::opponent::{Answer as OpponentAnswer, Fault, FrozenModel, Lineup, Reply, View, answer_form};
 use crate::policy::Dialogue;
 use crate::seed::Stream;
 
-use super::{Culprit, GroupPlan, RolloutSettings, StagePlan, StageRecord, Table, Trajectory, TurnRecord, Voided};
+use super::score::{End, trajectory};
+use super::{Culprit, GroupPlan, RolloutSettings, StagePlan, StageRecord, Table, Trajectory, Voided};
+
+/// The episodes of a plan's stages at their starts, once some member has begun them.
+pub(super) type Starts = Arc<[Mutex<Option<Episode>>]>;
 
 /// What a trajectory waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,7 @@ pub(super) type FurtherTrajectory = (usize, Trajectory);
 
 pub(super) struct Slot<'a> {
     plan: &'a GroupPlan,
+    starts: Starts,
     pub(super) group: usize,
     member: usize,
     pub(super) waiting: Waiting,
@@ -62,9 +67,10 @@ pub(super) struct Slot<'a> {
 }
 
 impl<'a> Slot<'a> {
-    pub(super) fn new(plan: &'a GroupPlan, group: usize, member: usize) -> Self {
+    pub(super) fn new(plan: &'a GroupPlan, starts: Starts, group: usize, member: usize) -> Self {
         Self {
             plan,
+            starts,
             group,
             member,
             waiting: Waiting::Rules,
@@ -205,7 +211,19 @@ impl<'a> Slot<'a> {
                 foresight = foresight.actions(seat);
             }
         }
-        self.episode = Some(Episode::start_foreseeing(&stage.game, stage.seed, stage.number, foresight)?);
+        // The members of a group begin with the same state, and mostly with the same prompt.
+        let start = &self.starts[self.stages.len()];
+        let known = start.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let episode = match known.filter(|episode| episode.foresees(foresight)) {
+            Some(episode) => episode,
+            None => {
+                // Not while the start is locked: the script may have to be given up.
+                let episode = Episode::start_foreseeing(&stage.game, stage.seed, stage.number, foresight)?;
+                *start.lock().unwrap_or_else(PoisonError::into_inner) = Some(episode.clone());
+                episode
+            }
+        };
+        self.episode = Some(episode);
         self.lineup = Some(lineup);
         self.refused = (0, None);
         self.before = (self.own.prompt_count, self.own.targets.len());
@@ -336,94 +354,6 @@ impl<'a> Slot<'a> {
         let id = format!("{}-{}", self.plan.id, self.member);
         let own = trajectory(id, (self.group, self.member), self.own, self.stages);
         Ok((Trajectory { reward: self.reward, ..own }, self.finished))
-    }
-}
-
-/// A trajectory of these stages whose reward is the sum of theirs.
-fn trajectory(id: String, (group, member): (usize, usize), own: Dialogue, stages: Vec<StageRecord>) -> Trajectory {
-    Trajectory {
-        id,
-        group,
-        member,
-        is_further: false,
-        success: stages.iter().all(|stage| stage.success),
-        truncated: own.is_cut || stages.iter().any(|stage| stage.truncated),
-        reward: stages.iter().map(|stage| stage.reward).sum(),
-        stages,
-        tokens: own.tokens,
-        targets: own.targets,
-        log_probs: own.log_probs,
-    }
-}
-
-/// A finished episode, to be scored for the seats that the policy played.
-struct End<'a> {
-    stage: &'a StagePlan,
-    episode: &'a Episode,
-    texts: &'a [(String, String)],
-    players: &'a [String],
-    table: &'a Table<'a>,
-    settings: &'a RolloutSettings,
-}
-
-impl End<'_> {
-    /// What the episode came to for a seat; `counts` are the tokens that it read and sampled.
-    fn record(
-        &self,
-        seat: Seat,
-        (prompt_count, sampled_count): (usize, usize),
-    ) -> Result<StageRecord, Box<Diagnostic>> {
-        let (stage, episode, settings) = (self.stage, self.episode, self.settings);
-        let penalty_of = |turn: &crate::game::Turn| match (turn.seat == seat, turn.well_formed, turn.legal) {
-            (true, false, _) => settings.format_penalty,
-            (true, true, false) => settings.illegal_penalty,
-            _ => 0.0,
-        };
-        let penalty: f64 = episode.turns().iter().map(penalty_of).sum();
-        let (score, success) = episode.result(seat);
-        let truncated = *episode.status() == Status::Truncated;
-        let (scores, successes) = match episode.status() {
-            Status::Terminated(outcome) => (outcome.scores.clone(), outcome.success.clone()),
-            _ => (vec![0.0; stage.game.seats as usize], vec![false; stage.game.seats as usize]),
-        };
-        let reward = match self.table.reward {
-            None => score + penalty,
-            Some(script) => script.reward(&EpisodeSummary {
-                game: &stage.game.name,
-                seat: seat.0,
-                scores: &scores,
-                success: &successes,
-                turns: episode.turns(),
-                texts: self.texts,
-                prompt_tokens: prompt_count,
-                response_tokens: sampled_count,
-                penalty,
-                truncated,
-            })?,
-        };
-        let turns = episode.turns().iter().zip(self.texts).map(|(turn, (observation, answer))| TurnRecord {
-            seat: turn.seat.0,
-            observation: observation.clone(),
-            answer: answer.clone(),
-            action: turn.action.clone(),
-            legal: turn.legal,
-            well_formed: turn.well_formed,
-            reward: penalty_of(turn),
-        });
-        Ok(StageRecord {
-            game: stage.game.name.clone(),
-            version: stage.game.source.version.0.clone(),
-            seed: stage.seed,
-            seat: seat.0,
-            players: self.players.to_vec(),
-            turns: turns.collect(),
-            scores,
-            reward,
-            success,
-            truncated,
-            prompt_count,
-            sampled_count,
-        })
     }
 }
 

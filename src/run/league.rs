@@ -91,23 +91,11 @@ impl League {
     /// # Errors
     /// A [`Diagnostic`] if one of the fixed members cannot be one.
     pub(super) fn new(settings: &Settings, folder: &Path, load: Box<ModelLoader>) -> Result<Self, Box<Diagnostic>> {
-        let fixed = settings.fixed.iter().map(|text| {
-            let spec = Spec::parse(text)?;
-            if matches!(spec, Spec::Random | Spec::Bot | Spec::Search(_)) {
-                return Ok((spec.to_string(), spec));
-            }
-            Err(Box::new(
-                Diagnostic::error("league::fixed", format!("`{text}` cannot be a fixed member of the league"))
-                    .expected("`random`, `bot` or `search[:BUDGET]` in `league.fixed`")
-                    .found(format!("`{text}`"))
-                    .help("other opponents go beside the league: `--opponent 'league*0.8+checkpoint:DIR*0.2'`"),
-            ))
-        });
         Ok(Self {
             settings: settings.clone(),
             folder: folder.to_owned(),
             load,
-            fixed: fixed.collect::<Result<_, _>>()?,
+            fixed: fixed_members(settings)?,
             state: LeagueState::default(),
             models: BTreeMap::new(),
             played: Played::new(),
@@ -289,6 +277,26 @@ impl League {
     }
 }
 
+/// The members that are always there, by name.
+///
+/// # Errors
+/// A [`Diagnostic`] if one of them cannot be one.
+pub fn fixed_members(settings: &Settings) -> Result<Vec<(String, Spec)>, Box<Diagnostic>> {
+    let member = |text: &String| {
+        let spec = Spec::parse(text)?;
+        if matches!(spec, Spec::Random | Spec::Bot | Spec::Search(_)) {
+            return Ok((spec.to_string(), spec));
+        }
+        Err(Box::new(
+            Diagnostic::error("opponent::league", format!("`{text}` cannot be a fixed member of the league"))
+                .expected("`random`, `bot` or `search[:BUDGET]` in `league.fixed`")
+                .found(format!("`{text}`"))
+                .help("other opponents go beside the league: `--opponent 'league*0.8+checkpoint:DIR*0.2'`"),
+        ))
+    };
+    settings.fixed.iter().map(member).collect()
+}
+
 /// The name of a snapshot, as member and as folder.
 fn name_of(step: u64) -> String {
     format!("step-{step:06}")
@@ -340,5 +348,4 @@ fn rate(games: &mut BTreeMap<String, Standing>, played: &Played, memory: f64) {
 }
 
 #[cfg(test)]
-#[path = "league_tests.rs"]
 mod tests;

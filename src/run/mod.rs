@@ -30,7 +30,7 @@ use crate::train::{Batch, Learner, UpdateContext};
 
 pub use episodes::{Conditions, ScoredTrajectory, line as episode_line, write as write_episodes};
 pub use figures::Figures;
-pub use league::{LeagueState, MemberRecord, Standing};
+pub use league::{LeagueState, MemberRecord, Standing, fixed_members};
 pub use rating::Rating;
 pub use replay::{Replay, replay};
 pub use retire::FAILING_VERSION;

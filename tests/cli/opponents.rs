@@ -56,12 +56,15 @@ fn what_cannot_be_is_refused_with_the_fix() {
         ("bot+self", ["opponent::self", "there is no model here"]),
         ("checkpoint:", ["opponent::model", "a folder with a model, or a run directory"]),
         ("gguf:model.bin", ["opponent::model", "a file that ends in `.gguf`"]),
-        ("checkpoint:nowhere", ["no model in `nowhere`", "as the opponent `checkpoint:nowhere`"]),
     ] {
         let output = eval(&place, "games/tictactoe.lua", "random", opponent, &[]);
         let text = show(&output);
         assert!(output.status.code() == Some(2) && told.iter().all(|told| text.contains(told)), "{opponent}: {text}");
     }
+    let output = eval(&place, "games/tictactoe.lua", "random", "checkpoint:nowhere", &[]);
+    let text = show(&output);
+    assert!(output.status.code() == Some(1) && text.contains("no model in `nowhere`"), "{text}");
+    assert!(text.contains("as the opponent `checkpoint:nowhere`"), "{text}");
     let output = eval(&place, "games/spy.lua", "bot", "search", &[]);
     let text = show(&output);
     assert!(text.contains("does not see all of its state") && text.contains("add `hide`"), "{text}");
@@ -166,7 +169,10 @@ fn a_run_keeps_the_checkpoint_that_it_began_against_and_measures_a_league_by_oth
             .concat(),
     );
     let text = show(&output);
-    assert!(output.status.code() == Some(2) && text.contains("error[league::fixed]"), "{text}");
+    assert!(
+        output.status.code() == Some(2) && text.contains("error[opponent::league]") && !place.path("runs").exists(),
+        "{text}"
+    );
 }
 
 /// A model that nobody serves: the run ends with the reason and a checkpoint, not with a wrong usage.

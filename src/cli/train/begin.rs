@@ -11,7 +11,7 @@ use crate::diag::{Diagnostic, SourceSpan};
 use crate::metrics::{JsonlSink, TensorBoardSink, add_launch};
 use crate::opponent::{Opponents, answer_form};
 use crate::reload::Catalog;
-use crate::run::TrainRun;
+use crate::run::{TrainRun, fixed_members};
 use crate::seed::Seed;
 
 use super::super::machine;
@@ -167,6 +167,9 @@ fn check_opponents(config: &RunConfig, catalog: &Catalog) -> Result<Opponents, B
     for game in &catalog.games {
         opponents.check_unattended(game)?;
         game.check_form(answer_form(config.decode.format))?;
+    }
+    if opponents.names_league() {
+        fixed_members(&config.league)?;
     }
     Ok(opponents)
 }

@@ -18,9 +18,9 @@ fn stage(seat: u32, players: &[&str], scores: &[f64]) -> StageRecord {
     }
 }
 
-fn league(settings: Settings) -> League {
+fn league(settings: &Settings) -> League {
     let load = |_: &Path| Err(Box::new(Diagnostic::error("test", "no model is read")));
-    League::new(&settings, Path::new("nowhere"), Box::new(load)).unwrap()
+    League::new(settings, Path::new("nowhere"), Box::new(load)).unwrap()
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn results_are_by_score_and_who_forfeits_loses() {
 
 #[test]
 fn members_that_win_are_met_more_often_and_the_self_keeps_its_share() {
-    let mut league = league(Settings { self_share: 0.25, ..Settings::default() });
+    let mut league = league(&Settings { self_share: 0.25, ..Settings::default() });
     for (name, score) in [("random", 0.0), ("search", 9.0)] {
         let played = Played::from([(("g".to_owned(), name.to_owned()), (10, 10.0 - score))]);
         rate(&mut league.state.games, &played, 1.0);
@@ -76,7 +76,7 @@ fn rates_forget_and_counts_do_not() {
 
 #[test]
 fn the_least_useful_snapshot_goes_first_and_the_newest_stays() {
-    let mut league = league(Settings { max_snapshots: 2, ..Settings::default() });
+    let mut league = league(&Settings { max_snapshots: 2, ..Settings::default() });
     league.state.snapshots = vec![10, 20, 30];
     // The learner always beats 20, never 10, and has not met 30.
     let key = |name: &str| ("g".to_owned(), name.to_owned());
