@@ -50,17 +50,35 @@ local PHRASES = {
   "It goes well with {attribute}.",
 }
 
-local function word_of(state, seat)
-  return seat == state.undercover and state.words.undercover or state.words.civilian
+-- The pairs of the data, by number, each in both directions: which word the civilians hold, which the undercover player,
+-- with the attributes of each. A state has the number and the direction only, so that it is small.
+local DEALS = {}
+for number, row in word_pairs do
+  local function deal(civilian, undercover)
+    local function side(name)
+      -- A seat that knows its word knows these, sorted.
+      local own = table.clone(row.attributes.shared)
+      for _, attribute in row.attributes[name] do own[#own + 1] = attribute end
+      table.sort(own)
+      return { word = row[name], attributes = row.attributes[name], own = own }
+    end
+    return { shared = row.attributes.shared, civilian = side(civilian), undercover = side(undercover) }
+  end
+  DEALS[number] = { deal("civilian", "undercover"), deal("undercover", "civilian") }
 end
 
--- All attributes of the seat's own word. A seat that knows its word knows these.
-local function attributes_of(state, seat)
-  local side = seat == state.undercover and state.attributes.undercover or state.attributes.civilian
-  local list = {}
-  for _, attribute in ipairs(state.attributes.shared) do list[#list + 1] = attribute end
-  for _, attribute in ipairs(side) do list[#list + 1] = attribute end
-  return list
+local function deal_of(state)
+  return DEALS[state.pair][state.direction]
+end
+
+-- What the seat holds.
+local function side_of(state, seat)
+  local deal = deal_of(state)
+  return seat == state.undercover and deal.undercover or deal.civilian
+end
+
+local function word_of(state, seat)
+  return side_of(state, seat).word
 end
 
 -- Round of the turn under way: 1 or 2 for descriptions, 3 for the vote.
@@ -72,10 +90,15 @@ local function is_vote(state)
   return round_of(state) > ROUNDS
 end
 
+-- Who gave the description of this number: they come in the speaking order.
+local function speaker(state, number)
+  return state.order[(number - 1) % SEATS + 1]
+end
+
 local function descriptions_of(state, seat)
   local list = {}
-  for _, entry in ipairs(state.said) do
-    if entry.seat == seat then list[#list + 1] = entry.text end
+  for number, text in state.said do
+    if speaker(state, number) == seat then list[#list + 1] = text end
   end
   return list
 end
@@ -83,7 +106,7 @@ end
 -- The numbers of the words that a seat may still choose from in attribute mode.
 local function choices_of(state, seat)
   local used, choices = descriptions_of(state, seat), {}
-  for number, attribute in ipairs(state.hands[seat]) do
+  for number, attribute in state.hands[seat] do
     if not words.contains(used, attribute) then choices[#choices + 1] = tostring(number) end
   end
   return choices
@@ -98,11 +121,10 @@ end
 -- The attributes of the own word that the seat has not named yet and may name, sorted.
 local function unused_attributes(state, seat)
   local used, list = words.split(table.concat(descriptions_of(state, seat), " ")), {}
-  for _, attribute in ipairs(attributes_of(state, seat)) do
+  for _, attribute in side_of(state, seat).own do
     local allowed = state.describe == "free" or table.find(state.hands[seat], attribute)
     if allowed and not words.contains(used, attribute) then list[#list + 1] = attribute end
   end
-  table.sort(list)
   return list
 end
 
@@ -123,7 +145,7 @@ end
 -- else, "?" it names none that the data knows. Uses nothing but the seat's word, the data and the public text.
 local function fit(state, seat, text)
   if state.describe == "attributes" then
-    return words.contains(attributes_of(state, seat), text) and "+" or "-"
+    return words.contains(side_of(state, seat).own, text) and "+" or "-"
   end
   local knowledge = known[word_of(state, seat)]
   local fitting, foreign = 0, 0
@@ -150,20 +172,18 @@ end
 -- A hand for attribute mode: two attributes both words have, two that only the own word has, and decoys from
 -- unrelated pairs. Which is which is not shown.
 local function deal_hand(state, seat, rng, decoys)
-  local hand = {}
-  local side = seat == state.undercover and state.attributes.undercover or state.attributes.civilian
-  pick_attributes(rng, state.attributes.shared, 2, hand)
-  pick_attributes(rng, side, 2, hand)
+  local hand, deal = {}, deal_of(state)
+  pick_attributes(rng, deal.shared, 2, hand)
+  pick_attributes(rng, side_of(state, seat).attributes, 2, hand)
   local size = #hand + decoys
   while #hand < size do
     local other = word_pairs[rng:int(1, #word_pairs)].attributes
     local candidate = rng:pick(other[rng:pick({ "shared", "civilian", "undercover" })])
     local taken = words.contains(hand, candidate)
-      or words.contains(state.attributes.shared, candidate)
-      or words.contains(state.attributes.civilian, candidate)
-      or words.contains(state.attributes.undercover, candidate)
-      or words.same(candidate, state.words.civilian)
-      or words.same(candidate, state.words.undercover)
+      or words.contains(deal.civilian.own, candidate)
+      or words.contains(deal.undercover.own, candidate)
+      or words.same(candidate, deal.civilian.word)
+      or words.same(candidate, deal.undercover.word)
     if not taken then hand[#hand + 1] = candidate end
   end
   table.sort(hand)
@@ -171,29 +191,24 @@ local function deal_hand(state, seat, rng, decoys)
 end
 
 function game.init(rng, options)
-  local row = word_pairs[rng:int(1, #word_pairs)]
+  local pair = rng:int(1, #DEALS)
   -- Which word of a pair is the odd one is drawn too, so that a word does not give its side away.
-  local one, other = "civilian", "undercover"
-  if rng:int(0, 1) == 1 then one, other = other, one end
+  local direction = rng:int(0, 1) + 1
   local order = { 1, 2, 3, 4 }
   for last = SEATS, 2, -1 do
     local chosen = rng:int(1, last)
     order[last], order[chosen] = order[chosen], order[last]
   end
   local state = {
-    words = { civilian = row[one], undercover = row[other] },
-    attributes = {
-      shared = row.attributes.shared,
-      civilian = row.attributes[one],
-      undercover = row.attributes[other],
-    },
+    pair = pair,
+    direction = direction,
     undercover = rng:int(1, SEATS),
     order = order,
     template = rng:int(1, #RULES),
     describe = options.describe or "free",
     turn = 1,
     hands = {},
-    said = {},
+    said = {}, -- descriptions in the order in which they were given
     votes = { 0, 0, 0, 0 },
     out = 0, -- the seat that was voted out; 0 for nobody
   }
@@ -215,11 +230,12 @@ end
 -- What was said since the seat's own last description, one line each.
 local function news_for(state, seat)
   local lines = {}
-  for _, entry in ipairs(state.said) do
-    if entry.seat == seat then
+  for number, text in state.said do
+    local by = speaker(state, number)
+    if by == seat then
       lines = {}
     else
-      lines[#lines + 1] = "Player " .. entry.seat .. " (round " .. entry.round .. "): " .. entry.text
+      lines[#lines + 1] = "Player " .. by .. " (round " .. math.ceil(number / SEATS) .. "): " .. text
     end
   end
   return lines
@@ -319,14 +335,14 @@ function game.brief(state, seat)
     return "V|" .. table.concat(parts)
   end
   local others = {}
-  for _, entry in ipairs(state.said) do
-    if entry.seat ~= seat then
-      for _, token in ipairs(words.split(entry.text)) do others[#others + 1] = token end
+  for number, text in state.said do
+    if speaker(state, number) ~= seat then
+      for _, token in words.split(text) do others[#others + 1] = token end
     end
   end
   local in_attributes = state.describe == "attributes"
   local named, rest = {}, {}
-  for _, attribute in ipairs(unused_attributes(state, seat)) do
+  for _, attribute in unused_attributes(state, seat) do
     local list = words.contains(others, attribute) and named or rest
     list[#list + 1] = in_attributes and number_of(state, seat, attribute) or attribute
   end
@@ -370,7 +386,7 @@ local function apply_description(state, seat, action)
       end
     end
   end
-  state.said[#state.said + 1] = { seat = seat, round = round_of(state), text = text }
+  state.said[#state.said + 1] = text
 end
 
 -- The seat with strictly the most votes, or 0 after a tie.
@@ -415,8 +431,9 @@ end
 -- picks what the two share stands for the human sense of which attributes are broad, and it errs often enough.
 local function bot_description(state, seat, rng)
   local candidates = {}
-  for _, attribute in ipairs(unused_attributes(state, seat)) do
-    local weight = words.contains(state.attributes.shared, attribute) and BROAD_WEIGHT or 1
+  local shared = deal_of(state).shared
+  for _, attribute in unused_attributes(state, seat) do
+    local weight = words.contains(shared, attribute) and BROAD_WEIGHT or 1
     for _ = 1, weight do candidates[#candidates + 1] = attribute end
   end
   return rng:pick(candidates)

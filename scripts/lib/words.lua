@@ -12,14 +12,21 @@ end
 
 -- Equal but for a plural ending.
 function words.same(left, right)
-  if #left > #right then left, right = right, left end
-  return left == right or left .. "s" == right or (#left > 2 and left .. "es" == right)
+  local more = #right - #left
+  if more == 0 then return left == right end
+  if more < 0 then
+    left, right, more = right, left, -more
+  end
+  -- Endings first: words are compared by the thousand, and few get as far as a new string.
+  if more > 2 or right:byte(-1) ~= 115 then return false end -- "s"
+  if more == 2 and (#left < 3 or right:byte(-2) ~= 101) then return false end -- "e"
+  return right:sub(1, #left) == left
 end
 
 -- Whether a list has the word, in singular or plural.
 function words.contains(list, word)
-  for _, entry in ipairs(list) do
-    if words.same(entry, word) then return true end
+  for _, entry in list do
+    if entry == word or words.same(entry, word) then return true end
   end
   return false
 end
