@@ -66,7 +66,7 @@ pub enum Error {
     },
 }
 
-/// Keys and values of one sequence. Cloning it shares nothing and costs its bytes.
+/// Keys and values of one sequence. A clone costs next to nothing: what both hold is kept once until one of them grows.
 #[derive(Clone, Debug)]
 pub struct KvCache(CacheStorage);
 
@@ -83,6 +83,41 @@ impl KvCache {
             CacheStorage::Cpu(cache) => cache.len(),
             CacheStorage::Candle(cache) => cache.len(),
         }
+    }
+
+    /// The first `length` tokens, kept once for both.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the backend fails.
+    pub fn prefix(&self, length: usize) -> Result<Self, Error> {
+        Ok(Self(match &self.0 {
+            CacheStorage::Cpu(cache) => CacheStorage::Cpu(cache.prefix(length)),
+            CacheStorage::Candle(cache) => CacheStorage::Candle(cache.prefix(length)?),
+        }))
+    }
+
+    /// Bytes that `count` more tokens take at most.
+    pub fn growth(&self, config: &DecoderConfig, count: usize) -> usize {
+        match &self.0 {
+            CacheStorage::Cpu(cache) => cache.growth(count),
+            CacheStorage::Candle(cache) => cache.growth(config, count),
+        }
+    }
+
+    /// Bytes of all these caches, what several hold counted once (where the backend knows of it).
+    pub fn total_bytes<'a>(caches: impl IntoIterator<Item = &'a Self>) -> usize {
+        let mut seen = std::collections::HashSet::new();
+        let mut total = 0;
+        for cache in caches {
+            match &cache.0 {
+                CacheStorage::Cpu(cache) => {
+                    let (blocks, bytes) = cache.blocks();
+                    total += bytes * blocks.filter(|&block| seen.insert(block)).count();
+                }
+                CacheStorage::Candle(cache) => total += cache.bytes(),
+            }
+        }
+        total
     }
 
     /// Whether no token is held.

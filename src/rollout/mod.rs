@@ -2,9 +2,10 @@
 //! [`crate::policy`], which it joins, and [`crate::advantage`] and [`crate::train`], which use what it returns.
 //!
 //! Episodes enter and leave the batch at any token: each pass of the loop lets every episode that waits for its rules go
-//! on (in parallel), then takes one step of the model for every episode that waits for a token. A prompt that several
-//! fresh trajectories share is computed once.
+//! on (in parallel), then takes one step of the model for every episode that waits for a token. What several trajectories
+//! have in common is computed once.
 
+mod batcher; // what the model computes together, and whose caches are kept
 mod play; // the loop: rules, model, rules, …
 mod slot; // one trajectory while it is played
 mod types; // what a rollout returns
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+pub use batcher::{BatchStats, Batcher, Pass, Request};
 pub use play::play;
 pub use types::{Culprit, Group, StageRecord, Trajectory, TurnRecord, Voided};
 
@@ -82,6 +84,8 @@ pub struct RolloutSettings {
     pub max_context: usize,
     /// Most tokens that one forward pass takes.
     pub max_batch_tokens: usize,
+    /// Most bytes of keys and values of all trajectories together; 0: no bound.
+    pub max_cache_bytes: usize,
     /// Added for an answer that is not in the answer format.
     pub format_penalty: f64,
     /// Added for an answer that the rules refuse.
@@ -93,6 +97,10 @@ pub struct RolloutSettings {
 pub struct RolloutStats {
     /// Tokens that went through the model: prompts once each, and answers.
     pub model_tokens: usize,
+    /// Tokens that did not have to, because another trajectory had begun alike.
+    pub shared_tokens: usize,
+    /// Trajectories whose keys and values were dropped to make room.
+    pub preempted: usize,
     /// Tokens that the policy sampled.
     pub sampled_tokens: usize,
     /// Answers of opponents that are language models.

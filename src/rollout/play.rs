@@ -1,12 +1,13 @@
 //! The loop of a rollout: rules, model, rules, until every trajectory is over.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::game::for_each_abandonable;
-use crate::policy::Chunk;
+use rayon::prelude::*;
 
+use crate::game::for_each_abandonable;
+
+use super::batcher::{Batcher, Pass, Request};
 use super::slot::{Slot, Waiting};
 use super::{Error, Group, GroupPlan, RolloutSettings, RolloutStats, Table};
 
@@ -31,6 +32,7 @@ pub fn play(
         .enumerate()
         .flat_map(|(group, plan)| (0..plan.members).map(move |member| Slot::new(plan, group, member)))
         .collect();
+    let mut batcher = Batcher::new(slots.len(), settings.max_batch_tokens, settings.max_cache_bytes);
     loop {
         if table.interrupt.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
@@ -56,8 +58,13 @@ pub fn play(
         if waiting.is_empty() && is_over {
             break;
         }
-        for batch in batches(&slots, &waiting, settings.max_batch_tokens) {
-            stats.model_tokens += step(&mut slots, &batch, table, settings)?;
+        for (index, _) in slots.iter().enumerate().filter(|(_, slot)| slot.waiting == Waiting::Nothing) {
+            batcher.finish(index);
+        }
+        let requests: Vec<Request<'_>> =
+            waiting.iter().map(|&sequence| Request { sequence, tokens: &slots[sequence].tokens }).collect();
+        for pass in batcher.step(table.decoder, &requests)? {
+            accept(&mut slots, &pass, table, settings);
         }
     }
     let mut groups: Vec<Group> = plans
@@ -77,66 +84,19 @@ pub fn play(
             Err(voided) => groups[group].voided.push(voided),
         }
     }
+    let batching = batcher.stats();
+    stats.model_tokens = batching.computed;
+    stats.shared_tokens = batching.shared;
+    stats.preempted = batching.preempted;
     stats.total = (table.clock)().saturating_sub(started);
     Ok((groups, stats))
 }
 
-/// Trajectories whose pending tokens are computed together; those of one entry wait for the same tokens with an empty
-/// cache, so that one computation serves them all.
-type Batch = Vec<Vec<usize>>;
-
-fn batches(slots: &[Slot<'_>], waiting: &[usize], max_tokens: usize) -> Vec<Batch> {
-    let mut fresh: BTreeMap<&[u32], usize> = BTreeMap::new();
-    let mut entries: Vec<Vec<usize>> = Vec::new();
-    for &index in waiting {
-        let slot = &slots[index];
-        if slot.cache.is_none() {
-            if let Some(&entry) = fresh.get(slot.pending()) {
-                entries[entry].push(index);
-                continue;
-            }
-            fresh.insert(slot.pending(), entries.len());
-        }
-        entries.push(vec![index]);
-    }
-    let mut batches: Vec<Batch> = Vec::new();
-    let mut size = usize::MAX;
-    for entry in entries {
-        let tokens = slots[entry[0]].pending().len();
-        if size.saturating_add(tokens) > max_tokens {
-            batches.push(Vec::new());
-            size = 0;
-        }
-        size += tokens;
-        if let Some(batch) = batches.last_mut() {
-            batch.push(entry);
-        }
-    }
-    batches
-}
-
-/// Computes the pending tokens of a batch and samples a token for each trajectory in it. Returns the tokens computed.
-fn step(slots: &mut [Slot<'_>], batch: &Batch, table: &Table<'_>, settings: &RolloutSettings) -> Result<usize, Error> {
-    let mut caches: Vec<_> =
-        batch.iter().map(|entry| slots[entry[0]].cache.take().unwrap_or_else(|| table.decoder.new_cache())).collect();
-    let mut chunks: Vec<Chunk<'_>> = caches
-        .iter_mut()
-        .zip(batch)
-        .map(|(cache, entry)| {
-            let tokens = &slots[entry[0]].tokens[cache.len()..];
-            Chunk { cache, tokens }
-        })
-        .collect();
-    let computed = chunks.iter().map(|chunk| chunk.tokens.len()).sum();
-    let logits = table.decoder.extend(&mut chunks)?; // [entries, vocab]
-    let vocabulary = logits.len() / batch.len().max(1);
-    for ((entry, cache), row) in batch.iter().zip(caches).zip(logits.chunks(vocabulary.max(1))) {
-        for &index in &entry[1..] {
-            slots[index].cache = Some(cache.clone());
-            slots[index].accept(row, table, settings);
-        }
-        slots[entry[0]].cache = Some(cache);
-        slots[entry[0]].accept(row, table, settings);
-    }
-    Ok(computed)
+/// Samples a token for each trajectory of a pass.
+fn accept(slots: &mut [Slot<'_>], pass: &Pass, table: &Table<'_>, settings: &RolloutSettings) {
+    let mut slots = slots.iter_mut().enumerate();
+    let with_row = |(index, row)| slots.find(|(slot, _)| *slot == index).map(|(_, slot)| (slot, row));
+    let work: Vec<_> = pass.rows().filter_map(with_row).collect();
+    // Every trajectory draws from a stream of its own.
+    work.into_par_iter().for_each(|(slot, row)| slot.accept(row, table, settings));
 }

@@ -7,7 +7,7 @@ use crate::config::{AnswerFormat, Constrain, ObservationKind};
 use crate::diag::Diagnostic;
 use crate::game::{Episode, EpisodeSummary, Foresight, Seat, StageResult, Status, parse_answer};
 use crate::opponent::{Answer as OpponentAnswer, Fault, Lineup, Reply, View};
-use crate::policy::{AnswerTrie, KvCache, Target, sample};
+use crate::policy::{AnswerTrie, Target, sample};
 use crate::seed::Stream;
 
 use super::{Culprit, GroupPlan, RolloutSettings, StagePlan, StageRecord, Table, Trajectory, TurnRecord, Voided};
@@ -37,7 +37,6 @@ pub(super) struct Slot<'a> {
     pub(super) group: usize,
     member: usize,
     pub(super) waiting: Waiting,
-    pub(super) cache: Option<KvCache>,
     pub(super) tokens: Vec<u32>,
     targets: Vec<Target>,
     log_probs: Vec<f32>,
@@ -71,7 +70,6 @@ impl<'a> Slot<'a> {
             group,
             member,
             waiting: Waiting::Rules,
-            cache: None,
             tokens: Vec::new(),
             targets: Vec::new(),
             log_probs: Vec::new(),
@@ -92,11 +90,6 @@ impl<'a> Slot<'a> {
             scorer: None,
             reward: 0.0,
         }
-    }
-
-    /// Tokens that the cache does not hold yet.
-    pub(super) fn pending(&self) -> &[u32] {
-        &self.tokens[self.cache.as_ref().map_or(0, KvCache::len)..]
     }
 
     pub(super) fn sampled_count(&self) -> usize {
@@ -134,7 +127,6 @@ impl<'a> Slot<'a> {
             problem: Arc::from(problem),
         });
         self.waiting = Waiting::Nothing;
-        self.cache = None;
         self.lineup = None;
     }
 
@@ -370,7 +362,6 @@ impl<'a> Slot<'a> {
 
     fn finish(&mut self, table: &Table<'_>) -> Result<(), Box<Diagnostic>> {
         self.waiting = Waiting::Nothing;
-        self.cache = None;
         let results: Vec<StageResult> = self
             .stages
             .iter()

@@ -58,6 +58,9 @@ pub(super) fn forward(model: &Model, spans: &mut [Span<'_>], keep: bool, workspa
     let Workspace { hidden, layers, attention, .. } = workspace;
     layers.resize_with(layers.len().max(if keep { config.layer_count } else { 1 }), LayerActivations::default);
 
+    for span in spans.iter_mut() {
+        span.cache.reserve(span.tokens.len());
+    }
     let hidden = sized(hidden, rows * hidden_size);
     let embedding = model.at(&model.layout.embedding);
     let tokens = spans.iter().flat_map(|span| span.tokens);
@@ -93,7 +96,7 @@ pub(super) fn forward(model: &Model, spans: &mut [Span<'_>], keep: bool, workspa
             let count = span.tokens.len();
             let qkv = &mut qkv[row * width..][..count * width];
             append(model, index, span.cache, qkv);
-            let cache = (&span.cache.layers[index], span.cache.len() + count);
+            let cache = (span.cache.layer(index), span.cache.len() + count);
             let out = &mut attended[row * heads.query_width()..];
             attend(heads, (qkv, count), cache, out, &mut attention.weights);
             row += count;
@@ -122,6 +125,6 @@ fn append(model: &Model, layer: usize, cache: &mut CpuCache, qkv: &mut [f32]) {
     for (position, row) in (start..).zip(qkv.chunks_exact_mut(heads.row_width())) {
         model.rotary.turn(row, heads.count + heads.kv_count, position, false);
         let (keys, values) = row[heads.query_width()..].split_at(heads.kv_width());
-        cache.layers[layer].push(position, keys, values);
+        cache.put(layer, position, keys, values);
     }
 }
