@@ -189,7 +189,9 @@ impl Batcher {
         let mut going: Vec<&[u32]> = Vec::new();
         let mut waits = vec![false; entries.len()];
         for (index, entry) in entries.iter_mut().enumerate() {
-            if entry.pending() == 1 {
+            // A sequence that has sampled and kept its cache has nothing more in common with others.
+            let is_started = self.sequences[entry.sequences[0]].is_started;
+            if entry.pending() == 1 || (is_started && entry.held > 0) {
                 continue;
             }
             // The last token is left to compute: its logits are wanted.
@@ -240,7 +242,7 @@ impl Batcher {
                 let needed = self.growth(decoder, leader, count);
                 // A sequence without a cache leaves a block to each of those that have one, or it would lose its own soon.
                 let margin = if entry.held == 0 { self.margin(decoder) } else { 0 };
-                while *bytes < needed as i64 && self.preempt(leader, entries, &batch) {
+                while *bytes < needed as i64 && self.preempt((leader, is_alone), entries, &batch) {
                     *bytes = self.free_bytes().unwrap_or(0) - self.promised(decoder, entries, &batch, &counts);
                 }
                 if *bytes < (needed + margin) as i64 && !is_alone {
@@ -278,14 +280,15 @@ impl Batcher {
         batch.iter().zip(counts).map(growth).sum::<usize>() as i64
     }
 
-    /// Drops the cache of a finished sequence, or of the highest-numbered one above `leader` that is not in the batch;
-    /// false if there is none.
-    fn preempt(&mut self, leader: usize, entries: &[Entry<'_>], batch: &[usize]) -> bool {
+    /// Drops the cache of a finished sequence, or of the highest-numbered one that is not in the batch; false if there is
+    /// none. Sequences below `leader` give way only if nothing else is computed: some may wait for others outside.
+    fn preempt(&mut self, (leader, is_alone): (usize, bool), entries: &[Entry<'_>], batch: &[usize]) -> bool {
         let going: Vec<usize> = batch.iter().map(|&index| entries[index].sequences[0]).collect();
         let finished = self.sequences.iter().position(|sequence| sequence.is_over && sequence.held.is_some());
-        let later = (leader + 1..self.sequences.len())
-            .rev()
-            .find(|sequence| self.sequences[*sequence].held.is_some() && !going.contains(sequence));
+        let lowest = if is_alone { 0 } else { leader + 1 };
+        let later = (lowest..self.sequences.len()).rev().find(|sequence| {
+            *sequence != leader && self.sequences[*sequence].held.is_some() && !going.contains(sequence)
+        });
         let Some(victim) = finished.or(later) else { return false };
         self.sequences[victim].held = None;
         self.stats.preempted += usize::from(finished.is_none());

@@ -52,7 +52,7 @@ pub(crate) struct ModelArgs {
     /// `auto`, `f32` or `bf16`
     #[arg(long, default_value = "auto")]
     dtype: String,
-    /// Measurements, after one that is not counted; the median is printed
+    /// Measurements, after a short one that is not counted; the median is printed
     #[arg(long, default_value_t = 3, value_name = "N")]
     rounds: usize,
     /// Seed of the weights, the prompts and the sampling

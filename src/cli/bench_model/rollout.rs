@@ -17,6 +17,9 @@ use super::table::{Line, print};
 use super::work::{Work, seen};
 use super::{ExitStatus, ModelArgs, SAMPLING, Sample, save};
 
+/// Sampled tokens of the round that is not counted.
+const WARM_UP: usize = 4;
+
 /// Flags of `gift-host bench rollout`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RolloutArgs {
@@ -56,9 +59,12 @@ pub(crate) fn run(args: &RolloutArgs, out: &mut dyn Write) -> anyhow::Result<Exi
     }
     let subject = args.model.subject(args.context())?;
     let decoder = subject.decoder.as_ref();
-    play(args, decoder)?;
+    // Enough to start the threads and to touch every weight.
+    play(args, decoder, (1, args.model.new.min(WARM_UP)))?;
     super::super::output::reset_peak_memory();
-    let rounds = (0..args.model.rounds).map(|_| play(args, decoder)).collect::<anyhow::Result<Vec<_>>>()?;
+    let rounds = (0..args.model.rounds)
+        .map(|_| play(args, decoder, (args.turns, args.model.new)))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let floor = Floor::measure(&decoder.device(), args.model.dtype_name())?;
     let lines = lines(args, decoder, &rounds, floor);
     let Some(last) = rounds.last() else { return Ok(ExitStatus::Done) };
@@ -121,7 +127,7 @@ struct Player {
     left: usize,
 }
 
-fn play(args: &RolloutArgs, decoder: &dyn Decoder) -> anyhow::Result<Round> {
+fn play(args: &RolloutArgs, decoder: &dyn Decoder, (turns, new): (usize, usize)) -> anyhow::Result<Round> {
     let vocab_size = decoder.config().vocab_size;
     let prompts = args.model.prompts(vocab_size);
     let seed = Seed::new(args.model.seed);
@@ -132,12 +138,12 @@ fn play(args: &RolloutArgs, decoder: &dyn Decoder) -> anyhow::Result<Round> {
         left: 0,
     };
     let mut players: Vec<Player> = (0..args.model.batch).map(player).collect();
-    let mut batcher = Batcher::new(players.len(), args.max_batch_tokens, args.max_cache_mib << 20);
+    let mut batcher = Batcher::new(players.len(), args.max_batch_tokens, args.max_cache_mib.saturating_mul(1 << 20));
     let (mut prefill, mut decode, mut turn_seconds) = (0.0, 0.0, Vec::new());
-    for turn in 0..args.turns {
+    for turn in 0..turns {
         let started = Instant::now();
         for player in &mut players {
-            player.left = args.model.new;
+            player.left = new;
             if turn > 0 {
                 let text = (0..args.turn_prompt()).map(|_| player.stream.index(vocab_size) as u32);
                 player.tokens.extend(text);
@@ -145,7 +151,7 @@ fn play(args: &RolloutArgs, decoder: &dyn Decoder) -> anyhow::Result<Round> {
         }
         while players.iter().any(|player| player.left > 0) {
             let started = Instant::now();
-            let is_prefill = players.iter().any(|player| player.left == args.model.new);
+            let is_prefill = players.iter().any(|player| player.left == new);
             let waiting = players.iter().enumerate().filter(|(_, player)| player.left > 0);
             let requests: Vec<_> =
                 waiting.map(|(sequence, player)| Request { sequence, tokens: &player.tokens }).collect();

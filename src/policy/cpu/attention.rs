@@ -7,7 +7,7 @@ use super::matmul::{LANES, Operand, Packing, Product, SmallProduct, multiply, si
 use crate::policy::DecoderConfig;
 
 /// Query rows whose scores are held at a time.
-const BLOCK_ROWS: usize = 48;
+pub(super) const BLOCK_ROWS: usize = 48;
 
 /// Sizes of the heads and of a row of queries, keys and values.
 #[derive(Clone, Copy, Debug)]
