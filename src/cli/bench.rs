@@ -1,5 +1,5 @@
 //! `gift-host bench`: how fast the parts of a run are on this machine. `env` plays random episodes without a model, `reload` saves
-//! scripts.
+//! scripts, `rollout` and `update` measure the model without games.
 
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -17,7 +17,7 @@ use crate::script::STACK_BYTES;
 use crate::seed::{Seed, Stream};
 
 use super::setup::{self, SharedArgs};
-use super::{ExitStatus, bench_reload};
+use super::{ExitStatus, bench_model, bench_reload};
 
 /// Flags of `gift-host bench`.
 #[derive(Debug, clap::Args)]
@@ -33,6 +33,10 @@ enum Part {
     Env(EnvArgs),
     /// Milliseconds from a save to the new version at an idle rollout boundary
     Reload(bench_reload::ReloadArgs),
+    /// Tokens a second of prompts and sampling, beside what the machine could do at best
+    Rollout(bench_model::RolloutArgs),
+    /// Tokens a second of an optimizer step, beside what the machine could do at best
+    Update(bench_model::UpdateArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -72,6 +76,8 @@ pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
     match &args.part {
         Part::Env(args) => env(args, out),
         Part::Reload(args) => bench_reload::run(args, out),
+        Part::Rollout(args) => bench_model::rollout(args, out),
+        Part::Update(args) => bench_model::update(args, out),
     }
 }
 

@@ -2,6 +2,7 @@
 //! exits. Results go to standard output, progress and logs to standard error.
 
 mod bench; // how fast the parts of a run are
+mod bench_model; // tokens a second of the model alone
 mod bench_reload; // from a save to the new version
 mod check; // the contract of games
 mod eval; // a frozen policy against fixed opponents

@@ -30,8 +30,10 @@ section! {
         max_new_tokens: usize = 32,
         /// Most tokens a trajectory; 0 takes the model's context.
         max_context: usize = 0,
-        /// Most tokens that one forward pass of a rollout takes, all sequences together.
+        /// Most tokens that one forward pass of a rollout takes, all sequences together; longer prompts are cut.
         max_batch_tokens: usize = 8192,
+        /// Most memory for keys and values of all sequences together, in MiB; 0: no bound. Where it is full, sequences wait.
+        max_cache_mib: usize = 0,
     }
 }
 

@@ -12,7 +12,7 @@ use super::lineup::{Answer, Fault, Opponent, Reply, View};
 use super::scripted::random_action;
 use crate::config::{AnswerFormat, Constrain, ObservationKind, OnInvalid, RunConfig};
 use crate::diag::Diagnostic;
-use crate::policy::{AnswerRules, Decoder, Dialogue, Sampling, Tokenizer, advance};
+use crate::policy::{AnswerRules, Batcher, Decoder, Dialogue, Sampling, Tokenizer, advance};
 use crate::seed::{Seed, Stream};
 
 /// Reads a model and puts it on the run's device: its weights, its tokenizer, and where it was found (for a run directory,
@@ -54,6 +54,7 @@ impl FrozenSettings {
                 max_new_tokens: rollout.max_new_tokens,
                 max_context: if rollout.max_context == 0 { usize::MAX } else { rollout.max_context },
                 max_batch_tokens: rollout.max_batch_tokens,
+                max_cache_bytes: rollout.max_cache_mib.saturating_mul(1 << 20),
                 stop: if decode.stop { stop_rule(answer_form(decode.format)) } else { None },
             },
             invalid_tries: remote.invalid_tries,
@@ -83,12 +84,17 @@ impl FrozenModel {
         Self { name, decoder: loaded.decoder, tokenizer: loaded.tokenizer, settings }
     }
 
+    /// What keeps the caches of dialogues with this model.
+    pub fn batcher(&self) -> Batcher {
+        self.settings.rules.batcher()
+    }
+
     /// Takes dialogues that wait for this model one token further, in batches.
     ///
     /// # Errors
     /// A [`Diagnostic`] if the model fails.
-    pub fn advance(&self, dialogues: &mut [&mut Dialogue]) -> Result<usize, Box<Diagnostic>> {
-        advance(dialogues, self.decoder.as_ref(), &self.tokenizer, &self.settings.rules).map_err(|error| {
+    pub fn advance(&self, dialogues: &mut [&mut Dialogue], batcher: &mut Batcher) -> Result<(), Box<Diagnostic>> {
+        advance(dialogues, batcher, self.decoder.as_ref(), &self.tokenizer, &self.settings.rules).map_err(|error| {
             Box::new(
                 Diagnostic::error("model::failed", format!("the model of `{}` failed", self.name))
                     .found(error.to_string())

@@ -177,13 +177,14 @@ impl Lineup {
     /// As [`Opponent::act`].
     pub fn wait_for(&mut self, view: &View<'_>, stream: &mut Stream) -> Result<Answer, Fault> {
         let player = self.player(view.seat)?;
+        let mut batcher = None;
         loop {
             match player.act(view, stream)? {
                 Reply::Answer(answer) => return Ok(answer),
                 Reply::Waiting => {
                     while let Some((model, dialogue)) = player.thinking() {
-                        let model = Arc::clone(model);
-                        model.advance(&mut [dialogue]).map_err(Fault::Run)?;
+                        let batcher = batcher.get_or_insert_with(|| model.batcher());
+                        model.advance(&mut [dialogue], batcher).map_err(Fault::Run)?;
                     }
                     while !player.is_ready() {
                         std::thread::sleep(PATIENCE);

@@ -3,12 +3,21 @@
 //!
 //! [`advance`] samples one token for many dialogues with one model: those of a learner, or those of a frozen opponent.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use rayon::prelude::*;
 
 use crate::seed::Stream;
 
-use super::{AnswerTrie, Chunk, Decoder, Error, KvCache, Sampling, Target, Tokenizer, sample};
+use super::{AnswerTrie, Batcher, Decoder, Error, Lease, Pass, Request, Sampling, Target, Tokenizer, sample};
+
+impl AnswerRules {
+    /// A batcher within these bounds, for dialogues with one model.
+    pub fn batcher(&self) -> Batcher {
+        Batcher::new(0, self.max_batch_tokens, self.max_cache_bytes)
+    }
+}
 
 /// Where a free answer ends without the model's end token.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +49,8 @@ pub struct AnswerRules {
     pub max_context: usize,
     /// Most tokens that one forward pass takes, all dialogues together.
     pub max_batch_tokens: usize,
+    /// Most bytes of keys and values, all dialogues together; 0: no bound.
+    pub max_cache_bytes: usize,
     /// Where free answers end beside the end token.
     pub stop: Option<StopRule>,
 }
@@ -67,7 +78,8 @@ pub struct Dialogue {
     pub prompt_count: usize,
     /// Whether an answer was cut.
     pub is_cut: bool,
-    cache: Option<KvCache>,
+    /// Its place among the sequences that are computed.
+    lease: Option<Arc<Lease>>,
     answer: Option<Answer>,
     stream: Stream,
 }
@@ -81,7 +93,7 @@ impl Dialogue {
             log_probs: Vec::new(),
             prompt_count: 0,
             is_cut: false,
-            cache: None,
+            lease: None,
             answer: None,
             stream,
         }
@@ -124,12 +136,7 @@ impl Dialogue {
 
     /// Gives back the memory of keys and values; they are computed again if the dialogue goes on.
     pub fn forget_cache(&mut self) {
-        self.cache = None;
-    }
-
-    /// Tokens that the cache does not hold yet.
-    fn pending(&self) -> &[u32] {
-        &self.tokens[self.cache.as_ref().map_or(0, KvCache::len)..]
+        self.lease = None;
     }
 
     /// Draws the next token from `logits` (`[vocab]`).
@@ -173,86 +180,35 @@ impl Dialogue {
     }
 }
 
-/// Samples the next token of every dialogue, all of which must be open. A prompt that several fresh dialogues share is
-/// computed once. Returns the tokens that went through the model. What a dialogue samples depends neither on the others
-/// nor on the size of a pass.
+/// Takes every dialogue, all of which must be open, towards its next token: samples it wherever the batcher has all that
+/// stands before it computed; the others are to be given again. What a dialogue samples depends neither on the others nor on
+/// the size of a pass.
 ///
 /// # Errors
 /// As [`Decoder::extend`].
 pub fn advance(
     dialogues: &mut [&mut Dialogue],
+    batcher: &mut Batcher,
     decoder: &dyn Decoder,
     tokenizer: &Tokenizer,
     rules: &AnswerRules,
-) -> Result<usize, Error> {
-    let mut computed = 0;
-    for batch in batches(dialogues, rules.max_batch_tokens) {
-        computed += step(dialogues, &batch, decoder, tokenizer, rules)?;
+) -> Result<(), Error> {
+    if dialogues.is_empty() {
+        return Ok(());
     }
-    Ok(computed)
-}
-
-/// Dialogues whose pending tokens are computed together; those of one entry wait for the same tokens with an empty cache,
-/// so that one computation serves them all.
-type Batch = Vec<Vec<usize>>;
-
-fn batches(dialogues: &[&mut Dialogue], max_tokens: usize) -> Vec<Batch> {
-    let mut fresh: BTreeMap<&[u32], usize> = BTreeMap::new();
-    let mut entries: Vec<Vec<usize>> = Vec::new();
-    for (index, dialogue) in dialogues.iter().enumerate() {
-        if dialogue.cache.is_none() {
-            if let Some(&entry) = fresh.get(dialogue.pending()) {
-                entries[entry].push(index);
-                continue;
-            }
-            fresh.insert(dialogue.pending(), entries.len());
-        }
-        entries.push(vec![index]);
-    }
-    let mut batches: Vec<Batch> = Vec::new();
-    let mut size = usize::MAX;
-    for entry in entries {
-        let tokens = dialogues[entry[0]].pending().len();
-        if size.saturating_add(tokens) > max_tokens {
-            batches.push(Vec::new());
-            size = 0;
-        }
-        size += tokens;
-        if let Some(batch) = batches.last_mut() {
-            batch.push(entry);
-        }
-    }
-    batches
-}
-
-/// Computes the pending tokens of a batch and samples a token for each dialogue in it. Returns the tokens computed.
-fn step(
-    dialogues: &mut [&mut Dialogue],
-    batch: &Batch,
-    decoder: &dyn Decoder,
-    tokenizer: &Tokenizer,
-    rules: &AnswerRules,
-) -> Result<usize, Error> {
-    let mut caches: Vec<_> =
-        batch.iter().map(|entry| dialogues[entry[0]].cache.take().unwrap_or_else(|| decoder.new_cache())).collect();
-    let mut chunks: Vec<Chunk<'_>> = caches
-        .iter_mut()
-        .zip(batch)
-        .map(|(cache, entry)| {
-            let tokens = &dialogues[entry[0]].tokens[cache.len()..];
-            Chunk { cache, tokens }
-        })
+    let sequences: Vec<usize> = dialogues.iter_mut().map(|dialogue| batcher.sequence(&mut dialogue.lease)).collect();
+    let requests: Vec<Request<'_>> = dialogues
+        .iter()
+        .zip(&sequences)
+        .map(|(dialogue, &sequence)| Request { sequence, tokens: &dialogue.tokens })
         .collect();
-    let computed = chunks.iter().map(|chunk| chunk.tokens.len()).sum();
-    let logits = decoder.extend(&mut chunks)?; // [entries, vocab]
-    let vocabulary = logits.len() / batch.len().max(1);
-    for ((entry, cache), row) in batch.iter().zip(caches).zip(logits.chunks(vocabulary.max(1))) {
-        for &index in &entry[1..] {
-            dialogues[index].cache = Some(cache.clone());
-            dialogues[index].accept(row, tokenizer, rules);
+    let passes = batcher.step(decoder, &requests)?;
+    let rows: HashMap<usize, &[f32]> = passes.iter().flat_map(Pass::rows).collect();
+    // Every dialogue draws from a stream of its own.
+    dialogues.par_iter_mut().zip(&sequences).for_each(|(dialogue, sequence)| {
+        if let Some(row) = rows.get(sequence) {
+            dialogue.accept(row, tokenizer, rules);
         }
-        dialogues[entry[0]].cache = Some(cache);
-        dialogues[entry[0]].accept(row, tokenizer, rules);
-    }
-    Ok(computed)
+    });
+    Ok(())
 }

@@ -4,6 +4,7 @@
 //! candle-nn's fused `rms_norm`, `rope`, `softmax_last_dim`, `layer_norm` and `sdpa` drop gradients without an error:
 //! none of them may be used here.
 
+mod batcher; // what the model computes together, and whose caches are kept
 mod candle_decoder; // differentiable candle operations: CUDA, and the oracle in tests
 mod config; // the shape of a model, as Hugging Face's config.json writes it
 mod constraint; // a trie over the token spellings of the legal answers
@@ -18,6 +19,7 @@ mod weights; // random initialization, safetensors in and out
 
 use std::path::PathBuf;
 
+pub use batcher::{BatchStats, Batcher, Lease, Pass, Request};
 pub use candle_decoder::CandleDecoder;
 pub use config::{DecoderConfig, Family, RopeScaling};
 pub use constraint::{AnswerTrie, Pieces};
@@ -68,7 +70,7 @@ pub enum Error {
     },
 }
 
-/// Keys and values of one sequence. Cloning it shares nothing and costs its bytes.
+/// Keys and values of one sequence. A clone costs next to nothing: what both hold is kept once until one of them grows.
 #[derive(Clone, Debug)]
 pub struct KvCache(CacheStorage);
 
@@ -85,6 +87,41 @@ impl KvCache {
             CacheStorage::Cpu(cache) => cache.len(),
             CacheStorage::Candle(cache) => cache.len(),
         }
+    }
+
+    /// The first `length` tokens, kept once for both.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the backend fails.
+    pub fn prefix(&self, length: usize) -> Result<Self, Error> {
+        Ok(Self(match &self.0 {
+            CacheStorage::Cpu(cache) => CacheStorage::Cpu(cache.prefix(length)),
+            CacheStorage::Candle(cache) => CacheStorage::Candle(cache.prefix(length)?),
+        }))
+    }
+
+    /// Bytes that `count` more tokens take at most.
+    pub fn growth(&self, config: &DecoderConfig, count: usize) -> usize {
+        match &self.0 {
+            CacheStorage::Cpu(cache) => cache.growth(count),
+            CacheStorage::Candle(cache) => cache.growth(config, count),
+        }
+    }
+
+    /// Bytes of all these caches, what several hold counted once (where the backend knows of it).
+    pub fn total_bytes<'a>(caches: impl IntoIterator<Item = &'a Self>) -> usize {
+        let mut seen = std::collections::HashSet::new();
+        let mut total = 0;
+        for cache in caches {
+            match &cache.0 {
+                CacheStorage::Cpu(cache) => {
+                    let (blocks, bytes) = cache.blocks();
+                    total += bytes * blocks.filter(|&block| seen.insert(block)).count();
+                }
+                CacheStorage::Candle(cache) => total += cache.bytes(),
+            }
+        }
+        total
     }
 
     /// Whether no token is held.

@@ -1,6 +1,12 @@
 //! From logits to a token: temperature, constraint, top-k, top-p and min-p, in this order.
 
+use super::cpu::fast_exp;
 use crate::seed::Stream;
+
+/// Ids whose weights are summed up together when a whole vocabulary is sampled from.
+const BLOCK: usize = 256;
+/// Partial sums kept side by side.
+const WIDTH: usize = 16;
 
 /// How tokens are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -36,6 +42,10 @@ pub struct Sampled {
 /// impossible; if none is finite the first allowed token is taken.
 pub fn sample(logits: &[f32], allowed: Option<&[u32]>, sampling: &Sampling, stream: &mut Stream) -> Sampled {
     let greedy = sampling.temperature <= 0.0;
+    let cuts = sampling.top_k > 0 || sampling.top_p < 1.0 || sampling.min_p > 0.0;
+    if !greedy && !cuts && allowed.is_none() && logits.len() > BLOCK {
+        return sample_all(logits, 1.0 / sampling.temperature, stream);
+    }
     let scale = if greedy { 1.0 } else { 1.0 / sampling.temperature };
     let scaled = |id: u32| {
         let logit = logits.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY);
@@ -70,6 +80,59 @@ pub fn sample(logits: &[f32], allowed: Option<&[u32]>, sampling: &Sampling, stre
         chosen
     };
     Sampled { token: chosen.0, log_prob: chosen.1 - log_sum }
+}
+
+/// [`sample`] among all ids without cuts, in two passes over the logits and one over a block: nothing is stored, as reading
+/// a large vocabulary more often would take longer than the model does for a row.
+fn sample_all(logits: &[f32], scale: f32, stream: &mut Stream) -> Sampled {
+    let scaled = |logit: f32| if logit.is_finite() { logit * scale } else { f32::NEG_INFINITY };
+    let mut lanes = [f32::NEG_INFINITY; WIDTH];
+    let (blocks, rest) = logits.as_chunks::<WIDTH>();
+    for block in blocks {
+        for j in 0..WIDTH {
+            let value = scaled(block[j]);
+            lanes[j] = if value > lanes[j] { value } else { lanes[j] };
+        }
+    }
+    let highest = rest.iter().map(|&logit| scaled(logit)).chain(lanes).fold(f32::NEG_INFINITY, f32::max);
+    if !highest.is_finite() {
+        return Sampled { token: 0, log_prob: 0.0 };
+    }
+    let weight = |logit: f32| fast_exp(scaled(logit) - highest);
+    let block_sum = |block: &[f32]| {
+        let (parts, rest) = block.as_chunks::<WIDTH>();
+        let mut sums = [0.0_f32; WIDTH];
+        for part in parts {
+            for j in 0..WIDTH {
+                sums[j] += weight(part[j]);
+            }
+        }
+        sums.iter().map(|&sum| f64::from(sum)).sum::<f64>() + rest.iter().map(|&x| f64::from(weight(x))).sum::<f64>()
+    };
+    let sums: Vec<f64> = logits.chunks(BLOCK).map(block_sum).collect();
+    let total: f64 = sums.iter().sum();
+    let mut left = stream.float() * total;
+    // Rounding may leave something over at the end: then it is the last block that has any weight.
+    let mut chosen = sums.iter().rposition(|&sum| sum > 0.0).unwrap_or(0);
+    for (index, &sum) in sums.iter().enumerate().take(chosen) {
+        if left < sum {
+            chosen = index;
+            break;
+        }
+        left -= sum;
+    }
+    let mut token = chosen * BLOCK;
+    for (id, &logit) in logits.iter().enumerate().skip(chosen * BLOCK).take(BLOCK) {
+        let weight = f64::from(weight(logit));
+        if weight > 0.0 {
+            token = id;
+            if left < weight {
+                break;
+            }
+            left -= weight;
+        }
+    }
+    Sampled { token: token as u32, log_prob: scaled(logits[token]) - (highest + total.ln() as f32) }
 }
 
 /// Applies top-k, top-p (arXiv:1904.09751) and min-p (arXiv:2407.01082); at least one candidate stays.
@@ -127,6 +190,27 @@ mod tests {
         let drawn = sample(&logits, Some(&[0, 1, 3]), &sampling, &mut stream);
         let expected = (weights[drawn.token as usize] / total).ln();
         assert!((f64::from(drawn.log_prob) - expected).abs() < 1e-5);
+    }
+
+    /// A large vocabulary takes the short way, and one that is merely allowed as a whole does not.
+    #[test]
+    fn a_whole_vocabulary_is_sampled_as_the_list_of_its_ids_is() {
+        let mut noise = Seed::new(8).stream();
+        let mut logits: Vec<f32> = (0..1003).map(|_| noise.normal() as f32 * 4.0).collect();
+        (logits[17], logits[600], logits[1002]) = (f32::NAN, f32::NEG_INFINITY, f32::INFINITY);
+        let all: Vec<u32> = (0..1003).collect();
+        let sampling = Sampling { temperature: 0.8, ..Sampling::default() };
+        let (mut short, mut long) = (Seed::new(9).stream(), Seed::new(9).stream());
+        let mut ids = std::collections::BTreeSet::new();
+        for _ in 0..2000 {
+            let found = sample(&logits, None, &sampling, &mut short);
+            let expected = sample(&logits, Some(&all), &sampling, &mut long);
+            assert_eq!(found.token, expected.token);
+            assert!((found.log_prob - expected.log_prob).abs() < 1e-5, "{found:?}, not {expected:?}");
+            ids.insert(found.token);
+        }
+        assert!(ids.len() > 50 && !ids.contains(&17) && !ids.contains(&600) && !ids.contains(&1002));
+        assert_eq!(sample(&[f32::NAN; 1000], None, &sampling, &mut short), Sampled { token: 0, log_prob: 0.0 });
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 
+use rayon::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView, View};
 
 use super::{DecoderConfig, Error, NamedTensor};
@@ -41,7 +42,8 @@ pub fn initial_weights(config: &DecoderConfig, seed: Seed) -> Vec<NamedTensor> {
         let data = (0..count).map(|_| (stream.normal() * deviation) as f32).collect();
         NamedTensor { name, shape, data }
     };
-    config.parameters().into_iter().enumerate().map(tensor).collect()
+    // Every tensor has a stream of its own.
+    config.parameters().into_par_iter().enumerate().map(tensor).collect()
 }
 
 /// The tensors of a safetensors file as `f32`, sorted by name.

@@ -2,8 +2,8 @@
 //! [`crate::policy`], which it joins, and [`crate::advantage`] and [`crate::train`], which use what it returns.
 //!
 //! Episodes enter and leave the batch at any token: each pass of the loop lets every episode that waits for its rules go
-//! on (in parallel), then takes one step of the model for every episode that waits for a token. A prompt that several
-//! fresh trajectories share is computed once.
+//! on (in parallel), then takes one step of the model for every episode that waits for a token. What several trajectories
+//! have in common is computed once.
 
 mod play; // the loop: rules, model, rules, …
 mod score; // finished episodes, by seat of the policy
@@ -86,6 +86,8 @@ pub struct RolloutSettings {
     pub max_context: usize,
     /// Most tokens that one forward pass takes.
     pub max_batch_tokens: usize,
+    /// Most bytes of keys and values of all trajectories together; 0: no bound.
+    pub max_cache_bytes: usize,
     /// Added for an answer that is not in the answer format.
     pub format_penalty: f64,
     /// Added for an answer that the rules refuse.
@@ -100,6 +102,7 @@ impl RolloutSettings {
             max_new_tokens: self.max_new_tokens,
             max_context: self.max_context,
             max_batch_tokens: self.max_batch_tokens,
+            max_cache_bytes: self.max_cache_bytes,
             stop: if self.stop { stop_rule(answer_form(self.format)) } else { None },
         }
     }
@@ -110,6 +113,10 @@ impl RolloutSettings {
 pub struct RolloutStats {
     /// Tokens that went through the model: prompts once each, and answers.
     pub model_tokens: usize,
+    /// Tokens that did not have to, because another trajectory had begun alike.
+    pub shared_tokens: usize,
+    /// Trajectories whose keys and values were dropped to make room.
+    pub preempted: usize,
     /// Tokens that the policy sampled.
     pub sampled_tokens: usize,
     /// Answers of opponents that are language models.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::diag::Diagnostic;
 use crate::game::for_each_abandonable;
 use crate::opponent::FrozenModel;
-use crate::policy::{Dialogue, advance};
+use crate::policy::{Batcher, Dialogue, advance};
 
 use super::slot::{FurtherTrajectory, Slot, Starts, Waiting};
 use super::{Error, Group, GroupPlan, RolloutSettings, RolloutStats, Table};
@@ -41,6 +41,9 @@ pub fn play(
             (0..plan.members).map(move |member| Slot::new(plan, Arc::clone(&starts), group, member))
         })
         .collect();
+    let rules = settings.answer_rules();
+    let mut batcher = rules.batcher();
+    let mut frozen = Vec::new();
     loop {
         if table.interrupt.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
@@ -60,14 +63,14 @@ pub fn play(
         let mut dialogues: Vec<&mut Dialogue> =
             slots.iter_mut().filter(|slot| slot.waiting == Waiting::Model).filter_map(Slot::open_dialogue).collect();
         let is_idle = dialogues.is_empty();
-        stats.model_tokens += advance(&mut dialogues, table.decoder, table.tokenizer, &settings.answer_rules())?;
+        advance(&mut dialogues, &mut batcher, table.decoder, table.tokenizer, &rules)?;
         for slot in slots.iter_mut().filter(|slot| slot.waiting == Waiting::Model) {
             if slot.open_dialogue().is_none() {
                 slot.waiting = Waiting::Rules;
             }
         }
         let opponents_started = (table.clock)();
-        let is_idle = !advance_opponents(&mut slots).map_err(Error::Opponent)? && is_idle;
+        let is_idle = !advance_opponents(&mut slots, &mut frozen).map_err(Error::Opponent)? && is_idle;
         if is_idle {
             if !slots.iter().any(|slot| slot.waiting == Waiting::Opponent) {
                 break;
@@ -110,23 +113,33 @@ pub fn play(
         let trajectories = trajectories.into_iter().map(numbered).collect();
         groups.push(Group { games: vec![groups[group].games[stage].clone()], trajectories, voided: Vec::new() });
     }
+    let batching = batcher.stats();
+    stats.model_tokens = batching.computed;
+    stats.shared_tokens = batching.shared;
+    stats.preempted = batching.preempted;
     stats.total = (table.clock)().saturating_sub(started);
     Ok((groups, stats))
 }
 
-/// Takes every dialogue of a frozen opponent that waits for its model one token further, those of one model together; false if
-/// there was none.
-fn advance_opponents(slots: &mut [Slot<'_>]) -> Result<bool, Box<Diagnostic>> {
-    let mut by_model: Vec<(Arc<FrozenModel>, Vec<&mut Dialogue>)> = Vec::new();
+/// A frozen model and the caches of its dialogues in this rollout.
+type Playing = (Arc<FrozenModel>, Batcher);
+
+/// Takes every dialogue of a frozen opponent that waits for its model towards the next token, those of one model together;
+/// false if there was none.
+fn advance_opponents(slots: &mut [Slot<'_>], playing: &mut Vec<Playing>) -> Result<bool, Box<Diagnostic>> {
+    let mut by_model: Vec<Vec<&mut Dialogue>> = playing.iter().map(|_| Vec::new()).collect();
     for slot in slots.iter_mut().filter(|slot| slot.waiting == Waiting::Opponent) {
         let Some((model, dialogue)) = slot.thinking() else { continue };
-        match by_model.iter_mut().find(|(known, _)| Arc::ptr_eq(known, model)) {
-            Some((_, dialogues)) => dialogues.push(dialogue),
-            None => by_model.push((Arc::clone(model), vec![dialogue])),
+        if let Some(known) = playing.iter().position(|(known, _)| Arc::ptr_eq(known, model)) {
+            by_model[known].push(dialogue);
+        } else {
+            playing.push((Arc::clone(model), model.batcher()));
+            by_model.push(vec![dialogue]);
         }
     }
-    for (model, dialogues) in &mut by_model {
-        model.advance(dialogues)?;
+    let is_any = by_model.iter().any(|dialogues| !dialogues.is_empty());
+    for ((model, batcher), mut dialogues) in playing.iter_mut().zip(by_model) {
+        model.advance(&mut dialogues, batcher)?;
     }
-    Ok(!by_model.is_empty())
+    Ok(is_any)
 }

@@ -41,7 +41,7 @@ use retire::LastGood;
 /// How fast a game's running success rate follows (the statistics that adaptive nests are given).
 const STATS_WEIGHT: f64 = 0.2;
 /// Tokens that one training pass takes at most.
-const MAX_PASS_TOKENS: usize = 1 << 16;
+pub const MAX_PASS_TOKENS: usize = 1 << 16;
 
 /// The room's failures.
 #[derive(Debug, thiserror::Error)]
@@ -164,6 +164,7 @@ pub fn rollout_settings(config: &RunConfig, decoder: &dyn Decoder) -> RolloutSet
         max_new_tokens: rollout.max_new_tokens,
         max_context: if rollout.max_context == 0 { context } else { rollout.max_context.min(context) },
         max_batch_tokens: rollout.max_batch_tokens,
+        max_cache_bytes: rollout.max_cache_mib.saturating_mul(1 << 20),
         format_penalty: config.penalty.format,
         illegal_penalty: config.penalty.illegal,
     }

@@ -4,6 +4,7 @@
 mod bad_results; // what scripts return and call wrongly
 mod bad_scripts; // scripts that are wrong, with place and fix
 mod bad_usage; // flags, settings and names that are wrong
+mod bench_model; // tokens a second of the model alone
 mod check; // the contract of games
 mod check_signal; // games that work but train badly
 mod disks; // folders in use, full disks, checkpoints that were cut

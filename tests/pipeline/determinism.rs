@@ -27,12 +27,14 @@ fn threads_and_repetition_change_no_figure_and_no_weight() {
     assert_ne!(one.0, four_iterations(1, &["seed=6"]).0, "another seed is another run");
 }
 
-/// How many tokens one pass takes is a matter of memory, not of results.
+/// How many tokens one pass takes and how much is kept is a matter of memory, not of results.
 #[test]
 fn the_size_of_a_pass_changes_no_rollout() {
     let one = four_iterations(2, &["optimizer.learning_rate=0.0"]);
     let small = four_iterations(2, &["optimizer.learning_rate=0.0", "rollout.max_batch_tokens=40"]);
     assert_eq!(one.0, small.0);
+    let bounded = four_iterations(2, &["optimizer.learning_rate=0.0", "rollout.max_cache_mib=1"]);
+    assert_eq!(one.0, bounded.0);
 }
 
 #[test]

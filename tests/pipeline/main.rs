@@ -1,6 +1,7 @@
 //! The whole way from scripts to new weights: borders between rooms, the same bytes for the same seed, resuming,
 //! reloading while playing, what an episodes file holds, faults of scripts, and a policy that learns.
 
+mod batching; // what is shared or dropped changes no token
 mod binary; // running the program itself
 mod borders; // which room may use which
 mod determinism; // the same seed gives the same bytes

@@ -23,6 +23,27 @@ impl CandleCache {
         self.length
     }
 
+    /// The first `length` tokens, in the same memory.
+    pub(crate) fn prefix(&self, length: usize) -> Result<Self> {
+        let length = length.min(self.length);
+        let part = |tensor: &Tensor| tensor.narrow(1, 0, length);
+        let layers = if length == 0 { &[] } else { &self.layers[..] };
+        let layers = layers.iter().map(|(keys, values)| Ok((part(keys)?, part(values)?)));
+        Ok(Self { layers: layers.collect::<Result<_>>()?, length })
+    }
+
+    /// Bytes of the tensors.
+    pub(crate) fn bytes(&self) -> usize {
+        let bytes = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
+        self.layers.iter().map(|(keys, values)| bytes(keys) + bytes(values)).sum()
+    }
+
+    /// Bytes of `count` more tokens; at the width of `f32` while the cache is empty.
+    pub(crate) fn growth(&self, config: &DecoderConfig, count: usize) -> usize {
+        let width = self.layers.first().map_or(DType::F32, |(keys, _)| keys.dtype()).size_in_bytes();
+        2 * config.layer_count * config.kv_head_count * config.head_dim * width * count
+    }
+
     /// Whether the cache may be extended with a model of this shape on this device.
     pub(super) fn fits(&self, config: &DecoderConfig, device: &Device, dtype: DType) -> bool {
         let expected = [config.kv_head_count, self.length, config.head_dim];

@@ -1,13 +1,13 @@
 //! Causal attention of one sequence, forward against its cache and backward over the whole sequence. Scores are held for a
 //! block of query rows at a time, never for all.
 
-use super::cache::{LayerCache, VALUE_BLOCK};
+use super::cache::{BLOCK, LayerCache};
 use super::kernels::{HeadWidths, Rotary, dot, exponentials, maximum};
 use super::matmul::{LANES, Operand, Packing, Product, SmallProduct, multiply, sized};
 use crate::policy::DecoderConfig;
 
 /// Query rows whose scores are held at a time.
-const BLOCK_ROWS: usize = 48;
+pub(super) const BLOCK_ROWS: usize = 48;
 
 /// Sizes of the heads and of a row of queries, keys and values.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +80,7 @@ impl QueryBlock {
     }
 
     /// Scores with `LANES` positions, not yet scaled.
-    fn score_panel(&self, heads: Heads, panel: usize, queries: &[f32], cache: &LayerCache, scores: &mut [f32]) {
+    fn score_panel(&self, heads: Heads, panel: usize, queries: &[f32], cache: LayerCache<'_>, scores: &mut [f32]) {
         let product = SmallProduct {
             rows: self.rows,
             depth: heads.dim,
@@ -110,14 +110,14 @@ impl QueryBlock {
         &self,
         heads: Heads,
         (block, weights): (usize, &[f32]),
-        cache: &LayerCache,
+        cache: LayerCache<'_>,
         (out, out_stride): (&mut [f32], usize),
     ) {
-        let start = block * VALUE_BLOCK;
+        let start = block * BLOCK;
         for group in 0..cache.groups() {
             let product = SmallProduct {
                 rows: self.rows,
-                depth: VALUE_BLOCK.min(self.visible_most() - start),
+                depth: BLOCK.min(self.visible_most() - start),
                 strides: [self.score_stride(), LANES, out_stride],
                 columns: LANES.min(heads.dim - group * LANES),
                 accumulate: block > 0,
@@ -136,7 +136,7 @@ impl QueryBlock {
 pub(super) fn attend(
     heads: Heads,
     (rows, count): (&[f32], usize),
-    (cache, length): (&LayerCache, usize),
+    (cache, length): (LayerCache<'_>, usize),
     out: &mut [f32],
     scores: &mut Vec<f32>,
 ) {
@@ -156,7 +156,7 @@ pub(super) fn attend(
             };
             weigh(heads, block, &rows[start * width + head * heads.dim..], cache, scores);
             let out = &mut out[start * out_width + head * heads.dim..];
-            for index in 0..block.visible_most().div_ceil(VALUE_BLOCK) {
+            for index in 0..block.visible_most().div_ceil(BLOCK) {
                 block.add_values(heads, (index, scores), cache, (out, out_width));
             }
         }
@@ -167,7 +167,7 @@ pub(super) fn attend(
 fn attend_one(
     heads: Heads,
     row: &[f32],
-    (cache, length): (&LayerCache, usize),
+    (cache, length): (LayerCache<'_>, usize),
     out: &mut [f32],
     scores: &mut Vec<f32>,
 ) {
@@ -184,7 +184,7 @@ fn attend_one(
     for kv_head in 0..heads.kv_count {
         block(kv_head).softmax(heads, &mut scores[kv_head * group * stride..]);
     }
-    for index in 0..length.div_ceil(VALUE_BLOCK) {
+    for index in 0..length.div_ceil(BLOCK) {
         for kv_head in 0..heads.kv_count {
             let weights = &scores[kv_head * group * stride..];
             let out = &mut out[kv_head * group * heads.dim..];
@@ -194,7 +194,7 @@ fn attend_one(
 }
 
 /// The attention weights of a block, `[rows, score_stride]`.
-fn weigh(heads: Heads, block: QueryBlock, queries: &[f32], cache: &LayerCache, scores: &mut Vec<f32>) {
+fn weigh(heads: Heads, block: QueryBlock, queries: &[f32], cache: LayerCache<'_>, scores: &mut Vec<f32>) {
     let scores = sized(scores, block.rows * block.score_stride());
     for panel in 0..block.score_stride() / LANES {
         block.score_panel(heads, panel, queries, cache, scores);
@@ -218,7 +218,7 @@ pub(super) struct Attended<'a> {
     /// The result, `[rows, query width]`.
     pub(super) out: &'a [f32],
     /// The cache after the pass.
-    pub(super) cache: &'a LayerCache,
+    pub(super) cache: LayerCache<'a>,
     /// Rows.
     pub(super) count: usize,
 }

@@ -169,11 +169,15 @@ impl Decoder for CpuDecoder {
         self.gradient.resize(total, 0.0);
         let count = shard_count(total, sequences.len());
         let mut shards = std::mem::take(&mut self.shards);
-        shards.resize_with(count.max(shards.len()), Vec::new);
-        let this = &*self;
-        let work = |(members, shard): (Vec<usize>, &mut Vec<f32>)| {
+        shards.resize_with((count.max(1) - 1).max(shards.len()), Vec::new);
+        for shard in &mut shards[..count.max(1) - 1] {
             shard.clear();
             shard.resize(total, 0.0);
+        }
+        // The accumulated gradient itself is the first shard.
+        let mut gradient = std::mem::take(&mut self.gradient);
+        let this = &*self;
+        let work = |(members, shard): (Vec<usize>, &mut Vec<f32>)| {
             this.with_workspace(|workspace| {
                 let train = |index: usize| {
                     let sequence = (index, sequences[index]);
@@ -182,10 +186,11 @@ impl Decoder for CpuDecoder {
                 members.into_iter().map(train).collect::<Vec<_>>()
             })
         };
-        let assigned = assign(sequences, count).into_par_iter().zip(shards.par_iter_mut()).with_max_len(1);
+        let places: Vec<&mut Vec<f32>> = std::iter::once(&mut gradient).chain(&mut shards).take(count).collect();
+        let assigned = assign(sequences, count).into_par_iter().zip(places).with_max_len(1);
         let done: Vec<_> = assigned.map(work).collect();
-        add_shards(&mut self.gradient, &shards[..count]);
-        self.shards = shards;
+        add_shards(&mut gradient, &shards[..count.max(1) - 1]);
+        (self.gradient, self.shards) = (gradient, shards);
         let mut scores = vec![Vec::new(); sequences.len()];
         for (index, sequence_scores) in done.into_iter().flatten() {
             scores[index] = sequence_scores;

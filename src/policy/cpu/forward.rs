@@ -2,11 +2,19 @@
 //! attention looks at each sequence apart, against its own cache. Serves sampling, scoring and training alike; the last
 //! projection is in [`super::head`].
 
-use super::attention::{AttentionScratch, attend};
+use rayon::prelude::*;
+
+use super::attention::{AttentionScratch, BLOCK_ROWS, Heads, attend};
 use super::cache::CpuCache;
 use super::kernels::{add_scaled, norm_heads, rms_norm, swiglu};
 use super::matmul::{Packing, Rows, sized};
 use super::model::Model;
+
+/// Rows of a part of element-wise work, and elements from which parts go to several threads.
+const PART_ROWS: usize = 4;
+const MIN_PARALLEL: usize = 1 << 13;
+/// Multiply-adds (about 20 us) from which attention is divided over threads.
+const MIN_PARALLEL_ATTENTION: usize = 1 << 20;
 
 /// New tokens of one sequence.
 pub(super) struct Span<'a> {
@@ -58,6 +66,9 @@ pub(super) fn forward(model: &Model, spans: &mut [Span<'_>], keep: bool, workspa
     let Workspace { hidden, layers, attention, .. } = workspace;
     layers.resize_with(layers.len().max(if keep { config.layer_count } else { 1 }), LayerActivations::default);
 
+    for span in spans.iter_mut() {
+        span.cache.reserve(span.tokens.len());
+    }
     let hidden = sized(hidden, rows * hidden_size);
     let embedding = model.at(&model.layout.embedding);
     let tokens = spans.iter().flat_map(|span| span.tokens);
@@ -88,16 +99,13 @@ pub(super) fn forward(model: &Model, spans: &mut [Span<'_>], keep: bool, workspa
             norm_heads(projected, norms, model.eps, widths, qkv);
         }
         let attended = sized(&mut layer.attended, rows * heads.query_width());
-        let mut row = 0;
+        let mut rest = &mut *qkv;
         for span in spans.iter_mut() {
-            let count = span.tokens.len();
-            let qkv = &mut qkv[row * width..][..count * width];
-            append(model, index, span.cache, qkv);
-            let cache = (&span.cache.layers[index], span.cache.len() + count);
-            let out = &mut attended[row * heads.query_width()..];
-            attend(heads, (qkv, count), cache, out, &mut attention.weights);
-            row += count;
+            let (rows, later) = rest.split_at_mut(span.tokens.len() * width);
+            append(model, index, span.cache, rows);
+            rest = later;
         }
+        attend_all(heads, index, spans, qkv, attended, &mut attention.weights);
         panels.attention_out.multiply(product(heads.query_width(), true), attended, hidden);
         if keep {
             sized(&mut layer.middle, rows * hidden_size).copy_from_slice(hidden);
@@ -107,12 +115,48 @@ pub(super) fn forward(model: &Model, spans: &mut [Span<'_>], keep: bool, workspa
         let gate_up = sized(&mut layer.gate_up, rows * 2 * inner);
         panels.gate_up.multiply(product(hidden_size, false), normalized, gate_up);
         let activated = sized(&mut layer.activated, rows * inner);
-        swiglu(gate_up, inner, activated);
+        let parts = activated.par_chunks_mut(PART_ROWS * inner).zip(gate_up.par_chunks(2 * PART_ROWS * inner));
+        parts.with_min_len(MIN_PARALLEL.div_ceil(PART_ROWS * inner)).for_each(|(out, part)| swiglu(part, inner, out));
         panels.down.multiply(product(inner, true), activated, hidden);
     }
     for span in spans {
         span.cache.advance(span.tokens.len());
     }
+}
+
+/// Attention of all spans in one layer. Rows are cut into blocks, which are tasks if there is enough to do.
+fn attend_all(
+    heads: Heads,
+    layer: usize,
+    spans: &[Span<'_>],
+    qkv: &[f32],
+    attended: &mut [f32],
+    scores: &mut Vec<f32>,
+) {
+    let (width, out_width) = (heads.row_width(), heads.query_width());
+    let mut tasks = Vec::new();
+    let mut work = 0;
+    let (mut rest, mut rest_out) = (qkv, attended);
+    for span in spans {
+        let cache = span.cache.layer(layer);
+        let mut length = span.cache.len();
+        let mut left = span.tokens.len();
+        while left > 0 {
+            let count = left.min(BLOCK_ROWS);
+            let (rows, later) = rest.split_at(count * width);
+            let (out, later_out) = std::mem::take(&mut rest_out).split_at_mut(count * out_width);
+            (rest, rest_out) = (later, later_out);
+            (length, left) = (length + count, left - count);
+            work += 2 * count * length * out_width;
+            tasks.push(((rows, count), (cache, length), out));
+        }
+    }
+    if work < MIN_PARALLEL_ATTENTION {
+        tasks.into_iter().for_each(|(rows, cache, out)| attend(heads, rows, cache, out, scores));
+        return;
+    }
+    let tasks = tasks.into_par_iter().with_max_len(1);
+    tasks.for_each_init(Vec::new, |scores, (rows, cache, out)| attend(heads, rows, cache, out, scores));
 }
 
 /// Turns queries and keys of the new rows to their positions and appends keys and values to the cache of one layer.
@@ -122,6 +166,6 @@ fn append(model: &Model, layer: usize, cache: &mut CpuCache, qkv: &mut [f32]) {
     for (position, row) in (start..).zip(qkv.chunks_exact_mut(heads.row_width())) {
         model.rotary.turn(row, heads.count + heads.kv_count, position, false);
         let (keys, values) = row[heads.query_width()..].split_at(heads.kv_width());
-        cache.layers[layer].push(position, keys, values);
+        cache.put(layer, position, keys, values);
     }
 }

@@ -7,7 +7,7 @@ const WIDTH: usize = 16;
 /// `e^x` with a relative error below 2e-7 (the reduction and polynomial of Cephes' `expf`); 0 below -87.3, and the largest
 /// power above 88.
 #[inline]
-pub(super) fn fast_exp(x: f32) -> f32 {
+pub(in crate::policy) fn fast_exp(x: f32) -> f32 {
     const LOWEST: f32 = -87.336_54;
     const HIGHEST: f32 = 88.376_26;
     // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.

@@ -6,26 +6,21 @@
 
 use rayon::prelude::*;
 
-/// Columns computed together: two 256-bit registers.
-pub(super) const LANES: usize = 16;
-/// Rows computed together: 6 x 2 accumulators, two columns and one broadcast fill the 16 registers of AVX2.
-const ROWS: usize = 6;
+pub(super) use super::tiles::LANES;
+use super::tiles::{Block, Level, Order, panels_at_once, sweep, sweep_few};
+
 /// Length of the inner index between loads and stores of the accumulators: a panel of it is 16 KiB, half of a level 1 cache.
 const DEPTH: usize = 256;
-/// Multiply-adds (about 0.1 ms) from which a product is split over threads.
-const PARALLEL_WORK: usize = 1 << 23;
-/// Rows of one task of a split product with packed weights, a multiple of `ROWS`.
+/// Multiply-adds (about 0.05 ms) from which a product is split over threads.
+const PARALLEL_WORK: usize = 1 << 22;
+/// Rows below which reading the weights takes longer than multiplying: a product of fewer counts as one of so many.
+const STREAMED_ROWS: usize = 8;
+/// Rows of one task of a split product with packed weights, a multiple of the rows of a tile.
 const TASK_ROWS: usize = 48;
 /// Columns of one task of a split product with too few rows to split, a multiple of `LANES`.
-const TASK_COLUMNS: usize = 256;
+const TASK_COLUMNS: usize = 96;
 /// Rows of one task of [`multiply`], which packs its right side in every task.
 const PACKING_TASK_ROWS: usize = 192;
-
-/// `a * b + c`, fused where the processor can; elsewhere a fused one would be a slow library call.
-#[inline]
-fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
-    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) { a.mul_add(b, c) } else { a * b + c }
-}
 
 /// Makes a buffer at least this long and returns that part; what is in it stays.
 pub(super) fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
@@ -33,101 +28,6 @@ pub(super) fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
         buffer.resize(length, 0.0);
     }
     &mut buffer[..length]
-}
-
-/// Where the rows of a tile's left side lie.
-#[derive(Clone, Copy)]
-enum Order {
-    /// Row-major: row `i` at `i * stride`.
-    Rows,
-    /// Packed by [`pack_columns`]: inner index `p` at `p * ROWS`, rows beside each other.
-    Interleaved,
-}
-
-/// The sizes of a product on blocks that need no further packing.
-#[derive(Clone, Copy)]
-struct Block {
-    rows: usize,
-    depth: usize,
-    left_stride: usize,
-    right_stride: usize,
-    out_stride: usize,
-    /// Columns to store, at most `LANES`.
-    columns: usize,
-    accumulate: bool,
-}
-
-/// Computes `M` rows by `LANES` columns. Nothing in the loop can panic, and no inlining mixes the sums with other memory:
-/// both are needed for the compiler to keep them in registers, which makes the loop three times as fast.
-#[inline(never)]
-fn tile_rows<const M: usize>(block: &Block, left: &[f32], right: &[f32]) -> [[f32; LANES]; M] {
-    let mut sums = [[0.0; LANES]; M];
-    let rows: [&[f32]; M] = std::array::from_fn(|i| &left[i * block.left_stride..][..block.depth]);
-    for (p, column) in right.chunks(block.right_stride).take(block.depth).enumerate() {
-        let Some(column) = column.first_chunk::<LANES>() else { break };
-        let values: [f32; M] = std::array::from_fn(|i| rows[i].get(p).copied().unwrap_or(0.0));
-        for i in 0..M {
-            for j in 0..LANES {
-                sums[i][j] = multiply_add(values[i], column[j], sums[i][j]);
-            }
-        }
-    }
-    sums
-}
-
-/// As [`tile_rows`] for an interleaved left side.
-#[inline(never)]
-fn tile_interleaved<const M: usize>(block: &Block, left: &[f32], right: &[f32]) -> [[f32; LANES]; M] {
-    let mut sums = [[0.0; LANES]; M];
-    let (left, _) = left.as_chunks::<ROWS>();
-    for (values, column) in left.iter().zip(right.chunks(block.right_stride)).take(block.depth) {
-        let Some(column) = column.first_chunk::<LANES>() else { break };
-        for i in 0..M {
-            for j in 0..LANES {
-                sums[i][j] = multiply_add(values[i], column[j], sums[i][j]);
-            }
-        }
-    }
-    sums
-}
-
-fn tile<const M: usize>(block: &Block, order: Order, left: &[f32], right: &[f32], out: &mut [f32]) {
-    let sums: [[f32; LANES]; M] = match order {
-        Order::Rows => tile_rows(block, left, right),
-        Order::Interleaved => tile_interleaved(block, left, right),
-    };
-    for (i, sums) in sums.iter().enumerate() {
-        let out = &mut out[i * block.out_stride..][..block.columns];
-        if block.accumulate {
-            out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
-        } else if let Ok(out) = <&mut [f32; LANES]>::try_from(&mut *out) {
-            *out = *sums;
-        } else {
-            out.copy_from_slice(&sums[..block.columns]);
-        }
-    }
-}
-
-/// All rows against one group of columns.
-fn sweep(block: &Block, order: Order, left: &[f32], right: &[f32], out: &mut [f32]) {
-    let mut row = 0;
-    while row < block.rows {
-        let left = match order {
-            Order::Rows => &left[row * block.left_stride..],
-            Order::Interleaved => &left[row * block.depth..],
-        };
-        let out = &mut out[row * block.out_stride..];
-        let count = (block.rows - row).min(ROWS);
-        match count {
-            1 => tile::<1>(block, order, left, right, out),
-            2 => tile::<2>(block, order, left, right, out),
-            3 => tile::<3>(block, order, left, right, out),
-            4 => tile::<4>(block, order, left, right, out),
-            5 => tile::<5>(block, order, left, right, out),
-            _ => tile::<ROWS>(block, order, left, right, out),
-        }
-        row += count;
-    }
 }
 
 /// The left side of [`Panels::multiply`] and the place of the result.
@@ -166,7 +66,7 @@ impl Panels {
     pub(super) fn multiply(&self, rows: Rows, left: &[f32], out: &mut [f32]) {
         let columns = self.columns;
         let out = &mut out[..rows.count * columns];
-        if rows.count * columns * self.depth < PARALLEL_WORK {
+        if rows.count.max(STREAMED_ROWS) * columns * self.depth < PARALLEL_WORK {
             self.multiply_part(rows, left, 0..columns, out);
         } else if rows.count >= 2 * TASK_ROWS {
             out.par_chunks_mut(TASK_ROWS * columns).enumerate().for_each(|(task, out)| {
@@ -178,31 +78,40 @@ impl Panels {
         }
     }
 
-    /// Few rows: tasks are groups of columns, which first go to buffers of their own because rows of `out` interleave them.
+    /// Few rows: tasks are groups of columns, which they compute apart because rows of `out` interleave them.
     fn multiply_by_columns(&self, rows: Rows, left: &[f32], out: &mut [f32]) {
-        let mut parts = vec![0.0; rows.count * self.columns];
-        parts.par_chunks_mut(rows.count * TASK_COLUMNS).enumerate().for_each(|(task, part)| {
-            let first = task * TASK_COLUMNS;
-            let range = first..(first + TASK_COLUMNS).min(self.columns);
-            if rows.accumulate {
-                for (part, out) in part.chunks_exact_mut(range.len()).zip(out.chunks_exact(self.columns)) {
-                    part.copy_from_slice(&out[range.clone()]);
-                }
-            }
-            self.multiply_part(rows, left, range, part);
-        });
-        for (task, part) in parts.chunks(rows.count * TASK_COLUMNS).enumerate() {
-            let width = part.len() / rows.count;
-            for (part, out) in part.chunks_exact(width).zip(out.chunks_exact_mut(self.columns)) {
-                out[task * TASK_COLUMNS..][..width].copy_from_slice(part);
+        let mut tasks: Vec<Vec<&mut [f32]>> = Vec::new();
+        tasks.resize_with(self.columns.div_ceil(TASK_COLUMNS), || Vec::with_capacity(rows.count));
+        for row in out.chunks_exact_mut(self.columns) {
+            for (task, part) in tasks.iter_mut().zip(row.chunks_mut(TASK_COLUMNS)) {
+                task.push(part);
             }
         }
+        tasks.into_par_iter().enumerate().for_each_init(Vec::new, |buffer, (task, parts)| {
+            let first = task * TASK_COLUMNS;
+            let range = first..(first + TASK_COLUMNS).min(self.columns);
+            let buffer = sized(buffer, rows.count * range.len());
+            if rows.accumulate {
+                for (buffer, part) in buffer.chunks_exact_mut(range.len()).zip(&parts) {
+                    buffer.copy_from_slice(part);
+                }
+            }
+            self.multiply_part(rows, left, range.clone(), buffer);
+            for (buffer, part) in buffer.chunks_exact(range.len()).zip(parts) {
+                part.copy_from_slice(buffer);
+            }
+        });
     }
 
     /// The columns `range` (starting at a multiple of `LANES`) into `out`, `[rows.count, range.len()]`.
     fn multiply_part(&self, rows: Rows, left: &[f32], range: std::ops::Range<usize>, out: &mut [f32]) {
-        for first in range.clone().step_by(LANES) {
-            let panel = &self.data[first * self.depth..][..LANES * self.depth];
+        let level = Level::of_processor();
+        let at_once = panels_at_once(level, rows.count);
+        let mut first = range.start;
+        while first < range.end {
+            let count = at_once.min((range.end - first).div_ceil(LANES));
+            let count = if count == 3 { 2 } else { count };
+            let columns = (count * LANES).min(range.end - first);
             for start in (0..self.depth).step_by(DEPTH) {
                 let block = Block {
                     rows: rows.count,
@@ -210,12 +119,18 @@ impl Panels {
                     left_stride: rows.stride,
                     right_stride: LANES,
                     out_stride: range.len(),
-                    columns: LANES.min(range.end - first),
+                    columns,
                     accumulate: rows.accumulate || start > 0,
                 };
-                let out = &mut out[first - range.start..];
-                sweep(&block, Order::Rows, &left[start..], &panel[start * LANES..], out);
+                let panel = |n| &self.data[(first + n * LANES) * self.depth + start * LANES..][..block.depth * LANES];
+                let (left, out) = (&left[start..], &mut out[first - range.start..]);
+                match count {
+                    4 => sweep_few(&block, level, left, std::array::from_fn(panel), out),
+                    2 => sweep(&block, (level, Order::Rows), left, [panel(0), panel(1)], out),
+                    _ => sweep(&block, (level, Order::Rows), left, [panel(0)], out),
+                }
             }
+            first += count * LANES;
         }
     }
 
@@ -233,7 +148,7 @@ impl Panels {
                 columns: LANES,
                 accumulate: start > 0,
             };
-            sweep(&block, Order::Rows, &left[start..], &data[start * LANES..], &mut out);
+            sweep(&block, (Level::of_processor(), Order::Rows), &left[start..], [&data[start * LANES..]], &mut out);
         }
         out
     }
@@ -260,7 +175,7 @@ impl SmallProduct {
         let [left_stride, right_stride, out_stride] = self.strides;
         let Self { rows, depth, columns, accumulate, .. } = self;
         let block = Block { rows, depth, left_stride, right_stride, out_stride, columns, accumulate };
-        sweep(&block, Order::Rows, left, right, out);
+        sweep(&block, (Level::of_processor(), Order::Rows), left, [right], out);
     }
 }
 
@@ -331,30 +246,21 @@ pub(super) fn multiply(product: Product, left: Operand, right: Operand, out: &mu
 
 fn multiply_serial(product: Product, left: Operand, right: Operand, out: &mut [f32], packing: &mut Packing) {
     let Product { rows, columns, depth, out_stride, accumulate } = product;
+    let level = Level::of_processor();
     for start in (0..depth).step_by(DEPTH) {
         let part = DEPTH.min(depth - start);
         let (order, left_part, left_stride) = if left.transposed {
-            pack_columns(&mut packing.left, left.from(0, start), left.stride, rows, part);
-            (Order::Interleaved, &packing.left[..], ROWS)
+            pack_columns(&mut packing.left, left.from(0, start), left.stride, (rows, level.rows()), part);
+            (Order::Interleaved, &packing.left[..], 0)
         } else {
             (Order::Rows, left.from(0, start), left.stride)
         };
-        packing.right.resize(DEPTH * LANES, 0.0);
-        for first in (0..columns).step_by(LANES) {
-            let width = LANES.min(columns - first);
-            let source = right.from(start, first);
-            if right.transposed {
-                let source = &source[..(width - 1) * right.stride + part];
-                pack_transposed(&mut packing.right[..part * LANES], source, right.stride, part);
-            } else {
-                for (row, source) in packing.right.chunks_exact_mut(LANES).zip(source.chunks(right.stride)).take(part) {
-                    if width == LANES {
-                        row.copy_from_slice(&source[..LANES]);
-                    } else {
-                        row[..width].copy_from_slice(&source[..width]);
-                    }
-                }
-            }
+        packing.right.resize(2 * DEPTH * LANES, 0.0);
+        let (first_panel, second_panel) = packing.right.split_at_mut(DEPTH * LANES);
+        let at_once = panels_at_once(level, rows).min(2);
+        for first in (0..columns).step_by(at_once * LANES) {
+            let width = (at_once * LANES).min(columns - first);
+            pack_panel(first_panel, right, (start, first), (part, width.min(LANES)));
             let block = Block {
                 rows,
                 depth: part,
@@ -364,7 +270,30 @@ fn multiply_serial(product: Product, left: Operand, right: Operand, out: &mut [f
                 columns: width,
                 accumulate: accumulate || start > 0,
             };
-            sweep(&block, order, left_part, &packing.right, &mut out[first..]);
+            let out = &mut out[first..];
+            if width > LANES {
+                pack_panel(second_panel, right, (start, first + LANES), (part, width - LANES));
+                sweep(&block, (level, order), left_part, [&*first_panel, &*second_panel], out);
+            } else {
+                sweep(&block, (level, order), left_part, [&*first_panel], out);
+            }
+        }
+    }
+}
+
+/// `width` columns of `right` from a row and column on, as `[depth, LANES]`.
+fn pack_panel(panel: &mut [f32], right: Operand, (row, column): (usize, usize), (depth, width): (usize, usize)) {
+    let source = right.from(row, column);
+    if right.transposed {
+        let source = &source[..(width - 1) * right.stride + depth];
+        pack_transposed(&mut panel[..depth * LANES], source, right.stride, depth);
+        return;
+    }
+    for (row, source) in panel.chunks_exact_mut(LANES).zip(source.chunks(right.stride)).take(depth) {
+        if width == LANES {
+            row.copy_from_slice(&source[..LANES]);
+        } else {
+            row[..width].copy_from_slice(&source[..width]);
         }
     }
 }
@@ -387,19 +316,14 @@ fn pack_transposed(panel: &mut [f32], source: &[f32], stride: usize, depth: usiz
     }
 }
 
-/// The transposed of `[depth, rows]` as groups of `ROWS` rows, each `[depth, ROWS]`; what is past the end is stale but unused.
-fn pack_columns(packed: &mut Vec<f32>, source: &[f32], stride: usize, rows: usize, depth: usize) {
-    let packed = sized(packed, rows.div_ceil(ROWS) * ROWS * depth);
-    for (group, packed) in packed.chunks_exact_mut(ROWS * depth).take(rows.div_ceil(ROWS)).enumerate() {
-        let first = group * ROWS;
-        let width = ROWS.min(rows - first);
-        for (p, packed) in packed.chunks_exact_mut(ROWS).enumerate() {
-            let source = &source[p * stride + first..];
-            if width == ROWS {
-                packed.copy_from_slice(&source[..ROWS]);
-            } else {
-                packed[..width].copy_from_slice(&source[..width]);
-            }
+/// The transposed of `[depth, rows]` in groups of rows, each `[depth, group]`; what is past the end is stale but unused.
+fn pack_columns(packed: &mut Vec<f32>, source: &[f32], stride: usize, (rows, in_group): (usize, usize), depth: usize) {
+    let packed = sized(packed, rows.div_ceil(in_group) * in_group * depth);
+    for (group, packed) in packed.chunks_exact_mut(in_group * depth).enumerate() {
+        let first = group * in_group;
+        let width = in_group.min(rows - first);
+        for (packed, source) in packed.chunks_exact_mut(in_group).zip(source[first..].chunks(stride)) {
+            packed[..width].copy_from_slice(&source[..width]);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The decoder on the CPU: hand-written forward and backward over plain `f32` slices, safe Rust throughout. The sibling of
+//! The decoder on the CPU: hand-written forward and backward over plain `f32` slices. The sibling of
 //! [`super::candle_decoder`], which is its oracle in tests.
 //!
 //! Results are the same bytes for any number of threads: work is cut into tasks by sizes alone, and sums over tasks are
@@ -14,7 +14,9 @@ mod kernels; // norms, rotary positions, SwiGLU, exponentials
 mod matmul; // matrix products
 mod model; // weights, where each lies, and their packed copies
 mod optimizer; // gradient norm and AdamW
+mod tiles; // the inner loops of matrix products
 mod train; // scores and gradients of whole sequences
 
 pub(super) use cache::CpuCache;
 pub use decoder::CpuDecoder;
+pub(super) use kernels::fast_exp;

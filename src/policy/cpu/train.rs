@@ -178,7 +178,7 @@ fn layer_backward(
     let known = (&layer.attended[..], model.at(&places.attention_out), &*hidden);
     linear_backward(rows, known, (attended, &mut gradient[places.attention_out.clone()]), packing);
     let qkv = sized(&mut buffers.qkv, rows * heads.row_width());
-    let forward = Attended { rows: &layer.qkv, out: &layer.attended, cache: &cache.layers[index], count: rows };
+    let forward = Attended { rows: &layer.qkv, out: &layer.attended, cache: cache.layer(index), count: rows };
     attend_backward(heads, &model.rotary, forward, attended, qkv, (attention, packing));
     if !places.query_norm.is_empty() {
         // Both norms lie beside each other, the queries' first.

@@ -1,0 +1,217 @@
+//! `gift-host bench rollout`: prompts through the model and tokens out of it, with the batching of a real rollout but without
+//! games. Every sequence samples the same number of tokens in every turn.
+
+use std::io::Write;
+use std::time::Instant;
+
+use rayon::prelude::*;
+use serde_json::json;
+
+use crate::diag::Diagnostic;
+use crate::policy::{BatchStats, Batcher, Request};
+use crate::policy::{Decoder, sample};
+use crate::seed::{Seed, Stream};
+
+use super::floor::Floor;
+use super::table::{Line, print};
+use super::work::{Work, seen};
+use super::{ExitStatus, ModelArgs, SAMPLING, Sample, save};
+
+/// Sampled tokens of the round that is not counted.
+const WARM_UP: usize = 4;
+
+/// Flags of `gift-host bench rollout`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RolloutArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Turns; each later one begins with tokens of its own for every sequence
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    turns: usize,
+    /// Tokens that a later turn begins with; those of a prompt if left out
+    #[arg(long, value_name = "N")]
+    turn_prompt: Option<usize>,
+    /// Most tokens of a pass
+    #[arg(long, default_value_t = 8192, value_name = "N")]
+    max_batch_tokens: usize,
+    /// Most memory for keys and values, in MiB; 0: no bound
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    max_cache_mib: usize,
+}
+
+impl RolloutArgs {
+    fn turn_prompt(&self) -> usize {
+        self.turn_prompt.unwrap_or(self.model.prompt)
+    }
+
+    /// Tokens of a finished sequence.
+    fn context(&self) -> usize {
+        self.model.prompt + self.model.new + (self.turns.max(1) - 1) * (self.turn_prompt() + self.model.new)
+    }
+}
+
+/// Measures and prints.
+pub(crate) fn run(args: &RolloutArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
+    if args.turns == 0 || args.turn_prompt() == 0 || (args.turns > 1 && args.model.save.is_some()) {
+        let problem = Diagnostic::error("cli::bench", "these turns cannot be measured")
+            .expected("`--turns` and `--turn-prompt` of at least 1, and with `--save` one turn");
+        return Err(Box::new(problem).into());
+    }
+    let subject = args.model.subject(args.context())?;
+    let decoder = subject.decoder.as_ref();
+    // Enough to start the threads and to touch every weight.
+    play(args, decoder, (1, args.model.new.min(WARM_UP)))?;
+    super::super::output::reset_peak_memory();
+    let rounds = (0..args.model.rounds)
+        .map(|_| play(args, decoder, (args.turns, args.model.new)))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let floor = Floor::measure(&decoder.device(), args.model.dtype_name())?;
+    let lines = lines(args, decoder, &rounds, floor);
+    let Some(last) = rounds.last() else { return Ok(ExitStatus::Done) };
+    if let Some(folder) = &args.model.save {
+        let prompts = args.model.prompts(decoder.config().vocab_size);
+        let (sequences, log_probs) = (&last.sequences[..], &last.log_probs[..]);
+        let sample = Sample { prompts: &prompts, sequences, start: args.model.prompt, log_probs, extra: json!({}) };
+        save(folder, &subject, &sample)?;
+    }
+    let (turns, stats) = (&last.turn_seconds, last.stats);
+    if args.model.json {
+        let mut report = args.model.setting(&subject, &floor);
+        if let Some(fields) = report.as_object_mut() {
+            fields.insert("turns".to_owned(), args.turns.into());
+            fields.insert("cache_bytes".to_owned(), last.cache_bytes.into());
+            fields.insert("shared_tokens".to_owned(), stats.shared.into());
+            fields.insert("preempted".to_owned(), stats.preempted.into());
+            fields.insert("turn_seconds".to_owned(), json!(turns));
+            for line in &lines {
+                fields.insert(line.name.to_owned(), line.json());
+            }
+        }
+        writeln!(out, "{report:#}")?;
+        return Ok(ExitStatus::Done);
+    }
+    let ModelArgs { batch, groups, prompt, new, .. } = args.model;
+    writeln!(out, "{}", args.model.headline(&subject))?;
+    writeln!(out, "{batch} sequences, {groups} prompts of {prompt} tokens, {} turns of {new} new tokens", args.turns)?;
+    print(out, &lines)?;
+    let gib = |bytes: f64| bytes / f64::from(1 << 30);
+    let peak = super::super::output::peak_memory().map_or(f64::NAN, |bytes| gib(bytes as f64));
+    writeln!(
+        out,
+        "machine: copies {:.1} GB/s, {:.0} GFLOP/s, load {}",
+        floor.copied_bytes / 1e9,
+        floor.operations / 1e9,
+        subject.load_before.map_or("unknown".to_owned(), |load| load.to_string()),
+    )?;
+    writeln!(out, "memory: {peak:.2} GiB at most, {:.3} GiB of it keys and values", gib(last.cache_bytes as f64))?;
+    writeln!(out, "{} tokens shared, {} caches dropped and computed again", stats.shared, stats.preempted)?;
+    Ok(ExitStatus::Done)
+}
+
+/// What one round took and made.
+struct Round {
+    prefill: f64,
+    decode: f64,
+    turn_seconds: Vec<f64>,
+    sequences: Vec<Vec<u32>>,
+    log_probs: Vec<Vec<f32>>,
+    stats: BatchStats,
+    cache_bytes: usize,
+}
+
+/// One sequence while it is played.
+struct Player {
+    tokens: Vec<u32>,
+    log_probs: Vec<f32>,
+    stream: Stream,
+    left: usize,
+}
+
+fn play(args: &RolloutArgs, decoder: &dyn Decoder, (turns, new): (usize, usize)) -> anyhow::Result<Round> {
+    let vocab_size = decoder.config().vocab_size;
+    let prompts = args.model.prompts(vocab_size);
+    let seed = Seed::new(args.model.seed);
+    let player = |sequence: usize| Player {
+        tokens: prompts[args.model.group_of(sequence)].clone(),
+        log_probs: Vec::new(),
+        stream: seed.child("sampling", sequence as u64).stream(),
+        left: 0,
+    };
+    let mut players: Vec<Player> = (0..args.model.batch).map(player).collect();
+    let mut batcher = Batcher::new(players.len(), args.max_batch_tokens, args.max_cache_mib.saturating_mul(1 << 20));
+    let (mut prefill, mut decode, mut turn_seconds) = (0.0, 0.0, Vec::new());
+    for turn in 0..turns {
+        let started = Instant::now();
+        for player in &mut players {
+            player.left = new;
+            if turn > 0 {
+                let text = (0..args.turn_prompt()).map(|_| player.stream.index(vocab_size) as u32);
+                player.tokens.extend(text);
+            }
+        }
+        while players.iter().any(|player| player.left > 0) {
+            let started = Instant::now();
+            let is_prefill = players.iter().any(|player| player.left == new);
+            let waiting = players.iter().enumerate().filter(|(_, player)| player.left > 0);
+            let requests: Vec<_> =
+                waiting.map(|(sequence, player)| Request { sequence, tokens: &player.tokens }).collect();
+            for pass in batcher.step(decoder, &requests)? {
+                let mut rows = vec![None; players.len()];
+                pass.rows().for_each(|(sequence, row)| rows[sequence] = Some(row));
+                players.par_iter_mut().zip(rows).for_each(|(player, row)| {
+                    let Some(row) = row else { return };
+                    let drawn = sample(row, None, &SAMPLING, &mut player.stream);
+                    player.tokens.push(drawn.token);
+                    player.log_probs.push(drawn.log_prob);
+                    player.left -= 1;
+                });
+            }
+            *if is_prefill { &mut prefill } else { &mut decode } += started.elapsed().as_secs_f64();
+        }
+        turn_seconds.push(started.elapsed().as_secs_f64());
+    }
+    let cache_bytes = batcher.cache_bytes();
+    let (sequences, log_probs) = players.into_iter().map(|player| (player.tokens, player.log_probs)).unzip();
+    Ok(Round { prefill, decode, turn_seconds, sequences, log_probs, stats: batcher.stats(), cache_bytes })
+}
+
+/// Prefill, decode and both together, with their floors.
+fn lines(args: &RolloutArgs, decoder: &dyn Decoder, rounds: &[Round], floor: Floor) -> Vec<Line> {
+    let width = if args.model.dtype_name() == "bf16" { 2 } else { 4 };
+    let work = Work::of(decoder.config(), width);
+    let ModelArgs { batch, groups, prompt, new, .. } = args.model;
+    let (mut prefill, mut decode) = (0.0, 0.0);
+    let mut context = 0;
+    for turn in 0..args.turns {
+        // The first prompt is one row a group and token; later ones are the sequences' own.
+        let (texts, count) = if turn == 0 { (groups, prompt) } else { (batch, args.turn_prompt() + 1) };
+        let start = context - usize::from(turn > 0);
+        let operations = work.operations((texts * count) as f64, texts as f64 * seen(start, count), texts as f64);
+        prefill += floor.seconds(work.bytes((batch * context) as f64), operations);
+        context += if turn == 0 { prompt } else { args.turn_prompt() };
+        for step in 1..new {
+            let positions = (batch * (context + step)) as f64;
+            // The first prompt is held once a group.
+            let held = positions - ((batch - groups) * prompt) as f64;
+            decode += floor.seconds(work.bytes(held), work.operations(batch as f64, positions, batch as f64));
+        }
+        context += new;
+    }
+    let asked = batch * (prompt + (args.turns - 1) * args.turn_prompt());
+    let seconds = |time: fn(&Round) -> f64| rounds.iter().map(time).collect::<Vec<f64>>();
+    vec![
+        Line { name: "prefill", tokens: asked, seconds: seconds(|round| round.prefill), floor: prefill },
+        Line {
+            name: "decode",
+            tokens: batch * (new - 1) * args.turns,
+            seconds: seconds(|round| round.decode),
+            floor: decode,
+        },
+        Line {
+            name: "rollout",
+            tokens: batch * new * args.turns,
+            seconds: seconds(|round| round.prefill + round.decode),
+            floor: prefill + decode,
+        },
+    ]
+}

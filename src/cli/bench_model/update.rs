@@ -1,0 +1,111 @@
+//! `gift-host bench update`: one optimizer step of GRPO on random sequences, forward, backward and AdamW.
+
+use std::io::Write;
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::config::{Loss, Optimizer};
+use crate::policy::{Decoder, Sequence, Target};
+use crate::seed::Seed;
+use crate::train::{Batch, BatchItem, Learner, UpdateContext, UpdateStats};
+
+use super::floor::Floor;
+use super::table::{Line, print};
+use super::work::{Work, seen};
+use super::{ExitStatus, ModelArgs, Sample, save};
+
+/// Flags of `gift-host bench update`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UpdateArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// Measures and prints.
+pub(crate) fn run(args: &UpdateArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
+    let ModelArgs { batch, groups, prompt, new, .. } = args.model;
+    let mut subject = args.model.subject(prompt + new)?;
+    let vocab_size = subject.decoder.config().vocab_size;
+    let prompts = args.model.prompts(vocab_size);
+    let mut stream = Seed::new(args.model.seed).child("answers", 0).stream();
+    let sequences: Vec<Vec<u32>> = (0..batch)
+        .map(|sequence| {
+            let mut tokens = prompts[args.model.group_of(sequence)].clone();
+            tokens.extend((0..new).map(|_| stream.index(vocab_size) as u32));
+            tokens
+        })
+        .collect();
+    let target = |position: usize| Target { position: position as u32, allowed: None };
+    let targets: Vec<Target> = (prompt..prompt + new).map(target).collect();
+    let scored: Vec<_> = sequences.iter().map(|tokens| Sequence { tokens, targets: &targets }).collect();
+    let scores = subject.decoder.score(&scored, 1.0)?;
+    let log_probs: Vec<Vec<f32>> =
+        scores.iter().map(|scores| scores.iter().map(|score| score.log_prob).collect()).collect();
+    // Advantages as a group of two kinds of rewards has them.
+    let advantage = |sequence: usize| if sequence.is_multiple_of(2) { 1.0 } else { -1.0 };
+    let items = sequences.iter().zip(&log_probs).enumerate().map(|(index, (tokens, log_probs))| BatchItem {
+        tokens,
+        targets: &targets,
+        old_log_probs: log_probs,
+        advantage: advantage(index),
+        truncated: false,
+    });
+    let items = Batch { items: items.collect() };
+    if let Some(folder) = &args.model.save {
+        let advantages: Vec<f32> = (0..batch).map(advantage).collect();
+        let extra = json!({ "advantages": advantages });
+        let sample = Sample { prompts: &prompts, sequences: &sequences, start: prompt, log_probs: &log_probs, extra };
+        save(folder, &subject, &sample)?;
+    }
+    let loss = Loss { entropy_coefficient: 0.0, ..Loss::default() };
+    let optimizer = Optimizer { learning_rate: 1e-6, warmup_updates: 0, minibatch: 0, ..Optimizer::default() };
+    let mut learner = Learner::new(&loss, &optimizer);
+    let context = UpdateContext {
+        iteration: 1,
+        iterations: 1,
+        temperature: 1.0,
+        max_pass_tokens: crate::run::MAX_PASS_TOKENS,
+        seed: Seed::new(args.model.seed),
+    };
+    let mut update = |decoder: &mut dyn Decoder| -> anyhow::Result<(f64, UpdateStats)> {
+        let started = Instant::now();
+        let stats = learner.update(decoder, None, &items, &context)?;
+        Ok((started.elapsed().as_secs_f64(), stats))
+    };
+    // The first update starts from the saved weights: another program can compare its gradient.
+    let (_, first) = update(subject.decoder.as_mut())?;
+    super::super::output::reset_peak_memory();
+    let rounds: anyhow::Result<Vec<f64>> =
+        (0..args.model.rounds).map(|_| Ok(update(subject.decoder.as_mut())?.0)).collect();
+    let floor = Floor::measure(&subject.decoder.device(), args.model.dtype_name())?;
+    let width = if args.model.dtype_name() == "bf16" { 2 } else { 4 };
+    let work = Work::of(subject.decoder.config(), width);
+    // A group's prompt need be computed once; the backward pass takes twice the operations of the forward pass.
+    let rows = (groups * prompt + batch * (new - 1)) as f64;
+    let positions = groups as f64 * seen(0, prompt) + batch as f64 * seen(prompt, new - 1);
+    let operations = 3.0 * work.operations(rows, positions, (batch * new) as f64);
+    let least = floor.seconds(0.0, operations) + floor.seconds(work.step_bytes(), 0.0);
+    let line = Line { name: "update", tokens: batch * (prompt + new), seconds: rounds?, floor: least };
+    if args.model.json {
+        let mut report = args.model.setting(&subject, &floor);
+        if let Some(fields) = report.as_object_mut() {
+            fields.insert("grad_norm".to_owned(), json!(first.grad_norm));
+            fields.insert("loss".to_owned(), json!(first.loss));
+            fields.insert(line.name.to_owned(), line.json());
+        }
+        writeln!(out, "{report:#}")?;
+        return Ok(ExitStatus::Done);
+    }
+    writeln!(out, "{}", args.model.headline(&subject))?;
+    writeln!(out, "{batch} sequences, {groups} prompts of {prompt} tokens, {new} trained tokens each")?;
+    print(out, &[line])?;
+    let peak = super::super::output::peak_memory().map_or(f64::NAN, |bytes| bytes as f64 / f64::from(1 << 30));
+    writeln!(
+        out,
+        "machine: copies {:.1} GB/s, {:.0} GFLOP/s; memory: {peak:.2} GiB at most",
+        floor.copied_bytes / 1e9,
+        floor.operations / 1e9,
+    )?;
+    Ok(ExitStatus::Done)
+}

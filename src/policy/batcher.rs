@@ -1,0 +1,368 @@
+//! Which tokens go through the model together. Sequences that stand at the same tokens are computed once, a sequence that
+//! begins as another takes over its cache, long prompts are cut so that sampling goes on between their parts, and caches
+//! that no longer fit are dropped and computed again later.
+//!
+//! None of this shows in a result: a row of the model has the same bits whatever shares its pass (see
+//! [`Decoder::extend`] on the CPU), so batching decides about time and memory alone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Weak};
+
+use super::{Chunk, Decoder, Error, KvCache};
+
+/// Tokens that a sequence must have in common with another to wait for its cache.
+const MIN_SHARED: usize = 16;
+
+/// A sequence that waits for the logits after its last token.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The number of the sequence, below the batcher's count.
+    pub sequence: usize,
+    /// All its tokens; grown since the last request, never changed.
+    pub tokens: &'a [u32],
+}
+
+/// Logits of one pass, and whose they are.
+#[derive(Debug)]
+pub struct Pass {
+    /// `[rows, vocab]`.
+    logits: Vec<f32>,
+    vocab_size: usize,
+    /// Sequences in ascending order, each with its row; several may have the same one.
+    rows: Vec<(usize, usize)>,
+}
+
+impl Pass {
+    /// Every sequence whose logits these are, ascending, with them, `[vocab]`.
+    pub fn rows(&self) -> impl Iterator<Item = (usize, &[f32])> {
+        self.rows.iter().map(|&(sequence, row)| (sequence, &self.logits[row * self.vocab_size..][..self.vocab_size]))
+    }
+}
+
+/// What batching has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatchStats {
+    /// Tokens that went through the model.
+    pub computed: usize,
+    /// Tokens whose keys and values were taken over from another sequence.
+    pub shared: usize,
+    /// Caches dropped to make room.
+    pub preempted: usize,
+    /// The largest size of all caches together after a call; looked at only under a bound.
+    pub peak_cache_bytes: usize,
+}
+
+/// A place among the sequences of a [`Batcher`]; the sequence is over when the lease is dropped.
+#[derive(Debug)]
+pub struct Lease {
+    sequence: usize,
+    /// Tells the batcher from others.
+    batcher: Arc<()>,
+}
+
+/// A cache and the tokens in it.
+#[derive(Debug)]
+struct Held {
+    cache: KvCache,
+    tokens: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Sequence {
+    held: Option<Held>,
+    is_started: bool,
+    is_over: bool,
+    /// A hash of the first tokens, and how many they are.
+    hash: (usize, u64),
+    /// Who has the sequence, if it was leased.
+    lease: Option<Weak<Lease>>,
+}
+
+/// Keeps the caches of a rollout and decides what the model computes next.
+#[derive(Debug)]
+pub struct Batcher {
+    sequences: Vec<Sequence>,
+    max_batch_tokens: usize,
+    /// 0: no bound.
+    max_cache_bytes: usize,
+    stats: BatchStats,
+    tag: Arc<()>,
+}
+
+/// Sequences that stand at the same tokens, the one with the longest cache first.
+struct Entry<'a> {
+    sequences: Vec<usize>,
+    tokens: &'a [u32],
+    /// Tokens in the first one's cache.
+    held: usize,
+}
+
+impl Entry<'_> {
+    fn pending(&self) -> usize {
+        self.tokens.len() - self.held
+    }
+}
+
+impl Batcher {
+    /// For `count` sequences. A pass takes at most `max_batch_tokens`; the caches together take at most
+    /// `max_cache_bytes` (0: no bound), unless a single sequence needs more.
+    pub fn new(count: usize, max_batch_tokens: usize, max_cache_bytes: usize) -> Self {
+        let mut sequences = Vec::new();
+        sequences.resize_with(count, Sequence::default);
+        let (max_batch_tokens, stats, tag) = (max_batch_tokens.max(1), BatchStats::default(), Arc::default());
+        Self { sequences, max_batch_tokens, max_cache_bytes, stats, tag }
+    }
+
+    /// The number of a leased sequence; a new one if the lease is empty or of another batcher.
+    pub fn sequence(&mut self, lease: &mut Option<Arc<Lease>>) -> usize {
+        if let Some(lease) = lease.as_ref().filter(|lease| Arc::ptr_eq(&lease.batcher, &self.tag)) {
+            return lease.sequence;
+        }
+        let fresh = Arc::new(Lease { sequence: self.sequences.len(), batcher: Arc::clone(&self.tag) });
+        self.sequences.push(Sequence { lease: Some(Arc::downgrade(&fresh)), ..Sequence::default() });
+        lease.insert(fresh).sequence
+    }
+
+    /// What was done so far.
+    pub fn stats(&self) -> BatchStats {
+        self.stats
+    }
+
+    /// Size of all caches, what several sequences hold counted once.
+    pub fn cache_bytes(&self) -> usize {
+        KvCache::total_bytes(self.sequences.iter().filter_map(|sequence| Some(&sequence.held.as_ref()?.cache)))
+    }
+
+    /// Notes that a sequence is over. Its cache stays as long as others may begin like it.
+    pub fn finish(&mut self, sequence: usize) {
+        self.sequences[sequence].is_over = true;
+    }
+
+    /// Takes the sequences that wait for the model one step further: those that need a single token (the usual case while
+    /// sampling) all at once, and of longer pending texts as much as fits one pass. Returns the logits of those whose
+    /// tokens are all computed, at least one once its texts are through; the others are to be asked for again.
+    ///
+    /// # Errors
+    /// From the decoder.
+    pub fn step(&mut self, decoder: &dyn Decoder, requests: &[Request<'_>]) -> Result<Vec<Pass>, Error> {
+        for sequence in &mut self.sequences {
+            sequence.is_over |= sequence.lease.as_ref().is_some_and(|lease| lease.strong_count() == 0);
+        }
+        let mut entries = self.merge(requests);
+        self.share(&mut entries)?;
+        let singles = entries.iter().filter(|entry| entry.pending() == 1).count();
+        // Single tokens first; the order is otherwise that of the requests.
+        entries.sort_by_key(|entry| entry.pending() != 1);
+        let mut rest = &mut entries[..];
+        let mut passes = Vec::new();
+        let (mut served, mut singles) = (0, singles);
+        while !rest.is_empty() {
+            let (batch, counts) = self.admit(decoder, rest, served == 0);
+            served += batch.len();
+            if batch.is_empty() {
+                break;
+            }
+            let taken = batch.last().map_or(0, |last| last + 1);
+            passes.push(self.compute(decoder, rest, &batch, &counts)?);
+            if taken >= singles {
+                break;
+            }
+            singles -= taken;
+            rest = &mut rest[taken..];
+        }
+        if self.sequences.iter().all(|sequence| sequence.is_started || sequence.is_over) {
+            self.sequences.iter_mut().filter(|sequence| sequence.is_over).for_each(|sequence| sequence.held = None);
+        }
+        if self.max_cache_bytes > 0 {
+            self.stats.peak_cache_bytes = self.stats.peak_cache_bytes.max(self.cache_bytes());
+        }
+        passes.retain(|pass| !pass.rows.is_empty());
+        Ok(passes)
+    }
+
+    /// Sequences with the same tokens become one entry.
+    fn merge<'a>(&mut self, requests: &[Request<'a>]) -> Vec<Entry<'a>> {
+        let mut entries: Vec<Entry<'a>> = Vec::new();
+        let mut known: HashMap<(usize, u64), usize> = HashMap::new();
+        for request in requests {
+            let sequence = &mut self.sequences[request.sequence];
+            let (count, hash) = &mut sequence.hash;
+            for &token in &request.tokens[*count..] {
+                // FNV-1a (by 32 bits): equality is checked below, so a collision costs time only.
+                *hash = (*hash ^ u64::from(token)).wrapping_mul(0x0100_0000_01b3).rotate_left(17);
+            }
+            *count = request.tokens.len();
+            let held = sequence.held.as_ref().map_or(0, |held| held.cache.len());
+            let entry = *known.entry(sequence.hash).or_insert(entries.len());
+            match entries.get_mut(entry) {
+                Some(entry) if entry.tokens == request.tokens => {
+                    entry.sequences.push(request.sequence);
+                    if held > entry.held {
+                        entry.held = held;
+                        let last = entry.sequences.len() - 1;
+                        entry.sequences.swap(0, last);
+                    }
+                }
+                _ => entries.push(Entry { sequences: vec![request.sequence], tokens: request.tokens, held }),
+            }
+        }
+        entries
+    }
+
+    /// Gives entries whose cache is behind the cache of the sequence that has most tokens in common with them. An entry
+    /// that would get more from one that is computed in this call waits for it.
+    fn share(&mut self, entries: &mut Vec<Entry<'_>>) -> Result<(), Error> {
+        let mut going: Vec<&[u32]> = Vec::new();
+        let mut waits = vec![false; entries.len()];
+        for (index, entry) in entries.iter_mut().enumerate() {
+            // A sequence that has sampled and kept its cache has nothing more in common with others.
+            let is_started = self.sequences[entry.sequences[0]].is_started;
+            if entry.pending() == 1 || (is_started && entry.held > 0) {
+                continue;
+            }
+            // The last token is left to compute: its logits are wanted.
+            let wanted = &entry.tokens[..entry.tokens.len() - 1];
+            let common = |tokens: &[u32]| tokens.iter().zip(wanted).take_while(|(a, b)| a == b).count();
+            let best = self.sequences.iter().enumerate().filter_map(|(other, sequence)| {
+                let held = sequence.held.as_ref()?;
+                Some((common(&held.tokens), std::cmp::Reverse(other)))
+            });
+            let (most, other) = best.max().map_or((0, 0), |(most, other)| (most, other.0));
+            if most > entry.held {
+                let from = self.sequences[other].held.as_ref().map(|held| held.cache.prefix(most)).transpose()?;
+                self.stats.shared += most - entry.held;
+                let tokens = wanted[..most].to_vec();
+                self.sequences[entry.sequences[0]].held = from.map(|cache| Held { cache, tokens });
+                entry.held = most;
+            }
+            let promised = going.iter().map(|tokens| common(tokens)).max().unwrap_or(0);
+            waits[index] = promised >= entry.held + MIN_SHARED;
+            if !waits[index] {
+                going.push(entry.tokens);
+            }
+        }
+        let mut waits = waits.into_iter();
+        entries.retain(|_| !waits.next().unwrap_or(false));
+        Ok(())
+    }
+
+    /// The entries of the next pass by index, and how many tokens of each. Where caches are bounded, sequences of lower
+    /// numbers come first, and the caches of the highest give way.
+    fn admit(&mut self, decoder: &dyn Decoder, entries: &[Entry<'_>], is_first: bool) -> (Vec<usize>, Vec<usize>) {
+        let (mut batch, mut counts) = (Vec::new(), Vec::new());
+        let mut room = self.max_batch_tokens;
+        let mut free = self.free_bytes();
+        for (index, entry) in entries.iter().enumerate() {
+            let leader = entry.sequences[0];
+            // A cache that gave way in this call has to be built up again first.
+            let has_cache = self.sequences[leader].held.as_ref().map_or(0, |held| held.cache.len()) == entry.held;
+            let count = entry.pending().min(room);
+            if count == 0 {
+                break;
+            }
+            if !has_cache {
+                continue;
+            }
+            if let Some(bytes) = free.as_mut() {
+                let is_alone = is_first && batch.is_empty();
+                let needed = self.growth(decoder, leader, count);
+                // A sequence without a cache leaves a block to each of those that have one, or it would lose its own soon.
+                let margin = if entry.held == 0 { self.margin(decoder) } else { 0 };
+                while *bytes < needed as i64 && self.preempt((leader, is_alone), entries, &batch) {
+                    *bytes = self.free_bytes().unwrap_or(0) - self.promised(decoder, entries, &batch, &counts);
+                }
+                if *bytes < (needed + margin) as i64 && !is_alone {
+                    continue;
+                }
+                *bytes -= needed as i64;
+            }
+            room -= count;
+            batch.push(index);
+            counts.push(count);
+        }
+        (batch, counts)
+    }
+
+    fn free_bytes(&self) -> Option<i64> {
+        (self.max_cache_bytes > 0).then(|| self.max_cache_bytes as i64 - self.cache_bytes() as i64)
+    }
+
+    fn growth(&self, decoder: &dyn Decoder, sequence: usize, count: usize) -> usize {
+        match &self.sequences[sequence].held {
+            Some(held) => held.cache.growth(decoder.config(), count),
+            None => decoder.new_cache().growth(decoder.config(), count),
+        }
+    }
+
+    /// A token's room for every sequence that has a cache.
+    fn margin(&self, decoder: &dyn Decoder) -> usize {
+        let holding = self.sequences.iter().filter(|sequence| sequence.held.is_some() && !sequence.is_over).count();
+        holding * decoder.new_cache().growth(decoder.config(), 1)
+    }
+
+    /// What the entries of a batch will take.
+    fn promised(&self, decoder: &dyn Decoder, entries: &[Entry<'_>], batch: &[usize], counts: &[usize]) -> i64 {
+        let growth = |(&index, &count): (&usize, &usize)| self.growth(decoder, entries[index].sequences[0], count);
+        batch.iter().zip(counts).map(growth).sum::<usize>() as i64
+    }
+
+    /// Drops the cache of a finished sequence, or of the highest-numbered one that is not in the batch; false if there is
+    /// none. Sequences below `leader` give way only if nothing else is computed: some may wait for others outside.
+    fn preempt(&mut self, (leader, is_alone): (usize, bool), entries: &[Entry<'_>], batch: &[usize]) -> bool {
+        let going: Vec<usize> = batch.iter().map(|&index| entries[index].sequences[0]).collect();
+        let finished = self.sequences.iter().position(|sequence| sequence.is_over && sequence.held.is_some());
+        let lowest = if is_alone { 0 } else { leader + 1 };
+        let later = (lowest..self.sequences.len()).rev().find(|sequence| {
+            *sequence != leader && self.sequences[*sequence].held.is_some() && !going.contains(sequence)
+        });
+        let Some(victim) = finished.or(later) else { return false };
+        self.sequences[victim].held = None;
+        self.stats.preempted += usize::from(finished.is_none());
+        true
+    }
+
+    /// One pass: extends the caches of the batch by so many tokens each.
+    fn compute(
+        &mut self,
+        decoder: &dyn Decoder,
+        entries: &mut [Entry<'_>],
+        batch: &[usize],
+        counts: &[usize],
+    ) -> Result<Pass, Error> {
+        let mut held: Vec<Held> = batch
+            .iter()
+            .map(|&index| {
+                let taken = self.sequences[entries[index].sequences[0]].held.take();
+                taken.unwrap_or_else(|| Held { cache: decoder.new_cache(), tokens: Vec::new() })
+            })
+            .collect();
+        let mut chunks: Vec<Chunk<'_>> = Vec::with_capacity(held.len());
+        for ((held, &index), &count) in held.iter_mut().zip(batch).zip(counts) {
+            let tokens = &entries[index].tokens[held.cache.len()..][..count];
+            held.tokens.extend_from_slice(tokens);
+            chunks.push(Chunk { cache: &mut held.cache, tokens });
+        }
+        self.stats.computed += counts.iter().sum::<usize>();
+        let logits = decoder.extend(&mut chunks)?; // [batch, vocab]
+        let mut rows = BTreeMap::new();
+        for (row, (held, &index)) in held.into_iter().zip(batch).enumerate() {
+            let entry = &entries[index];
+            let is_done = held.cache.len() == entry.tokens.len();
+            // The others stand at the same tokens, so what they had is part of this.
+            let others = if is_done { &entry.sequences[1..] } else { &[] };
+            for &other in others {
+                let behind = self.sequences[other].held.as_ref().map_or(0, |held| held.cache.len());
+                self.stats.shared += entry.tokens.len() - behind;
+                self.sequences[other].held = Some(Held { cache: held.cache.clone(), tokens: held.tokens.clone() });
+            }
+            if is_done {
+                for &sequence in &entry.sequences {
+                    self.sequences[sequence].is_started = true;
+                    rows.insert(sequence, row);
+                }
+            }
+            self.sequences[entry.sequences[0]].held = Some(held);
+        }
+        Ok(Pass { logits, vocab_size: decoder.config().vocab_size, rows: rows.into_iter().collect() })
+    }
+}

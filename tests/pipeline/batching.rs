@@ -1,0 +1,130 @@
+//! What sequences share, how prompts are cut and which caches give way decides about time and memory, never about a token.
+
+use gift_host::policy::{BatchStats, Batcher, Request};
+use gift_host::policy::{CpuDecoder, Decoder, DecoderConfig, Sampling, initial_weights, sample};
+use gift_host::seed::{Seed, Stream};
+
+use super::support::pool;
+
+const VOCABULARY: usize = 300;
+const TURNS: usize = 3;
+const PROMPT: usize = 70;
+const TURN_PROMPT: usize = 9;
+const NEW: usize = 12;
+/// A block of 32 positions of the tiny model: keys and values, 2 layers, 2 heads of 32.
+const BLOCK_BYTES: usize = 2 * 2 * 2 * 32 * 32 * 4;
+
+fn decoder() -> CpuDecoder {
+    let config = DecoderConfig::tiny(VOCABULARY);
+    CpuDecoder::new(config.clone(), &initial_weights(&config, Seed::new(3))).expect("a decoder")
+}
+
+/// Three groups of four members: two prompts begin alike for 40 tokens, one is different.
+fn prompt(sequence: usize) -> Vec<u32> {
+    let group = sequence / 4;
+    let mut common = Seed::new(1).stream();
+    let mut own = Seed::new(2).child("group", group as u64).stream();
+    let token = |stream: &mut Stream| stream.index(VOCABULARY) as u32;
+    let shared = if group < 2 { 40 } else { 0 };
+    let mut tokens: Vec<u32> = (0..shared).map(|_| token(&mut common)).collect();
+    tokens.extend((shared..PROMPT).map(|_| token(&mut own)));
+    tokens
+}
+
+/// All tokens and the bits of their log-probabilities after some turns, and what batching did.
+fn play(threads: usize, max_batch_tokens: usize, max_cache_bytes: usize) -> (Vec<(Vec<u32>, Vec<u32>)>, BatchStats) {
+    let decoder = decoder();
+    pool(threads).install(|| {
+        let sampling = Sampling::default();
+        let mut batcher = Batcher::new(12, max_batch_tokens, max_cache_bytes);
+        let mut streams: Vec<Stream> =
+            (0..12).map(|sequence| Seed::new(4).child("member", sequence).stream()).collect();
+        let mut played: Vec<(Vec<u32>, Vec<u32>)> = (0..12).map(|sequence| (prompt(sequence), Vec::new())).collect();
+        for turn in 1..=TURNS {
+            let mut steps = 0;
+            loop {
+                let waiting = |entry: &(usize, &(Vec<u32>, Vec<u32>))| entry.1.1.len() < turn * NEW;
+                let requests: Vec<Request<'_>> = played
+                    .iter()
+                    .enumerate()
+                    .filter(waiting)
+                    .map(|(sequence, (tokens, _))| Request { sequence, tokens })
+                    .collect();
+                if requests.is_empty() {
+                    break;
+                }
+                for pass in batcher.step(&decoder, &requests).expect("computed") {
+                    for (sequence, logits) in pass.rows() {
+                        let drawn = sample(logits, None, &sampling, &mut streams[sequence]);
+                        played[sequence].0.push(drawn.token);
+                        played[sequence].1.push(drawn.log_prob.to_bits());
+                    }
+                }
+                steps += 1;
+                assert!(steps < 100_000, "no progress");
+            }
+            for (sequence, (tokens, _)) in played.iter_mut().enumerate() {
+                tokens.extend((0..TURN_PROMPT).map(|position| ((sequence * 31 + position * 7) % VOCABULARY) as u32));
+            }
+        }
+        let stats = batcher.stats();
+        (0..12).for_each(|sequence| batcher.finish(sequence));
+        (played, stats)
+    })
+}
+
+/// The reference: every sequence alone, every token computed anew from the start, at every step.
+fn alone(sequence: usize) -> (Vec<u32>, Vec<u32>) {
+    let decoder = decoder();
+    let mut stream = Seed::new(4).child("member", sequence as u64).stream();
+    let (mut tokens, mut bits) = (prompt(sequence), Vec::new());
+    for _ in 0..TURNS {
+        for _ in 0..NEW {
+            let mut cache = decoder.new_cache();
+            let mut chunks = [gift_host::policy::Chunk { cache: &mut cache, tokens: &tokens }];
+            let logits = decoder.extend(&mut chunks).expect("computed");
+            let drawn = sample(&logits, None, &Sampling::default(), &mut stream);
+            tokens.push(drawn.token);
+            bits.push(drawn.log_prob.to_bits());
+        }
+        tokens.extend((0..TURN_PROMPT).map(|position| ((sequence * 31 + position * 7) % VOCABULARY) as u32));
+    }
+    (tokens, bits)
+}
+
+#[test]
+fn batching_sharing_threads_and_preemption_change_no_bit() {
+    let expected: Vec<_> = (0..12).map(alone).collect();
+    for (threads, batch, cache) in [(1, 8192, 0), (2, 8192, 0), (3, 17, 0), (2, 5, 0), (2, 100, 14 * BLOCK_BYTES)] {
+        let (played, stats) = play(threads, batch, cache);
+        assert!(played == expected, "{threads} threads, {batch} tokens a pass, {cache} bytes of caches: {stats:?}");
+    }
+}
+
+/// Nothing that is computed is computed again: a prompt counts once a group, the beginning of two prompts once, and no turn
+/// goes over the earlier ones.
+#[test]
+fn what_is_shared_is_computed_once() {
+    let (_, stats) = play(2, 8192, 0);
+    let prompts = PROMPT + (PROMPT - 40) + PROMPT;
+    // Every sampled token but the last of a trajectory, and the later turns' texts.
+    let own = 12 * (TURNS * NEW - 1 + (TURNS - 1) * TURN_PROMPT);
+    let unshared = 12 * PROMPT + own;
+    // Members that happen to sample alike are computed once as well.
+    assert!(stats.computed <= prompts + own && stats.computed + 12 * 4 > prompts + own, "{stats:?}");
+    assert_eq!(stats.computed + stats.shared, unshared, "{stats:?}");
+    assert_eq!(stats.preempted, 0);
+}
+
+/// Caches stay below the bound as long as more than one sequence is held, and what gave way is computed again.
+#[test]
+fn bounded_caches_give_way_and_come_back() {
+    let (_, free) = play(2, 8192, 0);
+    let bound = 14 * BLOCK_BYTES;
+    let (_, stats) = play(2, 8192, bound);
+    assert!(stats.peak_cache_bytes > bound / 2 && stats.peak_cache_bytes <= bound, "{stats:?} under {bound}");
+    assert!(stats.preempted > 0 && stats.computed > free.computed, "{stats:?}");
+    // Even a bound below one sequence lets the rollout end.
+    let (_, tight) = play(1, 64, 1);
+    assert!(tight.preempted > 0, "{tight:?}");
+}
