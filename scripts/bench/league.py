@@ -4,7 +4,7 @@ number of episodes, measures every few iterations against `search`, which plays 
 file; prints a table.
 
     cargo build --release
-    python3 scripts/bench/league.py --out results.json [--steps 300] [--every 30] [--seeds 1] [--jobs 2]
+    python3 scripts/bench/league.py --out results.json [--steps 250] [--every 25] [--folder runs/league] [--seeds 1] [--jobs 2]
 
 Every evaluation plays the same episodes, which no run trains on. Half of them begin with a random move of each side, after which
 some are decided: `search` in the model's place tells how many. Set GIFT_HOST to measure another binary. Every training is
@@ -26,7 +26,10 @@ BINARY = os.environ.get("GIFT_HOST", str(ROOT / "target" / "release" / "gift-hos
 EVALUATION_SEED = 1_000_000  # no training run uses it
 GAME = "games/tictactoe.lua"
 OPPONENTS = {"self": "self", "league": "league"}
-SETTINGS = ["optimizer.schedule=cosine", "threads=1", "evaluation.episodes=0", "episodes_every=0"]
+SETTINGS = [
+    "optimizer.schedule=cosine", "loss.entropy_coefficient=0.003", "threads=1", "evaluation.episodes=0", "episodes_every=0",
+    "league.snapshot_every=25", "league.max_snapshots=4", "league.power=4", "league.self_share=0.3",
+]
 
 
 def call(arguments):
@@ -82,8 +85,8 @@ def percent(share):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--every", type=int, default=30, help="iterations between two evaluations")
+    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--every", type=int, default=25, help="iterations between two evaluations")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--episodes", type=int, default=500, help="episodes of each evaluation")

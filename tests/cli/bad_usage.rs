@@ -113,7 +113,7 @@ fn an_unknown_opponent() {
     status: 2
     --- errors
     error[opponent::unknown]: `serach` is not a known opponent
-      expected: `random`, `bot`, `search`, `search:BUDGET`, `openai:URL#MODEL` or `human`
+      expected: `random`, `bot`, `search`, `search:BUDGET`, `self`, `checkpoint:DIR`, `gguf:FILE`, `league`, `openai:URL#MODEL` or `human`
       found:    `serach`
       help:     did you mean `search`?
     ");
