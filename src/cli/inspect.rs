@@ -71,7 +71,8 @@ pub(crate) fn run(args: &ModelArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
 }
 
 fn info(args: &InfoArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
-    let Model { config, tokenizer, folder, .. } = model::load(&args.source, Seed::new(0))?;
+    let Model { config, tokenizer, folder, adapter, .. } = model::load_apart(&args.source, Seed::new(0))?;
+    let adapter = adapter.map(|(adapter, _)| adapter);
     let quoted = |tokens: &[u32]| {
         let texts: Vec<String> = tokens.iter().map(|&id| format!("{:?} ({id})", tokenizer.token_text(id))).collect();
         texts.join(", ")
@@ -83,6 +84,11 @@ fn info(args: &InfoArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
             "source": folder.map_or_else(|| args.source.clone(), |folder| folder.display().to_string()),
             "family": config.family.model_type(),
             "parameters": config.parameter_count(),
+            "adapter": adapter.as_ref().map(|adapter| json!({
+                "rank": adapter.rank, "alpha": adapter.alpha, "dora": adapter.dora,
+                "parameters": adapter.parameter_count(&config),
+                "targets": adapter.targets.iter().map(|target| target.name()).collect::<Vec<_>>(),
+            })),
             "layers": config.layer_count,
             "hidden_size": config.hidden_size,
             "heads": config.head_count,
@@ -131,6 +137,14 @@ fn info(args: &InfoArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
         ("first turn", format!("{:?}", whole(&first))),
         ("later turn", format!("{:?}", whole(&later))),
     ];
+    if let Some(adapter) = &adapter {
+        let targets: Vec<&str> = adapter.targets.iter().map(|target| target.name()).collect();
+        let kind = if adapter.dora { "DoRA" } else { "LoRA" };
+        let millions = adapter.parameter_count(&config) as f64 / 1e6;
+        let (rank, alpha) = (adapter.rank, adapter.alpha);
+        let about = format!("{kind}, rank {rank}, alpha {alpha}, {millions:.2} M parameters on {}", targets.join(", "));
+        writeln!(out, "{:<12} {about}", "adapter")?;
+    }
     for (name, value) in rows {
         writeln!(out, "{name:<12} {value}")?;
     }

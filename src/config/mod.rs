@@ -14,8 +14,9 @@ use std::path::PathBuf;
 pub use changes::{CHANGEABLE, Review, SettingChange, review};
 pub use load::{from_toml, set_key};
 pub use sections::{
-    Advantage, AnswerFormat, Constrain, Decode, EstimatorKind, Evaluation, Filter, FilterKind, Loss, LossAggregation,
-    ObservationKind, OnInvalid, Optimizer, Penalties, RatioKind, Remote, Rollout, Schedule, Scripts,
+    Advantage, AnswerFormat, Constrain, Decode, EstimatorKind, Evaluation, Filter, FilterKind, Lora, LoraTarget, Loss,
+    LossAggregation, ObservationKind, OnInvalid, Optimizer, OptimizerStates, Penalties, RatioKind, Remote, Rollout,
+    Schedule, Scripts,
 };
 
 /// Who plays the other seats by default. Who's the spy is decided by what the others say and whom they vote for, so
@@ -69,6 +70,8 @@ pub struct RunConfig {
     pub filter: Filter,
     /// The objective.
     pub loss: Loss,
+    /// An adapter that is trained in place of all weights.
+    pub lora: Lora,
     /// AdamW and its schedule.
     pub optimizer: Optimizer,
     /// Language models behind a server as opponents.
@@ -156,6 +159,7 @@ impl Default for RunConfig {
             advantage: Advantage::default(),
             filter: Filter::default(),
             loss: Loss::default(),
+            lora: Lora::default(),
             optimizer: Optimizer::default(),
             remote: Remote::default(),
             evaluation: Evaluation::default(),

@@ -4,12 +4,14 @@
 //! candle-nn's fused `rms_norm`, `rope`, `softmax_last_dim`, `layer_norm` and `sdpa` drop gradients without an error:
 //! none of them may be used here.
 
+mod adapter; // low-rank adapters: settings, names, first values, merging
 mod candle_decoder; // differentiable candle operations: CUDA, and the oracle in tests
 mod config; // the shape of a model, as Hugging Face's config.json writes it
 mod constraint; // a trie over the token spellings of the legal answers
 mod cpu; // hand-written forward and backward on the CPU
 mod decoder; // what a decoder does, whichever backend computes it
-mod gguf; // llama.cpp's files in
+mod gguf; // llama.cpp's files, in and out
+mod hub; // models by their name on the Hugging Face Hub
 mod inputs; // checks of what callers hand in, the same for every backend
 mod sampling; // from logits to a token
 mod tokenizer; // text to token ids and back
@@ -17,6 +19,7 @@ mod weights; // random initialization, safetensors in and out
 
 use std::path::PathBuf;
 
+pub use adapter::{AdapterConfig, Projection};
 pub use candle_decoder::CandleDecoder;
 pub use config::{DecoderConfig, Family, RopeScaling};
 pub use constraint::AnswerTrie;
@@ -24,10 +27,11 @@ pub use cpu::CpuDecoder;
 pub use decoder::{
     AdamWStep, Chunk, Decoder, NamedTensor, Sequence, SequenceLoss, Target, TensorKind, TokenGradient, TokenScore,
 };
-pub use gguf::read_gguf;
+pub use gguf::{GgufType, read_gguf, write_gguf};
+pub use hub::{HubError, HubEvent, HubName, fetch_model};
 pub use sampling::{Sampled, Sampling, sample};
 pub use tokenizer::{TextTokenizer, Tokenizer};
-pub use weights::{initial_weights, read_safetensors, read_weights, write_safetensors};
+pub use weights::{initial_weights, read_adapter, read_safetensors, read_weights, write_adapter, write_safetensors};
 
 /// The room's failures.
 #[derive(Debug, thiserror::Error)]

@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::advantage::{AdvantageEstimator, EstimatorState, GroupFilter, build_estimator, build_filter};
-use crate::checkpoint::{self, RunState};
+use crate::checkpoint::{self, Origin, RunState};
 use crate::config::{RunConfig, SettingChange, review};
 use crate::diag::Diagnostic;
 use crate::game::GameStats;
@@ -77,6 +77,8 @@ pub struct TrainRun {
     pub decoder: Box<dyn Decoder>,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    /// Where it came from; by default nowhere, as the built-in model.
+    pub origin: Origin,
     /// Who plays the other seats.
     pub opponents: Opponents,
     /// Iterations done.
@@ -186,6 +188,7 @@ impl TrainRun {
             decoder,
             reference,
             tokenizer,
+            origin: Origin::default(),
             opponents,
             clock,
         }
@@ -332,7 +335,7 @@ impl TrainRun {
             nest: self.catalog.nest.source.as_ref().map(stored).transpose()?,
             reward: self.catalog.reward.as_ref().map(|reward| &reward.source).map(stored).transpose()?,
         };
-        Ok(checkpoint::save(run, self.decoder.as_ref(), &self.tokenizer, &state)?)
+        Ok(checkpoint::save(run, self.decoder.as_ref(), &self.tokenizer, &self.origin, &state)?)
     }
 
     /// Goes on from a checkpoint's counters and moments; the weights are already in the decoder.

@@ -11,7 +11,7 @@ use super::support::{Place, show};
 const FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
 
 /// A folder `model` with a tokenizer and a chat template, its weights in two files.
-fn with_model() -> Place {
+pub(crate) fn with_model() -> Place {
     let place = Place::with_echo();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/numerics/data/chat_reference.json");
     let reference: Value = serde_json::from_slice(&std::fs::read(path).expect("stored")).expect("JSON");
