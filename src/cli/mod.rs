@@ -10,6 +10,7 @@ mod hub; // downloads from the Hugging Face Hub, as they are shown
 mod inspect; // what a model is, and what it says of a text
 mod logging; // where the log goes, and in which form
 mod machine; // what the program runs on and how it was called
+mod memory; // what training takes, predicted and measured
 mod model; // tiny or a folder, on a device
 mod new; // a small game to start from
 mod output; // writers, tables, times

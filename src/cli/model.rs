@@ -81,8 +81,9 @@ pub(crate) fn load_apart(name: &str, seed: Seed) -> Result<Model, Box<Diagnostic
         let origin = Origin { config: None, base: absolute(path) };
         return Ok(Model { config, weights, adapter: None, tokenizer, folder: Some(path.to_owned()), origin });
     }
-    // What is there is meant; a name on the Hub is what is left.
+    // What is there is meant, and what would be beside things that are there (`runs/NAEM`); a name on the Hub is what is left.
     if !path.exists()
+        && !path.parent().is_some_and(Path::is_dir)
         && let Some(hub) = HubName::parse(name)
     {
         let folder = hub::fetch(&hub)?;

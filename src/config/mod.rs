@@ -35,7 +35,7 @@ pub struct RunConfig {
     /// Reward script; without one, reward = the learner's score plus the penalties.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reward: Option<PathBuf>,
-    /// `tiny`, or a folder in Hugging Face's layout.
+    /// `tiny`, a folder in Hugging Face's layout, a GGUF file, or a name on the Hugging Face Hub.
     pub model: String,
     /// `auto`, `cpu` or `cuda[:N]`.
     pub device: String,

@@ -251,6 +251,9 @@ section! {
         minibatch: usize = 32,
         /// Passes over the kept trajectories.
         epochs: usize = 1,
+        /// Most tokens that go forward and backward at once; a larger minibatch adds up its gradients over several such
+        /// passes. 0 takes a minibatch at once.
+        max_pass_tokens: usize = 65_536,
         /// How both moments are stored: in 32 bits, or in 8 (arXiv:2110.02861), a quarter of the memory.
         states: OptimizerStates = OptimizerStates::F32,
     }

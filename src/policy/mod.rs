@@ -23,7 +23,7 @@ pub use adapter::{AdapterConfig, Projection};
 pub use candle_decoder::CandleDecoder;
 pub use config::{DecoderConfig, Family, RopeScaling};
 pub use constraint::AnswerTrie;
-pub use cpu::CpuDecoder;
+pub use cpu::{CpuDecoder, MemoryPlan, StepSize, rollout_memory, training_memory};
 pub use decoder::{
     AdamWStep, Chunk, Decoder, NamedTensor, Sequence, SequenceLoss, Target, TensorKind, TokenGradient, TokenScore,
 };

@@ -35,8 +35,6 @@ use retire::LastGood;
 
 /// How fast a game's running success rate follows (the statistics that adaptive nests are given).
 const STATS_WEIGHT: f64 = 0.2;
-/// Tokens that one training pass takes at most.
-const MAX_PASS_TOKENS: usize = 1 << 16;
 
 /// The room's failures.
 #[derive(Debug, thiserror::Error)]
@@ -253,7 +251,7 @@ impl TrainRun {
                 iteration: step,
                 iterations: self.config.steps.max(step),
                 temperature: self.config.decode.temperature,
-                max_pass_tokens: MAX_PASS_TOKENS,
+                max_pass_tokens: self.config.optimizer.max_pass_tokens,
                 seed: seed.child("update", round as u64),
             };
             let update = if batch.target_count() == 0 {

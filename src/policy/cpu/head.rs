@@ -11,8 +11,8 @@ use super::model::Model;
 use crate::policy::{Sequence, Target, TokenGradient, TokenScore};
 
 /// Logits held at a time (16 MiB), but at least `MIN_ROWS` rows of them.
-const MAX_LOGITS: usize = 1 << 22;
-const MIN_ROWS: usize = 16;
+pub(super) const MAX_LOGITS: usize = 1 << 22;
+pub(super) const MIN_ROWS: usize = 16;
 /// A target is computed id by id if its allowed ids are fewer than the vocabulary divided by this.
 const SPARSE_RATIO: usize = 8;
 

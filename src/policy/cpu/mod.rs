@@ -14,6 +14,7 @@ mod gradients; // of all weights, or of the adapter alone
 mod head; // from hidden rows to scores, and back
 mod kernels; // norms, rotary positions, SwiGLU, exponentials
 mod matmul; // matrix products
+mod memory; // how much of it is taken, for planning
 mod model; // weights, where each lies, and their packed copies
 mod moments; // Adam's moments in 32 or 8 bits
 mod optimizer; // gradient norm and AdamW
@@ -21,3 +22,4 @@ mod train; // scores and gradients of whole sequences
 
 pub(super) use cache::CpuCache;
 pub use decoder::CpuDecoder;
+pub use memory::{MemoryPlan, StepSize, rollout_memory, training_memory};
