@@ -130,14 +130,14 @@ fn gguf(source: &str, target: &Path, kind: Kind, model: Model) -> anyhow::Result
     };
     let name = Path::new(source).file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let written = write_gguf(target, kind, (&model.config, &model.weights), &model.tokenizer, &name);
-    Ok(written.map_err(|error| match error {
+    written.map_err(|error| match error {
         Error::Format { message, .. } => anyhow::Error::from(Box::new(
             Diagnostic::error("export::gguf", "the model cannot be written to a GGUF file")
                 .at(SourceSpan::file(model.folder.unwrap_or_default()))
                 .found(message),
         )),
         other => other.into(),
-    })?)
+    })
 }
 
 fn no_adapter(source: &str, model: &Model) -> Box<Diagnostic> {

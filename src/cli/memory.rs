@@ -87,7 +87,9 @@ struct Likelihood;
 
 impl SequenceLoss for Likelihood {
     fn gradient(&self, _index: usize, _scores: &[TokenScore], out: &mut [TokenGradient]) {
-        out.iter_mut().for_each(|out| out.log_prob = -1e-3);
+        for out in out {
+            out.log_prob = -1e-3;
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! checksums and sizes in headers, redirects to another host, parts of files. It also does what a bad day brings.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
@@ -32,7 +33,10 @@ struct Hub {
 }
 
 fn checksum(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(content).iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes all");
+        text
+    })
 }
 
 /// Starts a server and gives its address.
@@ -69,7 +73,7 @@ fn answer(hub: &Hub, stream: &TcpStream) -> Option<()> {
     let send = |status: &str, headers: &[(&str, String)], body: &[u8], size: usize| {
         let mut text = format!("HTTP/1.1 {status}\r\ncontent-length: {size}\r\n");
         for (name, value) in headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
+            write!(text, "{name}: {value}\r\n").expect("a string takes all");
         }
         let mut stream = stream;
         stream.write_all((text + "\r\n").as_bytes()).ok()?;

@@ -24,7 +24,9 @@ impl gift_host::policy::SequenceLoss for Likelihood {
         scores: &[gift_host::policy::TokenScore],
         out: &mut [gift_host::policy::TokenGradient],
     ) {
-        out.iter_mut().for_each(|out| out.log_prob = -1.0 / scores.len() as f32);
+        for out in out {
+            out.log_prob = -1.0 / scores.len() as f32;
+        }
     }
 }
 

@@ -249,7 +249,9 @@ impl AdapterConfig {
                     let magnitude = find(&names.magnitude).unwrap_or_default();
                     for (row, factor) in matrix.data.chunks_exact_mut(inputs).zip(magnitude) {
                         let factor = row_factor(*factor, length(row));
-                        row.iter_mut().for_each(|value| *value *= factor);
+                        for value in row {
+                            *value *= factor;
+                        }
                     }
                 }
             }

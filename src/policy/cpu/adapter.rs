@@ -104,7 +104,9 @@ impl Adapter {
             let rows = rows.par_chunks_mut(inputs).zip(magnitude).zip(factors).with_min_len(MERGE_ROWS);
             rows.for_each(|((row, &magnitude), factor)| {
                 *factor = row_factor(magnitude, length(row));
-                row.iter_mut().for_each(|value| *value *= *factor);
+                for value in row {
+                    *value *= *factor;
+                }
             });
         }
     }

@@ -214,9 +214,10 @@ impl OpenBlock {
         block
     }
 
-    pub(super) fn close(&self, first: (&mut [u8], &mut f32), second: (&mut [u8], &mut f32)) {
-        *first.1 = SIGNED.quantize(&self.first[..first.0.len()], first.0);
-        *second.1 = UNSIGNED.quantize(&self.second[..second.0.len()], second.0);
+    /// Narrows both again; returns their scales.
+    pub(super) fn close(&self, first: &mut [u8], second: &mut [u8]) -> (f32, f32) {
+        let first = SIGNED.quantize(&self.first[..first.len()], first);
+        (first, UNSIGNED.quantize(&self.second[..second.len()], second))
     }
 }
 

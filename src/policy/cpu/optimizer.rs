@@ -66,7 +66,7 @@ pub(super) fn adamw_narrow(
                     let count = weights.len();
                     let moments = [&mut open.first[..count], &mut open.second[..count]];
                     Rates::of(step, decay).apply((weights, gradient), moments);
-                    open.close(first, second);
+                    (*first.1, *second.1) = open.close(first.0, second.0);
                 });
             }
             // Both are made for the same places.

@@ -93,12 +93,16 @@ fn add_value(bytes: &mut Vec<u8>, value: &Meta) {
         Meta::Texts(texts) => {
             bytes.extend([LIST, TEXT].map(u32::to_le_bytes).concat());
             bytes.extend((texts.len() as u64).to_le_bytes());
-            texts.iter().for_each(|text| add_text(bytes, text));
+            for text in texts {
+                add_text(bytes, text);
+            }
         }
         Meta::Kinds(kinds) => {
             bytes.extend([LIST, SIGNED].map(u32::to_le_bytes).concat());
             bytes.extend((kinds.len() as u64).to_le_bytes());
-            kinds.iter().for_each(|kind| bytes.extend(kind.to_le_bytes()));
+            for kind in kinds {
+                bytes.extend(kind.to_le_bytes());
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
 use super::cache::{Cache, home, is_commit};
-use super::{HubError, HubEvent, HubName};
+use super::{HubError, HubEvent, HubName, hex};
 
 const ENDPOINT: &str = "https://huggingface.co";
 /// Bytes of one request: a part that must begin anew costs little.
@@ -75,7 +75,7 @@ impl Client {
         }
     }
 
-    fn network(&self, what: &str, why: impl ToString) -> HubError {
+    fn network(&self, what: &str, why: impl std::fmt::Display) -> HubError {
         HubError::Network {
             what: what.to_owned(),
             endpoint: self.endpoint.clone(),
@@ -338,7 +338,7 @@ impl Client {
             }
             digest.update(&buffer[..count]);
         }
-        let found: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = hex(&digest.finalize());
         if found == about.etag.to_ascii_lowercase() {
             return Ok(());
         }

@@ -203,6 +203,17 @@ fn is_whole(folder: &Path) -> bool {
     has("config.json") && has_model() || has("adapter_config.json") && has(ADAPTER)
 }
 
+/// Bytes as hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        for digit in [byte >> 4, byte & 15] {
+            text.extend(char::from_digit(u32::from(digit), 16));
+        }
+    }
+    text
+}
+
 fn is_offline() -> bool {
     let value = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_lowercase();
     ["1", "true", "yes", "on"].contains(&value.as_str())
