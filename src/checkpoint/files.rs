@@ -78,7 +78,11 @@ pub fn remove_folder(path: &Path) -> Result<(), Error> {
     }
 }
 
-pub(super) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+/// Moves a file or folder to its place, lastingly.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     std::fs::rename(from, to).map_err(io("rename", from))?;
     // The rename itself must reach the disk; folders cannot be synced everywhere, and then nothing is lost but safety
     // against a power cut.

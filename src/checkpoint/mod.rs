@@ -2,6 +2,7 @@
 //! Written beside, then renamed, so that a folder named `step-…` is whole or not there.
 
 mod files; // reading and writing with the path in every error
+mod model; // weights or an adapter with the tokenizer, as folders of others' layouts
 mod scripts; // the script versions of a run, stored under their hashes
 
 use std::collections::BTreeMap;
@@ -10,11 +11,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::diag::{Diagnostic, SourceSpan};
-use crate::policy::{
-    Decoder, DecoderConfig, NamedTensor, TensorKind, Tokenizer, read_safetensors, read_weights, write_safetensors,
-};
+use crate::policy::{Decoder, NamedTensor, TensorKind, Tokenizer, read_safetensors, write_safetensors};
 
-pub use files::{Error, create_folder, read_text, remove_folder, replace_text, write_text};
+pub use files::{Error, create_folder, read_text, remove_folder, rename, replace_text, write_text};
+pub use model::{Origin, load_adapter, load_adapter_config, load_model, save_adapter, save_model, save_weights};
 pub use scripts::{LoadedScript, StoredScript, StoredText, find_script, load_script, store_script, stored_text};
 
 /// The counters and everything else of a run that is no tensor.
@@ -43,24 +43,29 @@ pub struct RunState {
 
 /// The layout that this version writes.
 pub const FORMAT: u32 = 1;
-const WEIGHTS: &str = "model.safetensors";
 const TRAINER: &str = "trainer.safetensors";
 const STATE: &str = "state.json";
 /// The folder of a league's snapshots in the run directory.
 const SNAPSHOTS: &str = "league";
 
-/// Writes the checkpoint of a step below `run` and returns its folder.
+/// Writes the checkpoint of a step below `run` and returns its folder. `origin` is that of the model that the run began with.
 ///
 /// # Errors
 /// [`Error`] with the path, for a full or read-only disk; then no checkpoint of this step exists.
-pub fn save(run: &Path, decoder: &dyn Decoder, tokenizer: &Tokenizer, state: &RunState) -> Result<PathBuf, Error> {
+pub fn save(
+    run: &Path,
+    decoder: &dyn Decoder,
+    tokenizer: &Tokenizer,
+    origin: &Origin,
+    state: &RunState,
+) -> Result<PathBuf, Error> {
     let folder = run.join("checkpoints");
     create_folder(&folder)?;
     let target = folder.join(format!("step-{:06}", state.step));
     let beside = folder.join(format!(".step-{:06}.partial", state.step));
     remove_folder(&beside)?;
     create_folder(&beside)?;
-    save_model(&beside, decoder, tokenizer)?;
+    model::save_trained(&beside, decoder, tokenizer, origin)?;
     let mut moments: Vec<NamedTensor> = Vec::new();
     for (prefix, kind) in [("first", TensorKind::FirstMoment), ("second", TensorKind::SecondMoment)] {
         moments.extend(decoder.tensors(kind)?.into_iter().map(|mut tensor| {
@@ -77,45 +82,21 @@ pub fn save(run: &Path, decoder: &dyn Decoder, tokenizer: &Tokenizer, state: &Ru
     Ok(target)
 }
 
-/// Writes weights, configuration and tokenizer in Hugging Face's layout.
-///
-/// # Errors
-/// [`Error`] with the path.
-pub fn save_model(folder: &Path, decoder: &dyn Decoder, tokenizer: &Tokenizer) -> Result<(), Error> {
-    let ends = match tokenizer.ends() {
-        [only] => serde_json::json!(only),
-        several => serde_json::json!(several),
-    };
-    let mut config: serde_json::Value = serde_json::from_str(&decoder.config().to_hugging_face()).unwrap_or_default();
-    if let Some(fields) = config.as_object_mut() {
-        for (name, id) in tokenizer.special_ids() {
-            fields.insert(name.to_owned(), id.into());
-        }
-        fields.insert("eos_token_id".to_owned(), ends.clone());
-    }
-    write_text(&folder.join("config.json"), &format!("{config:#}\n"))?;
-    // A model that came with settings of its own keeps them, as they are among its tokenizer's files.
-    let generation = serde_json::json!({"eos_token_id": ends, "do_sample": true, "temperature": 1.0});
-    write_text(&folder.join("generation_config.json"), &format!("{generation:#}\n"))?;
-    for (name, content) in tokenizer.files() {
-        files::write_bytes(&folder.join(&*name), &content)?;
-    }
-    let metadata = [("format".to_owned(), "pt".to_owned())];
-    write_safetensors(&folder.join(WEIGHTS), &decoder.tensors(TensorKind::Weight)?, &metadata)?;
-    Ok(())
-}
-
 /// Writes weights and tokenizer of a snapshot below `league` in the run directory and returns its folder. One of this name is
 /// replaced.
 ///
 /// # Errors
 /// [`Error`] with the path.
-pub fn save_snapshot(run: &Path, name: &str, decoder: &dyn Decoder, tokenizer: &Tokenizer) -> Result<PathBuf, Error> {
+pub fn save_snapshot(
+    run: &Path,
+    name: &str,
+    (decoder, tokenizer, origin): (&dyn Decoder, &Tokenizer, &Origin),
+) -> Result<PathBuf, Error> {
     let folder = run.join(SNAPSHOTS);
     let (target, beside) = (folder.join(name), folder.join(format!(".{name}.partial")));
     remove_folder(&beside)?;
     create_folder(&beside)?;
-    save_model(&beside, decoder, tokenizer)?;
+    save_model(&beside, decoder, tokenizer, origin)?;
     remove_folder(&target)?;
     files::rename(&beside, &target)?;
     Ok(target)
@@ -138,32 +119,6 @@ pub fn keep_snapshots(run: &Path, steps: &[u64]) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Reads a model in Hugging Face's layout.
-///
-/// # Errors
-/// A [`Diagnostic`] that names the file and what is wrong with it.
-pub fn load_model(folder: &Path) -> Result<(DecoderConfig, Vec<NamedTensor>), Box<Diagnostic>> {
-    let path = folder.join("config.json");
-    if !path.is_file() {
-        return Err(Box::new(
-            Diagnostic::error("model::missing", format!("no model in `{}`", folder.display()))
-                .expected("a folder with `config.json` and `model.safetensors`, such as a checkpoint of a run")
-                .found("no `config.json` there")
-                .help("give `--model tiny`, or a folder `runs/NAME/checkpoints/step-…`"),
-        ));
-    }
-    let unusable = |path: &Path, message: String| {
-        Box::new(Diagnostic::error("model::unusable", message).at(SourceSpan::file(path)).help(match earlier(folder) {
-            Some(earlier) => format!("it may have been cut off; an earlier checkpoint is `{}`", earlier.display()),
-            None => "if it is a checkpoint, take another one of the run; this one may have been cut off".to_owned(),
-        }))
-    };
-    let config = DecoderConfig::read(&path).map_err(|error| unusable(&path, describe(&error)))?;
-    let path = folder.join(WEIGHTS);
-    let weights = read_weights(folder, &config).map_err(|error| unusable(&path, describe(&error)))?;
-    Ok((config, weights))
 }
 
 /// Reads counters and moments of a checkpoint.

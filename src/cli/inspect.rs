@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use crate::config::OptimizerStates;
 use crate::diag::Diagnostic;
-use crate::policy::{Chunk, Decoder, Tokenizer};
+use crate::policy::{Chunk, Decoder, MemoryPlan, StepSize, Tokenizer, rollout_memory, training_memory};
 use crate::seed::Seed;
 
 use super::ExitStatus;
+use super::memory;
 use super::model::{self, Model};
 
 /// Flags of `gift-host model`.
@@ -25,11 +27,13 @@ enum Part {
     Info(InfoArgs),
     /// Print the most probable next tokens after each token of a text
     Logits(LogitsArgs),
+    /// Print how much memory sampling and training take, or measure it
+    Memory(memory::MemoryArgs),
 }
 
 #[derive(Debug, clap::Args)]
 struct InfoArgs {
-    /// `tiny`, a folder with a model, a run, or a GGUF file
+    /// `tiny`, a folder with a model, a run, a GGUF file, or a name on the Hub
     #[arg(value_name = "SOURCE")]
     source: String,
     /// Print JSON
@@ -39,7 +43,7 @@ struct InfoArgs {
 
 #[derive(Debug, clap::Args)]
 struct LogitsArgs {
-    /// `tiny`, a folder with a model, a run, or a GGUF file
+    /// `tiny`, a folder with a model, a run, a GGUF file, or a name on the Hub
     #[arg(value_name = "SOURCE")]
     source: String,
     /// The text; no special tokens are added
@@ -67,11 +71,13 @@ pub(crate) fn run(args: &ModelArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
     match &args.part {
         Part::Info(args) => info(args, out),
         Part::Logits(args) => logits(args, out),
+        Part::Memory(args) => memory::run(args, out),
     }
 }
 
 fn info(args: &InfoArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
-    let Model { config, tokenizer, folder, .. } = model::load(&args.source, Seed::new(0))?;
+    let Model { config, tokenizer, folder, adapter, .. } = model::load_apart(&args.source, Seed::new(0))?;
+    let adapter = adapter.map(|(adapter, _)| adapter);
     let quoted = |tokens: &[u32]| {
         let texts: Vec<String> = tokens.iter().map(|&id| format!("{:?} ({id})", tokenizer.token_text(id))).collect();
         texts.join(", ")
@@ -83,6 +89,11 @@ fn info(args: &InfoArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
             "source": folder.map_or_else(|| args.source.clone(), |folder| folder.display().to_string()),
             "family": config.family.model_type(),
             "parameters": config.parameter_count(),
+            "adapter": adapter.as_ref().map(|adapter| json!({
+                "rank": adapter.rank, "alpha": adapter.alpha, "dora": adapter.dora,
+                "parameters": adapter.parameter_count(&config),
+                "targets": adapter.targets.iter().map(|target| target.name()).collect::<Vec<_>>(),
+            })),
             "layers": config.layer_count,
             "hidden_size": config.hidden_size,
             "heads": config.head_count,
@@ -131,9 +142,29 @@ fn info(args: &InfoArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
         ("first turn", format!("{:?}", whole(&first))),
         ("later turn", format!("{:?}", whole(&later))),
     ];
+    let size = StepSize { sequences: 8, tokens: config.max_positions.min(512), threads: 2 };
+    let gigabytes = |plan: MemoryPlan| format!("{:.2} GB", plan.peak() as f64 / 1e9);
+    let (sampling, training) =
+        (rollout_memory(&config, size), training_memory(&config, adapter.as_ref(), OptimizerStates::F32, size));
+    let memory = format!(
+        "{} to sample, {} to train, for {} sequences of {} tokens on two threads; more with `model memory`",
+        gigabytes(sampling),
+        gigabytes(training),
+        size.sequences,
+        size.tokens
+    );
+    if let Some(adapter) = &adapter {
+        let targets: Vec<&str> = adapter.targets.iter().map(|target| target.name()).collect();
+        let kind = if adapter.dora { "DoRA" } else { "LoRA" };
+        let millions = adapter.parameter_count(&config) as f64 / 1e6;
+        let (rank, alpha) = (adapter.rank, adapter.alpha);
+        let about = format!("{kind}, rank {rank}, alpha {alpha}, {millions:.2} M parameters on {}", targets.join(", "));
+        writeln!(out, "{:<12} {about}", "adapter")?;
+    }
     for (name, value) in rows {
         writeln!(out, "{name:<12} {value}")?;
     }
+    writeln!(out, "{:<12} {memory}", "memory")?;
     for note in tokenizer.notes() {
         writeln!(out, "{:<12} {note}", "note")?;
     }

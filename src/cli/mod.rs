@@ -6,9 +6,12 @@ mod bench_model; // tokens a second of the model alone
 mod bench_reload; // from a save to the new version
 mod check; // the contract of games
 mod eval; // a frozen policy against fixed opponents
+mod export; // what was trained, in the layout of another program
+mod hub; // downloads from the Hugging Face Hub, as they are shown
 mod inspect; // what a model is, and what it says of a text
 mod logging; // where the log goes, and in which form
 mod machine; // what the program runs on and how it was called
+mod memory; // what training takes, predicted and measured
 mod model; // tiny or a folder, on a device
 mod new; // a small game to start from
 mod output; // writers, tables, times
@@ -54,6 +57,8 @@ enum Command {
     New(new::NewArgs),
     /// Look at a model: what it is, and what it says of a text
     Model(inspect::ModelArgs),
+    /// Write what a run trained in the layout of another program
+    Export(export::ExportArgs),
     /// Measure how fast the parts of a run are
     Bench(bench::BenchArgs),
     /// Play a stored episode of a run again and compare
@@ -115,6 +120,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args, &mut out),
         Command::New(args) => new::run(args, &mut out),
         Command::Model(args) => inspect::run(args, &mut out),
+        Command::Export(args) => export::run(args, &mut out),
         Command::Bench(args) => bench::run(args, &mut out),
         Command::Replay(args) => replay::run(args, &mut out),
         Command::Report(args) => report::run(args, &mut out),

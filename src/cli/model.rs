@@ -1,28 +1,34 @@
 //! `--model` and `--device`: from names to a decoder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::checkpoint;
+use crate::checkpoint::{self, Origin};
 use crate::config::{Constrain, ObservationKind, RunConfig};
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::opponent::LoadedModel;
 use crate::policy::{
-    CandleDecoder, CpuDecoder, Decoder, DecoderConfig, Error, NamedTensor, Tokenizer, initial_weights, read_gguf,
+    AdapterConfig, CandleDecoder, CpuDecoder, Decoder, DecoderConfig, Error, HubName, NamedTensor, Tokenizer,
+    initial_weights, read_gguf,
 };
 use crate::seed::Seed;
 
+use super::hub;
 use super::output::log;
 
 /// The shape and the weights that `--model` names.
 pub(crate) struct Model {
     /// The shape.
     pub(crate) config: DecoderConfig,
-    /// The weights.
+    /// The weights; those under the adapter if there is one.
     pub(crate) weights: Vec<NamedTensor>,
+    /// An adapter and its tensors.
+    pub(crate) adapter: Option<(AdapterConfig, Vec<NamedTensor>)>,
     /// The tokenizer.
     pub(crate) tokenizer: Tokenizer,
     /// The folder or file that it was read from; `None` for the built-in model with its first, random weights.
-    pub(crate) folder: Option<std::path::PathBuf>,
+    pub(crate) folder: Option<PathBuf>,
+    /// What its checkpoints keep.
+    pub(crate) origin: Origin,
 }
 
 impl Model {
@@ -36,30 +42,72 @@ impl Model {
             ),
         }
     }
+
+    /// The same model with the adapter added to its weights.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if they do not fit each other.
+    pub(crate) fn merged(mut self) -> Result<Self, Box<Diagnostic>> {
+        if let Some((adapter, tensors)) = self.adapter.take() {
+            let folder = self.folder.clone().unwrap_or_default();
+            let merged = adapter.merge(&self.config, &mut self.weights, &tensors);
+            merged.map_err(|error| unusable(&folder, &error))?;
+        }
+        Ok(self)
+    }
 }
 
-/// Reads or makes the model.
+/// Reads or makes the model; an adapter is added to its base.
 ///
 /// # Errors
 /// A [`Diagnostic`] for a folder or file that holds no usable model.
 pub(crate) fn load(name: &str, seed: Seed) -> Result<Model, Box<Diagnostic>> {
+    load_apart(name, seed)?.merged()
+}
+
+/// Reads or makes the model; an adapter is kept apart from its base.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_apart(name: &str, seed: Seed) -> Result<Model, Box<Diagnostic>> {
     if name == "tiny" {
         let tokenizer = Tokenizer::Bytes;
         let config = DecoderConfig::tiny(tokenizer.vocabulary_size());
         let weights = initial_weights(&config, seed.child("weights", 0));
-        return Ok(Model { config, weights, tokenizer, folder: None });
+        return Ok(Model { config, weights, adapter: None, tokenizer, folder: None, origin: Origin::default() });
     }
     let path = Path::new(name);
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
         let (config, weights, tokenizer) = read_gguf(path).map_err(|error| unusable(path, &error))?;
-        return Ok(Model { config, weights, tokenizer, folder: Some(path.to_owned()) });
+        let origin = Origin { config: None, base: absolute(path) };
+        return Ok(Model { config, weights, adapter: None, tokenizer, folder: Some(path.to_owned()), origin });
+    }
+    // What is there is meant, and what would be beside things that are there (`runs/NAEM`); a name on the Hub is what is left.
+    if !path.exists()
+        && !path.parent().is_some_and(Path::is_dir)
+        && let Some(hub) = HubName::parse(name)
+    {
+        let folder = hub::fetch(&hub)?;
+        let model = load_apart(&folder.to_string_lossy(), seed)?;
+        let origin =
+            Origin { base: if model.adapter.is_some() { model.origin.base } else { name.to_owned() }, ..model.origin };
+        return Ok(Model { origin, ..model });
     }
     let folder = match checkpoint::find(path) {
         Some(checkpoint) => checkpoint,
         None => path.to_owned(),
     };
+    if let Some((adapter, base)) = checkpoint::load_adapter_config(&folder)? {
+        return load_adapted(&folder, adapter, base, seed);
+    }
     let (config, weights) = checkpoint::load_model(&folder)?;
     let tokenizer = Tokenizer::read(&folder, &config).map_err(|error| unusable(&folder, &error))?;
+    check_vocabulary(&folder, &config, &tokenizer)?;
+    let origin = Origin { base: absolute(&folder), ..Origin::of_folder(&folder) };
+    Ok(Model { config, weights, adapter: None, tokenizer, folder: Some(folder), origin })
+}
+
+fn check_vocabulary(folder: &Path, config: &DecoderConfig, tokenizer: &Tokenizer) -> Result<(), Box<Diagnostic>> {
     if matches!(tokenizer, Tokenizer::Bytes) && config.vocab_size != tokenizer.vocabulary_size() {
         return Err(Box::new(
             Diagnostic::error(
@@ -71,7 +119,64 @@ pub(crate) fn load(name: &str, seed: Seed) -> Result<Model, Box<Diagnostic>> {
             .help("take another checkpoint of the run: `config.json` or `tokenizer.json` was changed in this one"),
         ));
     }
-    Ok(Model { config, weights, tokenizer, folder: Some(folder) })
+    Ok(())
+}
+
+/// The folder below a run directory that holds the weights under an adapter where nothing else does.
+pub(crate) const BASE_FOLDER: &str = "base";
+
+/// An adapter and the model that it belongs to.
+fn load_adapted(
+    folder: &Path,
+    adapter: AdapterConfig,
+    base: Option<String>,
+    seed: Seed,
+) -> Result<Model, Box<Diagnostic>> {
+    let problem = |found: String| {
+        Box::new(
+            Diagnostic::error("model::base", "the model under the adapter is not there")
+                .at(SourceSpan::file(folder.join("adapter_config.json")))
+                .expected(
+                    "`base_model_name_or_path`: a folder or GGUF file with the model that the adapter was trained on",
+                )
+                .found(found)
+                .help("put the model back there, or write its new place into the file"),
+        )
+    };
+    let base = base.ok_or_else(|| problem("no `base_model_name_or_path`".to_owned()))?;
+    // A run that was moved as a whole takes its own base along.
+    let own = checkpoint::run_of(folder).map(|run| run.join(BASE_FOLDER));
+    let beside = folder.join(&base);
+    let is_own = Path::new(&base).file_name() == Some(BASE_FOLDER.as_ref());
+    let place = if Path::new(&base).exists() {
+        base.clone()
+    } else if beside.exists() {
+        beside.to_string_lossy().into_owned()
+    } else if let Some(own) = own.filter(|own| is_own && own.is_dir()) {
+        own.to_string_lossy().into_owned()
+    } else if HubName::parse(&base).is_some() {
+        base.clone()
+    } else {
+        return Err(problem(format!("`{base}`")));
+    };
+    if Path::new(&place).join("adapter_config.json").is_file() {
+        return Err(problem(format!("`{place}`, which is an adapter itself")));
+    }
+    let base = load_apart(&place, seed)?;
+    let tensors = checkpoint::load_adapter(folder, &adapter, &base.config)?;
+    // The tokenizer that was trained with stands beside the adapter.
+    let tokenizer = if folder.join("tokenizer.json").is_file() {
+        Tokenizer::read(folder, &base.config).map_err(|error| unusable(folder, &error))?
+    } else {
+        base.tokenizer
+    };
+    check_vocabulary(folder, &base.config, &tokenizer)?;
+    Ok(Model { adapter: Some((adapter, tensors)), tokenizer, folder: Some(folder.to_owned()), ..base })
+}
+
+/// A path that stays the same wherever the program is called from.
+fn absolute(path: &Path) -> String {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
 }
 
 /// Tells what the user should know of a model with a tokenizer of its own, and of settings that do not suit it.
@@ -103,7 +208,7 @@ fn unusable(place: &Path, error: &Error) -> Box<Diagnostic> {
     )
 }
 
-/// Puts a model on a device.
+/// Puts a model on a device; an adapter is trained there in place of the weights.
 ///
 /// # Errors
 /// A [`Diagnostic`] for a device or type of number that this build or machine does not have.
@@ -130,9 +235,15 @@ pub(crate) fn place(model: &Model, device: &str, dtype: &str) -> Result<Box<dyn 
         match open_cuda(index) {
             Ok(device) => {
                 let dtype = if bf16 { candle_core::DType::BF16 } else { candle_core::DType::F32 };
-                let decoder =
-                    CandleDecoder::new(model.config.clone(), &model.weights, device, dtype).map_err(failed)?;
-                return Ok(Box::new(decoder));
+                let config = model.config.clone();
+                let decoder = match &model.adapter {
+                    Some((adapter, tensors)) => {
+                        let adapter = (adapter.clone(), tensors.as_slice());
+                        CandleDecoder::with_adapter(config, &model.weights, adapter, device, dtype)
+                    }
+                    None => CandleDecoder::new(config, &model.weights, device, dtype),
+                };
+                return Ok(Box::new(decoder.map_err(failed)?));
             }
             Err(problem) if device != "auto" => return Err(problem),
             Err(problem) => log(&format!("no CUDA device, going on on the CPU: {}", problem.message)),
@@ -146,7 +257,12 @@ pub(crate) fn place(model: &Model, device: &str, dtype: &str) -> Result<Box<dyn 
                 .help("leave `--dtype` out, or train with `--device cuda`"),
         ));
     }
-    Ok(Box::new(CpuDecoder::new(model.config.clone(), &model.weights).map_err(failed)?))
+    let config = model.config.clone();
+    let decoder = match &model.adapter {
+        Some((adapter, tensors)) => CpuDecoder::with_adapter(config, &model.weights, adapter.clone(), tensors),
+        None => CpuDecoder::new(config, &model.weights),
+    };
+    Ok(Box::new(decoder.map_err(failed)?))
 }
 
 /// Reads models that are opponents, for the device of this configuration.

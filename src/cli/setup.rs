@@ -54,8 +54,9 @@ pub(crate) struct SharedArgs {
     /// One setting, such as `optimizer.learning_rate=1e-4`; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) pairs: Vec<String>,
-    /// `tiny` (built in, trained from scratch), a folder with a model (Hugging Face's layout, or a run), or a GGUF file
-    #[arg(long, value_name = "tiny|DIR|FILE.gguf")]
+    /// `tiny` (built in, trained from scratch), a folder with a model (Hugging Face's layout, or a run), a GGUF file, or
+    /// `ORG/NAME[@REVISION]` on the Hugging Face Hub
+    #[arg(long, value_name = "tiny|DIR|FILE.gguf|HUB_ID")]
     pub(crate) model: Option<String>,
     /// `auto`, `cpu` or `cuda[:N]`
     #[arg(long)]

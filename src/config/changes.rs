@@ -94,7 +94,7 @@ fn reason(key: &str) -> &'static str {
         }
         "games" => "the options of a game are part of what it is, and results before and after could not be compared",
         "nest" | "reward" => "another script cannot take its place; save a new version of the one in service",
-        "model" | "device" | "dtype" | "threads" => "the model is made once, at the start",
+        "model" | "device" | "dtype" | "threads" | "lora" => "the model is made once, at the start",
         "opponent" | "seat" | "remote" | "league" => {
             "results against other opponents or in other seats could not be compared"
         }

@@ -14,9 +14,9 @@ use std::path::PathBuf;
 pub use changes::{CHANGEABLE, Review, SettingChange, review};
 pub use load::{from_toml, set_key};
 pub use sections::{
-    Advantage, AnswerFormat, Constrain, Decode, EstimatorKind, Evaluation, Filter, FilterKind, League, Loss,
-    LossAggregation, ObservationKind, OnInvalid, Optimizer, Penalties, RatioKind, Remote, Rollout, Schedule, Scripts,
-    Weighting,
+    Advantage, AnswerFormat, Constrain, Decode, EstimatorKind, Evaluation, Filter, FilterKind, League, Lora,
+    LoraTarget, Loss, LossAggregation, ObservationKind, OnInvalid, Optimizer, OptimizerStates, Penalties, RatioKind,
+    Remote, Rollout, Schedule, Scripts, Weighting,
 };
 
 /// Who plays the other seats by default. Who's the spy is decided by what the others say and whom they vote for, so
@@ -35,7 +35,7 @@ pub struct RunConfig {
     /// Reward script; without one, reward = the learner's score plus the penalties.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reward: Option<PathBuf>,
-    /// `tiny`, or a folder in Hugging Face's layout.
+    /// `tiny`, a folder in Hugging Face's layout, a GGUF file, or a name on the Hugging Face Hub.
     pub model: String,
     /// `auto`, `cpu` or `cuda[:N]`.
     pub device: String,
@@ -70,6 +70,8 @@ pub struct RunConfig {
     pub filter: Filter,
     /// The objective.
     pub loss: Loss,
+    /// An adapter that is trained in place of all weights.
+    pub lora: Lora,
     /// AdamW and its schedule.
     pub optimizer: Optimizer,
     /// Models as opponents: those behind a server, and in part those of `checkpoint:` and `gguf:`.
@@ -159,6 +161,7 @@ impl Default for RunConfig {
             advantage: Advantage::default(),
             filter: Filter::default(),
             loss: Loss::default(),
+            lora: Lora::default(),
             optimizer: Optimizer::default(),
             remote: Remote::default(),
             league: League::default(),

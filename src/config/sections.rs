@@ -228,6 +228,48 @@ pub enum Weighting {
 }
 
 section! {
+    /// An adapter that is trained in place of all weights.
+    Lora {
+        /// Its rank; 0 trains all weights.
+        rank: usize = 0,
+        /// What it adds counts `alpha / rank` times.
+        alpha: f64 = 32.0,
+        /// The projections that carry one.
+        targets: Vec<LoraTarget> = LoraTarget::ALL.to_vec(),
+        /// Train the length of each row apart from its direction (`DoRA`, arXiv:2402.09353).
+        dora: bool = false,
+        /// Count it `alpha / sqrt(rank)` times (rank-stabilized, arXiv:2312.03732).
+        root_scaling: bool = false,
+    }
+}
+
+/// A projection that may carry an adapter, by its name in Hugging Face's models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraTarget {
+    /// Queries.
+    QProj,
+    /// Keys.
+    KProj,
+    /// Values.
+    VProj,
+    /// Attention back to the residual stream.
+    OProj,
+    /// The feed-forward layer's gate.
+    GateProj,
+    /// What the gate lets through.
+    UpProj,
+    /// Feed-forward back to the residual stream.
+    DownProj,
+}
+
+impl LoraTarget {
+    /// All, in the order of the forward pass.
+    pub const ALL: [Self; 7] =
+        [Self::QProj, Self::KProj, Self::VProj, Self::OProj, Self::GateProj, Self::UpProj, Self::DownProj];
+}
+
+section! {
     /// AdamW and its schedule.
     Optimizer {
         /// Highest learning rate.
@@ -253,7 +295,23 @@ section! {
         minibatch: usize = 32,
         /// Passes over the kept trajectories.
         epochs: usize = 1,
+        /// Most tokens that go forward and backward at once; a larger minibatch adds up its gradients over several such
+        /// passes. 0 takes a minibatch at once.
+        max_pass_tokens: usize = 65_536,
+        /// How both moments are stored: in 32 bits, or in 8 (arXiv:2110.02861), a quarter of the memory.
+        states: OptimizerStates = OptimizerStates::F32,
     }
+}
+
+/// How the optimizer's moments are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OptimizerStates {
+    /// 32 bits a value.
+    #[serde(rename = "f32")]
+    F32,
+    /// 8 bits a value, and a scale for each block of 2048.
+    #[serde(rename = "8bit")]
+    EightBit,
 }
 
 /// What the learning rate does after the warm-up.

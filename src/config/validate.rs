@@ -84,6 +84,10 @@ impl RunConfig {
             ("loss.kl_coefficient", loss.kl_coefficient, Range::AtLeast(0.0)),
             ("loss.entropy_coefficient", loss.entropy_coefficient, Range::Finite),
             ("loss.max_importance_weight", loss.max_importance_weight, Range::AtLeast(0.0)),
+            ("lora.rank", self.lora.rank as f64, Range::Between(0.0, 4096.0)),
+            ("lora.alpha", self.lora.alpha, Range::Above(0.0)),
+            // Without any, nothing would be trained.
+            ("lora.targets", self.lora.targets.len() as f64, Range::Between(1.0, 7.0)),
             ("optimizer.learning_rate", optimizer.learning_rate, Range::AtLeast(0.0)),
             ("optimizer.beta1", optimizer.beta1, Range::Decay),
             ("optimizer.beta2", optimizer.beta2, Range::Decay),

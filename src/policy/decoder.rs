@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use super::{DecoderConfig, Error, KvCache};
+use crate::config::OptimizerStates;
+
+use super::{AdapterConfig, DecoderConfig, Error, KvCache};
 
 /// Tokens to append to one cached sequence.
 #[derive(Debug)]
@@ -77,13 +79,18 @@ pub struct AdamWStep {
     pub step: u64,
     /// Factor on every gradient (clipping by global norm).
     pub gradient_scale: f64,
+    /// How the moments are stored. Only the CPU decoder has them in 8 bits; the other one fails.
+    pub states: OptimizerStates,
 }
 
-/// One of the tensors kept for each parameter.
+/// One of the tensors kept for each parameter. Of a decoder with an adapter, only the adapter is trained: gradients and moments
+/// are those of its tensors, and bear their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TensorKind {
-    /// The weights.
+    /// The weights; under an adapter those that it was put on, which never change.
     Weight,
+    /// The tensors of the adapter; none without one.
+    Adapter,
     /// The gradients accumulated since the last step.
     Gradient,
     /// Adam's first moment.
@@ -107,6 +114,23 @@ pub struct NamedTensor {
 pub trait Decoder: Send + Sync {
     /// The shape of the model.
     fn config(&self) -> &DecoderConfig;
+
+    /// The settings of the adapter that is trained; `None` where all weights are.
+    fn adapter(&self) -> Option<&AdapterConfig> {
+        None
+    }
+
+    /// The weights that the model computes with, sorted by name: the adapter is added to those that it was put on.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the backend fails.
+    fn merged_weights(&self) -> Result<Vec<NamedTensor>, Error> {
+        let mut weights = self.tensors(TensorKind::Weight)?;
+        if let Some(adapter) = self.adapter() {
+            adapter.merge(self.config(), &mut weights, &self.tensors(TensorKind::Adapter)?)?;
+        }
+        Ok(weights)
+    }
 
     /// Where it computes, as users name it: `cpu`, `cuda:0`.
     fn device(&self) -> String {

@@ -1,6 +1,8 @@
 //! Checks of what callers hand to a decoder, the same for every backend. After them the arithmetic cannot fail for a reason
 //! of the caller's.
 
+use std::collections::BTreeMap;
+
 use super::{Chunk, DecoderConfig, Error, NamedTensor, Sequence, Target};
 
 fn shape_error(name: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
@@ -80,14 +82,15 @@ fn check_allowed(config: &DecoderConfig, target: &Target, token: u32) -> Result<
     Ok(())
 }
 
-/// Checks that `tensors` are the parameters of a model, each once, in any order.
+/// Checks that `tensors` are those of a list of names and shapes, each once, in any order.
 ///
 /// # Errors
 /// [`Error::Shape`] if a name is missing, unknown, given twice or has another shape.
-pub(super) fn check_tensors(config: &DecoderConfig, tensors: &[NamedTensor]) -> Result<(), Error> {
-    let mut missing: std::collections::BTreeMap<_, _> = config.parameters().into_iter().collect();
+pub(super) fn check_tensors(expected: &[(String, Vec<usize>)], tensors: &[NamedTensor]) -> Result<(), Error> {
+    let mut missing: BTreeMap<&str, &[usize]> =
+        expected.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
     for tensor in tensors {
-        let Some(shape) = missing.remove(&tensor.name) else {
+        let Some(shape) = missing.remove(tensor.name.as_str()) else {
             return Err(shape_error(&tensor.name, "each parameter of the model once", "another tensor of this name"));
         };
         let size = shape.iter().product::<usize>();
@@ -97,7 +100,7 @@ pub(super) fn check_tensors(config: &DecoderConfig, tensors: &[NamedTensor]) -> 
         }
     }
     match missing.into_iter().next() {
-        Some((name, shape)) => Err(shape_error(&name, format!("{shape:?}"), "no such tensor")),
+        Some((name, shape)) => Err(shape_error(name, format!("{shape:?}"), "no such tensor")),
         None => Ok(()),
     }
 }

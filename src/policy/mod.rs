@@ -4,6 +4,7 @@
 //! candle-nn's fused `rms_norm`, `rope`, `softmax_last_dim`, `layer_norm` and `sdpa` drop gradients without an error:
 //! none of them may be used here.
 
+mod adapter; // low-rank adapters: settings, names, first values, merging
 mod batcher; // what the model computes together, and whose caches are kept
 mod candle_decoder; // differentiable candle operations: CUDA, and the oracle in tests
 mod config; // the shape of a model, as Hugging Face's config.json writes it
@@ -11,7 +12,8 @@ mod constraint; // a trie over the token spellings of the legal answers
 mod cpu; // hand-written forward and backward on the CPU
 mod decoder; // what a decoder does, whichever backend computes it
 mod dialogue; // one player's side of an episode as tokens, sampled in batches
-mod gguf; // llama.cpp's files in
+mod gguf; // llama.cpp's files, in and out
+mod hub; // models by their name on the Hugging Face Hub
 mod inputs; // checks of what callers hand in, the same for every backend
 mod sampling; // from logits to a token
 mod tokenizer; // text to token ids and back
@@ -19,19 +21,21 @@ mod weights; // random initialization, safetensors in and out
 
 use std::path::PathBuf;
 
+pub use adapter::{AdapterConfig, Projection};
 pub use batcher::{BatchStats, Batcher, Lease, Pass, Request};
 pub use candle_decoder::CandleDecoder;
 pub use config::{DecoderConfig, Family, RopeScaling};
 pub use constraint::{AnswerTrie, Pieces};
-pub use cpu::CpuDecoder;
+pub use cpu::{CpuDecoder, MemoryPlan, StepSize, rollout_memory, training_memory};
 pub use decoder::{
     AdamWStep, Chunk, Decoder, NamedTensor, Sequence, SequenceLoss, Target, TensorKind, TokenGradient, TokenScore,
 };
 pub use dialogue::{AnswerRules, Dialogue, StopRule, advance};
-pub use gguf::read_gguf;
+pub use gguf::{GgufType, read_gguf, write_gguf};
+pub use hub::{HubError, HubEvent, HubName, fetch_model};
 pub use sampling::{Sampled, Sampling, sample};
 pub use tokenizer::{TextTokenizer, Tokenizer};
-pub use weights::{initial_weights, read_safetensors, read_weights, write_safetensors};
+pub use weights::{initial_weights, read_adapter, read_safetensors, read_weights, write_adapter, write_safetensors};
 
 /// The room's failures.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,8 @@ use std::path::Path;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView, View};
 
-use super::{DecoderConfig, Error, NamedTensor};
+use super::adapter::PREFIX;
+use super::{AdapterConfig, DecoderConfig, Error, NamedTensor, inputs};
 use crate::seed::Seed;
 
 const WEIGHTS: &str = "model.safetensors";
@@ -97,8 +98,35 @@ pub fn read_weights(folder: &Path, config: &DecoderConfig) -> Result<Vec<NamedTe
     Ok(tensors)
 }
 
+/// The tensors of an adapter from PEFT's file, under our names.
+///
+/// # Errors
+/// As [`read_safetensors`]; also [`Error::Format`] for tensors that are not those of the adapter.
+pub fn read_adapter(path: &Path, adapter: &AdapterConfig, config: &DecoderConfig) -> Result<Vec<NamedTensor>, Error> {
+    let refuse = |message: String| Error::Format { path: path.to_owned(), message };
+    let mut tensors = read_safetensors(path)?;
+    for tensor in &mut tensors {
+        if let Some(name) = tensor.name.strip_prefix(PREFIX) {
+            tensor.name = name.to_owned();
+        }
+    }
+    adapter.validate(config).map_err(|error| refuse(error.to_string()))?;
+    inputs::check_tensors(&adapter.parameters(config), &tensors).map_err(|error| refuse(error.to_string()))?;
+    Ok(tensors)
+}
+
+/// Writes the tensors of an adapter under PEFT's names.
+///
+/// # Errors
+/// As [`write_safetensors`].
+pub fn write_adapter(path: &Path, tensors: &[NamedTensor]) -> Result<(), Error> {
+    let rename = |tensor: &NamedTensor| NamedTensor { name: format!("{PREFIX}{}", tensor.name), ..tensor.clone() };
+    let tensors: Vec<NamedTensor> = tensors.iter().map(rename).collect();
+    write_safetensors(path, &tensors, &[("format".to_owned(), "pt".to_owned())])
+}
+
 /// The files that an index names, each once, without any path.
-fn shards(index: &Path) -> Result<BTreeSet<String>, Error> {
+pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>, Error> {
     let refuse = |message: String| Error::Format { path: index.to_owned(), message };
     let bytes = fs::read(index).map_err(|source| Error::Io { path: index.to_owned(), source })?;
     let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;

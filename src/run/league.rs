@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::figures::Figures;
 use super::rating::{Rating, Results};
-use crate::checkpoint;
+use crate::checkpoint::{self, Origin};
 use crate::config::{League as Settings, Weighting};
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::game::GameDef;
@@ -199,7 +199,7 @@ impl League {
     pub(super) fn begin_iteration(
         &mut self,
         step: u64,
-        policy: (&dyn Decoder, &Tokenizer),
+        policy: (&dyn Decoder, &Tokenizer, &Origin),
         opponents: &Opponents,
     ) -> Result<(), super::Error> {
         self.played.clear();
@@ -207,7 +207,7 @@ impl League {
         if every == 0 || done == 0 || !done.is_multiple_of(every) || self.state.snapshots.contains(&done) {
             return Ok(());
         }
-        let place = checkpoint::save_snapshot(&self.folder, &name_of(done), policy.0, policy.1)?;
+        let place = checkpoint::save_snapshot(&self.folder, &name_of(done), policy)?;
         self.read(done, &place, opponents)?;
         self.state.snapshots.push(done);
         // It is as strong as the learner, of which it is a copy.

@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::advantage::{AdvantageEstimator, EstimatorState, GroupFilter, build_estimator, build_filter};
-use crate::checkpoint::{self, RunState};
+use crate::checkpoint::{self, Origin, RunState};
 use crate::config::{RunConfig, SettingChange, review};
 use crate::diag::Diagnostic;
 use crate::game::GameStats;
@@ -40,8 +40,6 @@ use retire::LastGood;
 
 /// How fast a game's running success rate follows (the statistics that adaptive nests are given).
 const STATS_WEIGHT: f64 = 0.2;
-/// Tokens that one training pass takes at most.
-pub const MAX_PASS_TOKENS: usize = 1 << 16;
 
 /// The room's failures.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +80,8 @@ pub struct TrainRun {
     pub decoder: Box<dyn Decoder>,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    /// Where it came from; by default nowhere, as the built-in model.
+    pub origin: Origin,
     /// Who plays the other seats.
     pub opponents: Opponents,
     /// Iterations done.
@@ -195,6 +195,7 @@ impl TrainRun {
             reference,
             league: None,
             tokenizer,
+            origin: Origin::default(),
             opponents,
             clock,
         }
@@ -244,7 +245,7 @@ impl TrainRun {
             }
         }
         if let Some(league) = &mut self.league {
-            league.begin_iteration(step, (self.decoder.as_ref(), &self.tokenizer), &self.opponents)?;
+            league.begin_iteration(step, (self.decoder.as_ref(), &self.tokenizer, &self.origin), &self.opponents)?;
             self.opponents.set_league(league.pool(&self.catalog.games, &self.opponents));
         }
         let settings = rollout_settings(&self.config, self.decoder.as_ref());
@@ -275,7 +276,7 @@ impl TrainRun {
                 iteration: step,
                 iterations: self.config.steps.max(step),
                 temperature: self.config.decode.temperature,
-                max_pass_tokens: MAX_PASS_TOKENS,
+                max_pass_tokens: self.config.optimizer.max_pass_tokens,
                 seed: seed.child("update", round as u64),
             };
             let update = if batch.target_count() == 0 {
@@ -368,7 +369,7 @@ impl TrainRun {
             nest: self.catalog.nest.source.as_ref().map(stored).transpose()?,
             reward: self.catalog.reward.as_ref().map(|reward| &reward.source).map(stored).transpose()?,
         };
-        let folder = checkpoint::save(run, self.decoder.as_ref(), &self.tokenizer, &state)?;
+        let folder = checkpoint::save(run, self.decoder.as_ref(), &self.tokenizer, &self.origin, &state)?;
         if let Some(league) = &self.league {
             league.delete_left()?;
         }

@@ -297,6 +297,7 @@ impl Learner {
             weight_decay: settings.weight_decay,
             step: update,
             gradient_scale: clip_scale(norm, settings.max_gradient_norm),
+            states: settings.states,
         })?;
         self.state.updates = update;
         self.state.skips_in_a_row = 0;

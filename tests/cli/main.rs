@@ -1,6 +1,7 @@
 //! The binary as people call it: in a temporary folder, with its whole output as inline snapshots. What differs from run
 //! to run (folders, times, speeds, hashes) is filtered; the exit status stands first.
 
+mod adapters; // runs that train an adapter, and exports
 mod bad_results; // what scripts return and call wrongly
 mod bad_scripts; // scripts that are wrong, with place and fix
 mod bad_usage; // flags, settings and names that are wrong
@@ -10,6 +11,7 @@ mod check_signal; // games that work but train badly
 mod disks; // folders in use, full disks, checkpoints that were cut
 mod eval; // rates of a policy and of scripted players
 mod guide; // every snippet of the guides
+mod hub; // models by their name on the Hub
 mod logs; // the form of the log, and that it keeps secrets
 mod models; // models with a tokenizer of their own
 mod opponents; // who sits in the other seats

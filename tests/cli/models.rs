@@ -11,7 +11,7 @@ use super::support::{Place, show};
 const FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
 
 /// A folder `model` with a tokenizer and a chat template, its weights in two files.
-fn with_model() -> Place {
+pub(crate) fn with_model() -> Place {
     let place = Place::with_echo();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/numerics/data/chat_reference.json");
     let reference: Value = serde_json::from_slice(&std::fs::read(path).expect("stored")).expect("JSON");
@@ -93,6 +93,42 @@ fn logits_are_distributions_over_the_vocabulary() {
         assert!(log_probs.is_sorted_by(|a, b| a >= b), "{log_probs:?}");
         let sum: f64 = log_probs.iter().map(|log_prob| log_prob.exp()).sum();
         assert!((sum - 1.0).abs() < 1e-6 && top.len() == 344, "{sum}");
+    }
+}
+
+/// Predictions are within a fifth of the peak of a process that takes such a step.
+#[cfg(target_os = "linux")]
+#[test]
+fn predicted_memory_is_near_the_measured() {
+    let place = with_model();
+    // Large enough that the program itself and its rounding count little.
+    let config = DecoderConfig {
+        hidden_size: 384,
+        intermediate_size: 1024,
+        layer_count: 6,
+        head_count: 6,
+        kv_head_count: 2,
+        head_dim: 64,
+        ..DecoderConfig::tiny(20_000)
+    };
+    place.write("model/config.json", &config.to_hugging_face());
+    let weights = initial_weights(&config, Seed::new(1));
+    write_safetensors(&place.path("model/model.safetensors"), &weights, &[]).expect("written");
+    let mut found = Vec::new();
+    for method in ["full", "8bit", "lora"] {
+        let step = ["--sequences", "4", "--tokens", "256", "--threads", "2", "--measure", method, "--json"];
+        let output = place.run(&[&["model", "memory", "model"][..], &step].concat());
+        assert!(output.status.success(), "{}", show(&output));
+        let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let bytes = |part: &str| document[part]["peak"].as_f64().expect("a number");
+        let (predicted, measured) = (bytes(method), bytes("measured"));
+        found.push((method, predicted / 1e6, measured / 1e6));
+    }
+    for (method, predicted, measured) in &found {
+        assert!(
+            (predicted / measured - 1.0).abs() < 0.2,
+            "{method}: {predicted} MB predicted, {measured} measured; {found:?}"
+        );
     }
 }
 

@@ -5,15 +5,17 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
+use gift_host::config::OptimizerStates;
 use gift_host::policy::{
-    AdamWStep, CandleDecoder, Chunk, CpuDecoder, Decoder, DecoderConfig, Error, Family, NamedTensor, RopeScaling,
-    Sequence, SequenceLoss, Target, TensorKind, TokenGradient, TokenScore, initial_weights, read_safetensors,
+    AdamWStep, AdapterConfig, CandleDecoder, Chunk, CpuDecoder, Decoder, DecoderConfig, Error, Family, NamedTensor,
+    RopeScaling, Sequence, SequenceLoss, Target, TensorKind, TokenGradient, TokenScore, initial_weights,
+    read_safetensors,
 };
 use gift_host::seed::Seed;
 use serde_json::Value;
 
 /// Head width below and intermediate width beside the vector width of the CPU kernels, grouped queries, tied embeddings.
-fn small() -> DecoderConfig {
+pub(super) fn small() -> DecoderConfig {
     DecoderConfig {
         vocab_size: 67,
         hidden_size: 24,
@@ -28,17 +30,17 @@ fn small() -> DecoderConfig {
 }
 
 /// A head for each query, heads wider than the vector width, a projection of its own at the end.
-fn untied() -> DecoderConfig {
+pub(super) fn untied() -> DecoderConfig {
     DecoderConfig { head_count: 2, kv_head_count: 2, head_dim: 20, tied_embeddings: false, ..small() }
 }
 
 /// Biases on queries, keys and values.
-fn qwen2() -> DecoderConfig {
+pub(super) fn qwen2() -> DecoderConfig {
     DecoderConfig { family: Family::Qwen2, ..small() }
 }
 
 /// Normalized heads, and rotary frequencies of which some are stretched.
-fn qwen3() -> DecoderConfig {
+pub(super) fn qwen3() -> DecoderConfig {
     let rope_scaling = RopeScaling::Llama3 {
         factor: 4.0,
         low_frequency_factor: 1.0,
@@ -49,7 +51,7 @@ fn qwen3() -> DecoderConfig {
 }
 
 /// Weights far enough from zero that attention, gates and entropies are far from uniform.
-fn weights(config: &DecoderConfig, seed: u64) -> Vec<NamedTensor> {
+pub(super) fn weights(config: &DecoderConfig, seed: u64) -> Vec<NamedTensor> {
     let mut weights = initial_weights(config, Seed::new(seed));
     for (index, tensor) in weights.iter_mut().enumerate() {
         let mut stream = Seed::new(seed).child("test", index as u64).stream();
@@ -75,7 +77,7 @@ fn devices() -> Vec<Device> {
     [Device::Cpu].into_iter().chain(cuda).collect()
 }
 
-fn every_decoder(config: &DecoderConfig, weights: &[NamedTensor]) -> Vec<Box<dyn Decoder>> {
+pub(super) fn every_decoder(config: &DecoderConfig, weights: &[NamedTensor]) -> Vec<Box<dyn Decoder>> {
     let cpu: Box<dyn Decoder> = Box::new(CpuDecoder::new(config.clone(), weights).expect("the weights fit"));
     let candle = devices().into_iter().map(|device| -> Box<dyn Decoder> {
         Box::new(CandleDecoder::new(config.clone(), weights, device, DType::F32).expect("the weights fit"))
@@ -83,14 +85,31 @@ fn every_decoder(config: &DecoderConfig, weights: &[NamedTensor]) -> Vec<Box<dyn
     [cpu].into_iter().chain(candle).collect()
 }
 
+/// As [`every_decoder`], with an adapter.
+pub(super) fn every_adapted_decoder(
+    config: &DecoderConfig,
+    weights: &[NamedTensor],
+    adapter: &AdapterConfig,
+    tensors: &[NamedTensor],
+) -> Vec<Box<dyn Decoder>> {
+    let cpu: Box<dyn Decoder> =
+        Box::new(CpuDecoder::with_adapter(config.clone(), weights, adapter.clone(), tensors).expect("the tensors fit"));
+    let candle = devices().into_iter().map(|device| -> Box<dyn Decoder> {
+        let adapter = (adapter.clone(), tensors);
+        let decoder = CandleDecoder::with_adapter(config.clone(), weights, adapter, device, DType::F32);
+        Box::new(decoder.expect("the tensors fit"))
+    });
+    [cpu].into_iter().chain(candle).collect()
+}
+
 /// Sequences with targets of all kinds: free, among few ids, among many ids, next to each other and apart.
-struct Data {
-    tokens: Vec<Vec<u32>>,
-    targets: Vec<Vec<Target>>,
+pub(super) struct Data {
+    pub(super) tokens: Vec<Vec<u32>>,
+    pub(super) targets: Vec<Vec<Target>>,
 }
 
 impl Data {
-    fn new(config: &DecoderConfig, lengths: &[usize]) -> Self {
+    pub(super) fn new(config: &DecoderConfig, lengths: &[usize]) -> Self {
         let mut stream = Seed::new(9).stream();
         let vocab_size = config.vocab_size as u32;
         let (mut tokens, mut targets) = (Vec::new(), Vec::new());
@@ -111,13 +130,13 @@ impl Data {
         Self { tokens, targets }
     }
 
-    fn sequences(&self) -> Vec<Sequence<'_>> {
+    pub(super) fn sequences(&self) -> Vec<Sequence<'_>> {
         self.tokens.iter().zip(&self.targets).map(|(tokens, targets)| Sequence { tokens, targets }).collect()
     }
 }
 
 /// `sum over targets of a log_prob + b entropy` with coefficients that differ from target to target.
-struct Linear;
+pub(super) struct Linear;
 
 impl Linear {
     fn coefficients(sequence: usize, target: usize) -> TokenGradient {
@@ -125,7 +144,7 @@ impl Linear {
         TokenGradient { log_prob: turn.sin(), entropy: 0.5 * (2.0 * turn).cos() }
     }
 
-    fn value(scores: &[Vec<TokenScore>]) -> f64 {
+    pub(super) fn value(scores: &[Vec<TokenScore>]) -> f64 {
         let mut sum = 0.0;
         for (sequence, scores) in scores.iter().enumerate() {
             for (target, score) in scores.iter().enumerate() {
@@ -146,7 +165,7 @@ impl SequenceLoss for Linear {
     }
 }
 
-const STEP: AdamWStep = AdamWStep {
+pub(super) const STEP: AdamWStep = AdamWStep {
     learning_rate: 0.01,
     beta1: 0.9,
     beta2: 0.99,
@@ -154,14 +173,15 @@ const STEP: AdamWStep = AdamWStep {
     weight_decay: 0.1,
     step: 1,
     gradient_scale: 1.0,
+    states: OptimizerStates::F32,
 };
 
-fn norm(values: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn norm(values: impl Iterator<Item = f64>) -> f64 {
     values.map(|value| value * value).sum::<f64>().sqrt()
 }
 
 /// Each tensor differs from the expected one by less than `tolerance` of its norm.
-fn assert_tensors_close(found: &[NamedTensor], expected: &[NamedTensor], tolerance: f64) {
+pub(super) fn assert_tensors_close(found: &[NamedTensor], expected: &[NamedTensor], tolerance: f64) {
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
         assert_eq!((&found.name, &found.shape), (&expected.name, &expected.shape));
@@ -172,7 +192,7 @@ fn assert_tensors_close(found: &[NamedTensor], expected: &[NamedTensor], toleran
     }
 }
 
-fn assert_scores_close(found: &[Vec<TokenScore>], expected: &[Vec<TokenScore>], tolerance: f32) {
+pub(super) fn assert_scores_close(found: &[Vec<TokenScore>], expected: &[Vec<TokenScore>], tolerance: f32) {
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
         assert_eq!(found.len(), expected.len());
@@ -186,16 +206,16 @@ fn assert_scores_close(found: &[Vec<TokenScore>], expected: &[Vec<TokenScore>], 
     }
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
+pub(super) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-fn tensor_bits(decoder: &dyn Decoder, kind: TensorKind) -> Vec<Vec<u32>> {
+pub(super) fn tensor_bits(decoder: &dyn Decoder, kind: TensorKind) -> Vec<Vec<u32>> {
     decoder.tensors(kind).expect("tensors").iter().map(|tensor| bits(&tensor.data)).collect()
 }
 
 /// Logits after the last token of each sequence, each fed in pieces that end at these multiples.
-fn logits_in_pieces(decoder: &dyn Decoder, tokens: &[Vec<u32>], piece: usize) -> Vec<f32> {
+pub(super) fn logits_in_pieces(decoder: &dyn Decoder, tokens: &[Vec<u32>], piece: usize) -> Vec<f32> {
     let mut caches: Vec<_> = tokens.iter().map(|_| decoder.new_cache()).collect();
     let mut logits = vec![Vec::new(); tokens.len()];
     let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
@@ -510,15 +530,16 @@ impl SequenceLoss for Reference {
 #[test]
 fn everything_matches_pytorch_in_every_family() {
     for name in ["llama", "llama3", "mistral", "qwen2", "qwen3"] {
-        assert_matches_pytorch(name);
+        assert_matches_pytorch(&format!("decoder_{name}"));
     }
 }
 
-fn assert_matches_pytorch(name: &str) {
+/// The files of `data/NAME`; with an adapter if the settings have one.
+pub(super) fn assert_matches_pytorch(name: &str) {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/numerics/data");
-    let text = std::fs::read(folder.join(format!("decoder_{name}.json"))).expect("the settings");
+    let text = std::fs::read(folder.join(format!("{name}.json"))).expect("the settings");
     let settings: Value = serde_json::from_slice(&text).expect("JSON");
-    let stored = read_safetensors(&folder.join(format!("decoder_{name}.safetensors"))).expect("the tensors");
+    let stored = read_safetensors(&folder.join(format!("{name}.safetensors"))).expect("the tensors");
     let part = |prefix: &str| -> Vec<NamedTensor> {
         let strip = |tensor: &NamedTensor| {
             Some(NamedTensor { name: tensor.name.strip_prefix(prefix)?.to_owned(), ..tensor.clone() })
@@ -549,7 +570,16 @@ fn assert_matches_pytorch(name: &str) {
     let temperature = loss.number("temperature") as f32;
     let optimizer = |name: &str| loss.settings["optimizer"][name].as_f64().expect("a number");
 
-    for mut decoder in every_decoder(&config, &part("weight/")) {
+    let adapter = loss
+        .settings
+        .get("adapter")
+        .map(|text| AdapterConfig::from_peft(&text.to_string(), &folder).expect("a supported adapter").0);
+    let decoders = match &adapter {
+        Some(adapter) => every_adapted_decoder(&config, &part("weight/"), adapter, &part("adapter/")),
+        None => every_decoder(&config, &part("weight/")),
+    };
+    let trained = if adapter.is_some() { TensorKind::Adapter } else { TensorKind::Weight };
+    for mut decoder in decoders {
         for (tokens, expected) in data.tokens.iter().zip(values("logits/")) {
             for length in [1, 2, tokens.len() / 2, tokens.len()] {
                 let found = logits_in_pieces(&*decoder, &[tokens[..length].to_vec()], 100);
@@ -569,8 +599,9 @@ fn assert_matches_pytorch(name: &str) {
             weight_decay: optimizer("weight_decay"),
             step: 1,
             gradient_scale: 1.0,
+            states: OptimizerStates::F32,
         };
         decoder.step(&step).expect("stepped");
-        assert_tensors_close(&decoder.tensors(TensorKind::Weight).expect("weights"), &part("stepped/"), 2e-5);
+        assert_tensors_close(&decoder.tensors(trained).expect("weights"), &part("stepped/"), 2e-5);
     }
 }

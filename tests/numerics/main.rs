@@ -2,10 +2,12 @@
 //! that made the stored values stand beside them in `data/`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod adapter;
 mod advantage;
 mod answer;
 mod chat;
 mod decoder;
 mod loss;
 mod nash;
+mod optimizer;
 mod rates;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 
+use crate::checkpoint::Origin;
 use crate::diag::Diagnostic;
 use crate::policy::{Decoder, NamedTensor, Sampling, Tokenizer, initial_weights};
 use crate::seed::Seed;
@@ -100,7 +101,17 @@ impl ModelArgs {
                 let config = shapes::config(&self.shape);
                 let weights: Vec<NamedTensor> = initial_weights(&config, seed.child("weights", 0));
                 let name = self.shape.clone();
-                (name, model::Model { config, weights, tokenizer: Tokenizer::Bytes, folder: None })
+                (
+                    name,
+                    model::Model {
+                        config,
+                        weights,
+                        tokenizer: Tokenizer::Bytes,
+                        folder: None,
+                        adapter: None,
+                        origin: Origin::default(),
+                    },
+                )
             }
         };
         if self.model.is_none() {
@@ -179,7 +190,7 @@ struct Sample<'a> {
 
 fn save(folder: &Path, subject: &Subject, sample: &Sample<'_>) -> anyhow::Result<()> {
     crate::checkpoint::create_folder(folder)?;
-    crate::checkpoint::save_model(folder, subject.decoder.as_ref(), &subject.tokenizer)?;
+    crate::checkpoint::save_model(folder, subject.decoder.as_ref(), &subject.tokenizer, &Origin::default())?;
     let mut json = json!({
         "prompts": sample.prompts,
         "sequences": sample.sequences,

@@ -65,7 +65,7 @@ pub(crate) fn run(args: &UpdateArgs, out: &mut dyn Write) -> anyhow::Result<Exit
         iteration: 1,
         iterations: 1,
         temperature: 1.0,
-        max_pass_tokens: crate::run::MAX_PASS_TOKENS,
+        max_pass_tokens: optimizer.max_pass_tokens,
         seed: Seed::new(args.model.seed),
     };
     let mut update = |decoder: &mut dyn Decoder| -> anyhow::Result<(f64, UpdateStats)> {

@@ -44,7 +44,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = IN_ORDER, conflicts_with = "player")]
     nest: Option<PathBuf>,
     /// Another model (as `--model`) that plays the same episodes: adds a paired comparison with its p-value
-    #[arg(long, value_name = "tiny|DIR|FILE.gguf")]
+    #[arg(long, value_name = "tiny|DIR|FILE.gguf|HUB_ID")]
     baseline: Option<String>,
     /// How the figures are printed
     #[arg(long, value_enum, default_value = "table")]

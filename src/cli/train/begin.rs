@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::checkpoint;
-use crate::config::{DEFAULT_OPPONENT, RunConfig};
+use crate::config::{DEFAULT_OPPONENT, OptimizerStates, RunConfig};
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::metrics::{JsonlSink, TensorBoardSink, add_launch};
 use crate::opponent::{Opponents, answer_form};
+use crate::policy::{AdapterConfig, Decoder};
 use crate::reload::Catalog;
 use crate::run::{TrainRun, fixed_members};
 use crate::seed::Seed;
@@ -33,20 +34,26 @@ pub(super) fn start(args: &TrainArgs) -> anyhow::Result<Session> {
     }
     let folder = new_run_folder(&config, &catalog)?;
     config.out = Some(folder.clone());
-    let model = model::load(&config.model, Seed::new(config.seed))?;
+    let model = model::load_apart(&config.model, Seed::new(config.seed))?;
+    let is_on_disk = model.folder.is_some() && model.adapter.is_none();
+    let model = model.merged()?;
     announce(&config, &model, &catalog, &opponents);
     warn_of_fields(&catalog)?;
-    let decoder = model::place(&model, &config.device, &config.dtype)?;
     let has_reference = config.loss.kl_coefficient > 0.0;
     let reference = if has_reference { Some(model::place(&model, &config.device, &config.dtype)?) } else { None };
     checkpoint::create_folder(&folder)?;
     checkpoint::write_text(&folder.join("config.toml"), &toml::to_string(&config)?)?;
-    if has_reference {
+    let model = with_adapter(model, &config, &folder, is_on_disk)?;
+    let decoder = model::place(&model, &config.device, &config.dtype)?;
+    check_states(&config, decoder.as_ref())?;
+    // Under an adapter, the first policy is the base.
+    if has_reference && model.adapter.is_none() {
         let reference_folder = folder.join("reference");
         checkpoint::create_folder(&reference_folder)?;
-        checkpoint::save_model(&reference_folder, decoder.as_ref(), &model.tokenizer)?;
+        checkpoint::save_model(&reference_folder, decoder.as_ref(), &model.tokenizer, &model.origin)?;
     }
     let mut run = TrainRun::new(config, catalog, decoder, reference, model.tokenizer, opponents, clock);
+    run.origin = model.origin;
     start_league(&mut run, &folder)?;
     let evaluators = evaluators(&run)?;
     store_scripts(&folder, &run.catalog)?;
@@ -67,6 +74,67 @@ pub(super) fn start(args: &TrainArgs) -> anyhow::Result<Session> {
         settings_are_elsewhere: args.shared.config.is_some(),
         recording: None,
     })
+}
+
+/// Refuses optimizer states that the device does not have.
+fn check_states(config: &RunConfig, decoder: &dyn Decoder) -> Result<(), Box<Diagnostic>> {
+    if config.optimizer.states == OptimizerStates::F32 || decoder.device() == "cpu" {
+        return Ok(());
+    }
+    Err(Box::new(
+        Diagnostic::error("config::states", "optimizer states in 8 bits are for the CPU only")
+            .expected("`optimizer.states = \"f32\"`, or `--device cpu`")
+            .found(format!("the device `{}`", decoder.device()))
+            .help("train an adapter (`lora.rank`) to save more memory than that"),
+    ))
+}
+
+/// The model with a fresh adapter, if the settings ask for one. Weights that stand nowhere else (of the built-in model, or with
+/// an earlier adapter added) are kept in the run directory: without them the new adapter would be worth nothing.
+fn with_adapter(mut model: Model, config: &RunConfig, folder: &Path, is_on_disk: bool) -> anyhow::Result<Model> {
+    let Some(adapter) = AdapterConfig::of(&config.lora) else { return Ok(model) };
+    let seed = Seed::new(config.seed).child("adapter", 0);
+    let tensors = adapter.initial(&model.config, &model.weights, seed).map_err(|error| {
+        Box::new(
+            Diagnostic::error("config::lora", "the settings make no adapter of this model")
+                .found(error.to_string())
+                .help("change `lora` in the configuration file or with `--set lora.rank=…`"),
+        )
+    })?;
+    if !is_on_disk {
+        let base = folder.join(model::BASE_FOLDER);
+        checkpoint::create_folder(&base)?;
+        checkpoint::save_weights(&base, &model.config, &model.weights, &model.tokenizer, &model.origin)?;
+        model.origin.base = base.canonicalize().unwrap_or(base).to_string_lossy().into_owned();
+    }
+    let share = 100.0 * adapter.parameter_count(&model.config) as f64 / model.config.parameter_count() as f64;
+    let millions = adapter.parameter_count(&model.config) as f64 / 1e6;
+    log(&format!(
+        "adapter: rank {}, {millions:.2} M parameters are trained, {share:.1} % of the model's",
+        adapter.rank
+    ));
+    model.adapter = Some((adapter, tensors));
+    Ok(model)
+}
+
+/// The model of a checkpoint, which must be of the kind that the settings ask for.
+fn checkpoint_model(folder: &Path, config: &RunConfig) -> Result<Model, Box<Diagnostic>> {
+    let model = model::load_apart(&folder.to_string_lossy(), Seed::new(config.seed))?;
+    let found = model.adapter.as_ref().map(|(adapter, _)| adapter);
+    if found != AdapterConfig::of(&config.lora).as_ref() {
+        let kind = |adapter: Option<&AdapterConfig>| match adapter {
+            Some(adapter) => format!("{adapter:?}"),
+            None => "all weights trained, without an adapter".to_owned(),
+        };
+        return Err(Box::new(
+            Diagnostic::error("config::lora", "a run cannot go on with another adapter than it has")
+                .at(SourceSpan::file(folder))
+                .expected(kind(found))
+                .found(kind(AdapterConfig::of(&config.lora).as_ref()))
+                .help("leave `lora` as it is, or begin a new run with `--model` and this folder"),
+        ));
+    }
+    Ok(model)
 }
 
 /// The settings of a new run: defaults < file < `--set` < flags.
@@ -117,9 +185,12 @@ pub(super) fn resume(args: &TrainArgs, folder: &Path) -> anyhow::Result<Session>
     )?;
     let opponents = check_opponents(&config, &catalog)?;
     let seed = Seed::new(config.seed);
-    let model = model::load(&checkpoint_folder.to_string_lossy(), seed)?;
+    let mut model = checkpoint_model(&checkpoint_folder, &config)?;
     let decoder = model::place(&model, &config.device, &config.dtype)?;
-    let reference = if config.loss.kl_coefficient > 0.0 {
+    check_states(&config, decoder.as_ref())?;
+    let reference = if config.loss.kl_coefficient > 0.0 && model.adapter.take().is_some() {
+        Some(model::place(&model, &config.device, &config.dtype)?)
+    } else if config.loss.kl_coefficient > 0.0 {
         let model = model::load(&run_folder.join("reference").to_string_lossy(), seed)?;
         Some(model::place(&model, &config.device, &config.dtype)?)
     } else {
@@ -127,6 +198,7 @@ pub(super) fn resume(args: &TrainArgs, folder: &Path) -> anyhow::Result<Session>
     };
     checkpoint::replace_text(&run_folder.join("config.toml"), &toml::to_string(&config)?)?;
     let mut run = TrainRun::new(config, catalog, decoder, reference, model.tokenizer, opponents, clock);
+    run.origin = model.origin;
     start_league(&mut run, &run_folder)?;
     let evaluators = evaluators(&run)?;
     let set_aside = checkpoint::set_later_aside(&run_folder, state.step)?;

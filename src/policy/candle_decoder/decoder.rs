@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Result as TensorResult, Tensor, Var};
+use candle_core::{D, DType, Device, Result as TensorResult, Tensor, Var};
 
-use super::network::{CandleCache, Network, Rotary, Span};
+use super::backward::Pass;
+use super::network::{Adapted, CandleCache, Network, Rotary, Span};
+use crate::config::OptimizerStates;
 use crate::policy::{
-    AdamWStep, CacheStorage, Chunk, Decoder, DecoderConfig, Error, KvCache, NamedTensor, Sequence, SequenceLoss,
-    TensorKind, TokenGradient, TokenScore, inputs,
+    AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, KvCache, NamedTensor, Sequence,
+    SequenceLoss, TensorKind, TokenGradient, TokenScore, inputs,
 };
 
 /// A decoder on a candle device.
@@ -18,13 +20,18 @@ pub struct CandleDecoder {
     device: Device,
     dtype: DType,
     rotary: Rotary,
-    /// What the network computes with, in `dtype`.
+    adapter: Option<AdapterConfig>,
+    /// The weights under an adapter, in `dtype`; none without one.
+    frozen: BTreeMap<String, Tensor>,
+    /// What is trained, as the network computes with it, in `dtype`.
     variables: BTreeMap<String, Var>,
-    /// In `f32`, as are the next three. Gradients and moments are missing as long as they are zero.
+    /// What is trained, in `f32`, as are the next three. Gradients and moments are missing as long as they are zero.
     weights: BTreeMap<String, Tensor>,
     gradients: BTreeMap<String, Tensor>,
     first_moments: BTreeMap<String, Tensor>,
     second_moments: BTreeMap<String, Tensor>,
+    /// Lengths of the rows of adapted matrices, if the adapter trains lengths.
+    lengths: BTreeMap<String, Tensor>,
 }
 
 impl From<candle_core::Error> for Error {
@@ -41,45 +48,109 @@ impl CandleDecoder {
     /// [`Error::Shape`] for another dtype, sizes that do not fit together or tensors that do not fit them;
     /// [`Error::Tensor`] if the device has no room.
     pub fn new(config: DecoderConfig, weights: &[NamedTensor], device: Device, dtype: DType) -> Result<Self, Error> {
+        Self::of(config, weights, None, device, dtype)
+    }
+
+    /// A decoder with these weights, which stay, and an adapter on them, which is trained.
+    ///
+    /// # Errors
+    /// As [`CandleDecoder::new`].
+    pub fn with_adapter(
+        config: DecoderConfig,
+        weights: &[NamedTensor],
+        adapter: (AdapterConfig, &[NamedTensor]),
+        device: Device,
+        dtype: DType,
+    ) -> Result<Self, Error> {
+        Self::of(config, weights, Some(adapter), device, dtype)
+    }
+
+    fn of(
+        config: DecoderConfig,
+        weights: &[NamedTensor],
+        adapter: Option<(AdapterConfig, &[NamedTensor])>,
+        device: Device,
+        dtype: DType,
+    ) -> Result<Self, Error> {
         config.validate()?;
         if !matches!(dtype, DType::F32 | DType::BF16 | DType::F16) {
             let expected = "`F32`, `BF16` or `F16`".to_owned();
             return Err(Error::Shape { name: "dtype".to_owned(), expected, found: format!("`{dtype:?}`") });
         }
-        inputs::check_tensors(&config, weights)?;
-        let weights = on_device(weights, &device)?;
+        inputs::check_tensors(&config.parameters(), weights)?;
+        let (mut frozen, mut trained) = (BTreeMap::new(), weights);
+        if let Some((adapter, tensors)) = &adapter {
+            adapter.validate(&config)?;
+            inputs::check_tensors(&adapter.parameters(&config), tensors)?;
+            frozen = on_device(weights, &device, dtype)?;
+            trained = tensors;
+        }
+        let weights = on_device(trained, &device, DType::F32)?;
         let rounded =
             |(name, tensor): (&String, &Tensor)| Ok((name.clone(), Var::from_tensor(&tensor.to_dtype(dtype)?)?));
-        Ok(Self {
+        let mut decoder = Self {
             rotary: Rotary::new(&config, &device)?,
             variables: weights.iter().map(rounded).collect::<TensorResult<_>>()?,
+            adapter: adapter.map(|(adapter, _)| adapter),
+            frozen,
             weights,
             gradients: BTreeMap::new(),
             first_moments: BTreeMap::new(),
             second_moments: BTreeMap::new(),
+            lengths: BTreeMap::new(),
             config,
             device,
             dtype,
-        })
+        };
+        decoder.measure_rows()?;
+        Ok(decoder)
     }
 
-    /// The weights as the network takes them; only if `recorded` do gradients flow to them.
+    /// The weights as the network takes them; only if `recorded` do gradients flow to those that are trained.
     fn network_weights(&self, recorded: bool) -> BTreeMap<String, Tensor> {
         let tensor = |var: &Var| if recorded { var.as_tensor().clone() } else { var.as_detached_tensor() };
-        self.variables.iter().map(|(name, var)| (name.clone(), tensor(var))).collect()
+        let trained = self.variables.iter().map(|(name, var)| (name.clone(), tensor(var)));
+        self.frozen.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).chain(trained).collect()
+    }
+
+    /// Takes the lengths of the rows of `W + s B A` anew, for an adapter that trains them apart.
+    fn measure_rows(&mut self) -> TensorResult<()> {
+        let Some(adapter) = self.adapter.as_ref().filter(|adapter| adapter.dora) else { return Ok(()) };
+        for layer in 0..self.config.layer_count {
+            for target in &adapter.targets {
+                let path = target.path(layer);
+                let name = format!("{path}.weight");
+                let part = |part: &str| self.weights.get(&format!("{path}.{part}.weight"));
+                let (Some(weight), Some(a), Some(b)) = (self.frozen.get(&name), part("lora_A"), part("lora_B")) else {
+                    continue;
+                };
+                let whole = (weight.to_dtype(DType::F32)? + (b.matmul(a)? * f64::from(adapter.scale()))?)?;
+                // A row of zeros stays one, and must not become NaN.
+                let lengths = whole.sqr()?.sum(D::Minus1)?.sqrt()?.clamp(f32::MIN_POSITIVE, f32::MAX)?;
+                self.lengths.insert(name, lengths.to_dtype(self.dtype)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every trained tensor with its shape.
+    fn trained(&self) -> Vec<(String, Vec<usize>)> {
+        self.adapter.as_ref().map_or_else(|| self.config.parameters(), |adapter| adapter.parameters(&self.config))
     }
 
     fn network<'a>(&'a self, weights: &'a BTreeMap<String, Tensor>) -> Network<'a> {
-        Network { config: &self.config, weights, rotary: &self.rotary }
+        let adapted = |adapter: &AdapterConfig| Adapted { scale: f64::from(adapter.scale()), lengths: &self.lengths };
+        Network { config: &self.config, weights, rotary: &self.rotary, adapter: self.adapter.as_ref().map(adapted) }
     }
 
-    /// Copies the weights to the variables.
-    fn refresh(&self) -> TensorResult<()> {
+    /// Copies what is trained to the variables.
+    fn refresh(&mut self) -> TensorResult<()> {
         self.variables
             .iter()
             .filter_map(|(name, var)| Some((var, self.weights.get(name)?)))
             // `set` refuses a tensor that shares the variable's storage, hence the copy.
-            .try_for_each(|(var, weight)| var.set(&weight.to_dtype(self.dtype)?.copy()?))
+            .try_for_each(|(var, weight)| var.set(&weight.to_dtype(self.dtype)?.copy()?))?;
+        self.measure_rows()
     }
 
     /// The spans behind chunks, with copies of their caches (tensors are shared and never changed in place).
@@ -92,42 +163,21 @@ impl CandleDecoder {
         };
         chunks.iter().map(span).collect()
     }
-
-    /// Adds the gradients of one sequence to the accumulated ones.
-    fn add_gradients(&mut self, loss: &Tensor) -> TensorResult<()> {
-        let found = loss.backward()?;
-        for (name, var) in &self.variables {
-            let Some(gradient) = found.get(var.as_tensor()) else { continue };
-            let gradient = gradient.to_dtype(DType::F32)?;
-            let sum = match self.gradients.get(name) {
-                Some(sum) => (sum + gradient)?,
-                None => gradient,
-            };
-            self.gradients.insert(name.clone(), sum.detach());
-        }
-        Ok(())
-    }
 }
 
-fn on_device(tensors: &[NamedTensor], device: &Device) -> TensorResult<BTreeMap<String, Tensor>> {
+fn on_device(tensors: &[NamedTensor], device: &Device, dtype: DType) -> TensorResult<BTreeMap<String, Tensor>> {
     let copy = |tensor: &NamedTensor| {
-        Ok((tensor.name.clone(), Tensor::from_slice(&tensor.data, tensor.shape.as_slice(), device)?))
+        let values = Tensor::from_slice(&tensor.data, tensor.shape.as_slice(), device)?;
+        Ok((tensor.name.clone(), values.to_dtype(dtype)?))
     };
     tensors.iter().map(copy).collect()
 }
 
-fn to_scores((log_probs, entropies): &(Tensor, Tensor)) -> TensorResult<Vec<TokenScore>> {
-    let pairs = log_probs.to_vec1()?.into_iter().zip(entropies.to_vec1()?);
-    Ok(pairs.map(|(log_prob, entropy)| TokenScore { log_prob, entropy }).collect())
-}
+/// Asks for no gradient.
+struct Nothing;
 
-/// `sum(scores * gradients)`, whose gradients with respect to the scores are the given ones.
-fn surrogate((log_probs, entropies): &(Tensor, Tensor), gradients: &[TokenGradient]) -> TensorResult<Tensor> {
-    let constant = |value: fn(&TokenGradient) -> f32| {
-        Tensor::new(gradients.iter().map(value).collect::<Vec<_>>(), log_probs.device())
-    };
-    let from_log_probs = (log_probs * constant(|gradient| gradient.log_prob)?)?.sum_all()?;
-    from_log_probs + (entropies * constant(|gradient| gradient.entropy)?)?.sum_all()?
+impl SequenceLoss for Nothing {
+    fn gradient(&self, _index: usize, _scores: &[TokenScore], _out: &mut [TokenGradient]) {}
 }
 
 impl Decoder for CandleDecoder {
@@ -141,6 +191,10 @@ impl Decoder for CandleDecoder {
             candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
             candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
         }
+    }
+
+    fn adapter(&self) -> Option<&AdapterConfig> {
+        self.adapter.as_ref()
     }
 
     fn new_cache(&self) -> KvCache {
@@ -171,13 +225,10 @@ impl Decoder for CandleDecoder {
     fn score(&self, sequences: &[Sequence<'_>], temperature: f32) -> Result<Vec<Vec<TokenScore>>, Error> {
         inputs::check_sequences(&self.config, sequences, temperature)?;
         let weights = self.network_weights(false);
-        let network = self.network(&weights);
-        let score = |sequence: &Sequence<'_>| {
-            if sequence.targets.is_empty() {
-                return Ok(Vec::new());
-            }
-            Ok(to_scores(&network.scores(sequence, temperature)?)?)
-        };
+        let plain = self.network(&weights);
+        let pass = Pass { plain, recorded: plain, variables: &self.variables };
+        let score =
+            |sequence: &Sequence<'_>| Ok(pass.train((0, sequence), (temperature, &Nothing), &mut BTreeMap::new())?);
         sequences.iter().map(score).collect()
     }
 
@@ -188,23 +239,15 @@ impl Decoder for CandleDecoder {
         loss: &dyn SequenceLoss,
     ) -> Result<Vec<Vec<TokenScore>>, Error> {
         inputs::check_sequences(&self.config, sequences, temperature)?;
-        let weights = self.network_weights(true);
-        let mut all = Vec::with_capacity(sequences.len());
-        for (index, sequence) in sequences.iter().enumerate() {
-            if sequence.targets.is_empty() {
-                all.push(Vec::new());
-                continue;
-            }
-            let recorded = self.network(&weights).scores(sequence, temperature)?;
-            let scores = to_scores(&recorded)?;
-            let mut gradients = vec![TokenGradient::default(); scores.len()];
-            loss.gradient(index, &scores, &mut gradients);
-            if gradients.iter().any(|gradient| *gradient != TokenGradient::default()) {
-                self.add_gradients(&surrogate(&recorded, &gradients)?)?;
-            }
-            all.push(scores);
-        }
-        Ok(all)
+        let mut gradients = std::mem::take(&mut self.gradients);
+        let (plain, recorded) = (self.network_weights(false), self.network_weights(true));
+        let pass = Pass { plain: self.network(&plain), recorded: self.network(&recorded), variables: &self.variables };
+        let train = |(index, sequence): (usize, &Sequence<'_>)| {
+            Ok(pass.train((index, sequence), (temperature, loss), &mut gradients)?)
+        };
+        let scores = sequences.iter().enumerate().map(train).collect();
+        self.gradients = gradients;
+        scores
     }
 
     fn gradient_norm(&self) -> Result<f64, Error> {
@@ -219,6 +262,10 @@ impl Decoder for CandleDecoder {
     }
 
     fn step(&mut self, step: &AdamWStep) -> Result<(), Error> {
+        if step.states != OptimizerStates::F32 {
+            let (expected, found) = ("`f32` on this device".to_owned(), "`8bit`".to_owned());
+            return Err(Error::Shape { name: "optimizer.states".to_owned(), expected, found });
+        }
         let power = i32::try_from(step.step).unwrap_or(i32::MAX);
         let first_correction = 1.0 - step.beta1.powi(power);
         let second_correction = 1.0 - step.beta2.powi(power);
@@ -242,29 +289,42 @@ impl Decoder for CandleDecoder {
     }
 
     fn tensors(&self, kind: TensorKind) -> Result<Vec<NamedTensor>, Error> {
-        let from = match kind {
-            TensorKind::Weight => &self.weights,
-            TensorKind::Gradient => &self.gradients,
-            TensorKind::FirstMoment => &self.first_moments,
-            TensorKind::SecondMoment => &self.second_moments,
+        let (names, from) = match kind {
+            TensorKind::Weight if self.adapter.is_some() => (self.config.parameters(), &self.frozen),
+            TensorKind::Adapter if self.adapter.is_none() => return Ok(Vec::new()),
+            TensorKind::Weight | TensorKind::Adapter => (self.trained(), &self.weights),
+            TensorKind::Gradient => (self.trained(), &self.gradients),
+            TensorKind::FirstMoment => (self.trained(), &self.first_moments),
+            TensorKind::SecondMoment => (self.trained(), &self.second_moments),
         };
-        let mut parameters = self.config.parameters();
-        parameters.sort();
+        let mut names = names;
+        names.sort();
         let named = |(name, shape): (String, Vec<usize>)| {
             let data = match from.get(&name) {
-                Some(tensor) => tensor.flatten_all()?.to_vec1()?,
+                Some(tensor) => tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?,
                 None => vec![0.0; shape.iter().product()],
             };
             Ok(NamedTensor { name, shape, data })
         };
-        parameters.into_iter().map(named).collect()
+        names.into_iter().map(named).collect()
     }
 
     fn set_tensors(&mut self, kind: TensorKind, tensors: &[NamedTensor]) -> Result<(), Error> {
-        inputs::check_tensors(&self.config, tensors)?;
-        let copies = on_device(tensors, &self.device)?;
+        let under_adapter = kind == TensorKind::Weight && self.adapter.is_some();
+        let expected = match kind {
+            TensorKind::Weight => self.config.parameters(),
+            TensorKind::Adapter if self.adapter.is_none() => Vec::new(),
+            _ => self.trained(),
+        };
+        inputs::check_tensors(&expected, tensors)?;
+        let copies = on_device(tensors, &self.device, if under_adapter { self.dtype } else { DType::F32 })?;
         match kind {
-            TensorKind::Weight => {
+            TensorKind::Weight if under_adapter => {
+                self.frozen = copies;
+                self.measure_rows()?;
+            }
+            TensorKind::Adapter if self.adapter.is_none() => {}
+            TensorKind::Weight | TensorKind::Adapter => {
                 self.weights = copies;
                 self.refresh()?;
             }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Result, Tensor};
 
+use super::backward::{EMBEDDING, FINAL_NORM};
+use super::frozen::FrozenProduct;
 use crate::policy::{DecoderConfig, Sequence};
 
 /// Added to logits outside the allowed ids. Not infinite: `p log p` must be 0 there, not NaN.
@@ -56,10 +58,22 @@ impl CandleCache {
 }
 
 /// The weights by Hugging Face name, and tables that depend on the configuration only.
+#[derive(Clone, Copy)]
 pub(super) struct Network<'a> {
     pub(super) config: &'a DecoderConfig,
+    /// With the adapter's tensors under their names.
     pub(super) weights: &'a BTreeMap<String, Tensor>,
     pub(super) rotary: &'a Rotary,
+    pub(super) adapter: Option<Adapted<'a>>,
+}
+
+/// What the network needs to know of an adapter beside its tensors.
+#[derive(Clone, Copy)]
+pub(super) struct Adapted<'a> {
+    /// What `B A` is multiplied by.
+    pub(super) scale: f64,
+    /// Lengths of the rows of `W + s B A`, `[out]`, by the matrix' name; empty unless lengths are trained apart.
+    pub(super) lengths: &'a BTreeMap<String, Tensor>,
 }
 
 /// Cosines and sines of the rotary positions, `[max_positions, 1, head_dim / 2]` in `f32`.
@@ -103,13 +117,24 @@ pub(super) struct Span<'a> {
 }
 
 impl Network<'_> {
-    fn weight(&self, name: &str) -> Result<&Tensor> {
+    pub(super) fn weight(&self, name: &str) -> Result<&Tensor> {
         let missing = || candle_core::Error::Msg(format!("no weight `{name}`"));
         self.weights.get(name).ok_or_else(missing)
     }
 
+    /// `x W^T`, with the adapter on `W` if there is one: `f (x W^T + s (x A^T) B^T)`.
     fn linear(&self, x: &Tensor, name: &str) -> Result<Tensor> {
-        x.matmul(&self.weight(name)?.t()?)
+        let weight = self.weight(name)?;
+        let Some(adapted) = self.adapter else { return x.matmul(&weight.t()?) };
+        let plain = x.contiguous()?.apply_op1(FrozenProduct { weight: weight.clone() })?;
+        let path = name.trim_end_matches(".weight");
+        let Some(a) = self.weights.get(&format!("{path}.lora_A.weight")) else { return Ok(plain) };
+        let b = self.weight(&format!("{path}.lora_B.weight"))?;
+        let product = (plain + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * adapted.scale)?)?;
+        match (self.weights.get(&format!("{path}.lora_magnitude_vector")), adapted.lengths.get(name)) {
+            (Some(magnitude), Some(lengths)) => product.broadcast_mul(&(magnitude / lengths)?),
+            _ => Ok(product),
+        }
     }
 
     /// `x / sqrt(mean(x^2) + eps) * weight`, computed in `f32`.
@@ -120,28 +145,43 @@ impl Network<'_> {
         normalized.broadcast_mul(self.weight(name)?)
     }
 
+    /// The residual stream before the first layer, `[rows, hidden]`.
+    pub(super) fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
+        let embedding = self.weight(EMBEDDING)?;
+        embedding.index_select(&Tensor::new(tokens, embedding.device())?, 0)
+    }
+
+    /// One layer: the residual stream after it, `[rows, hidden]` as before it. The caches of the spans grow in this layer.
+    pub(super) fn layer(&self, layer: usize, x: &Tensor, spans: &mut [Span<'_>]) -> Result<Tensor> {
+        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+        let normalized = self.rms_norm(x, &name("input_layernorm"))?;
+        let attended = self.attention(layer, &normalized, spans)?;
+        let x = (x + self.linear(&attended, &name("self_attn.o_proj"))?)?;
+        let normalized = self.rms_norm(&x, &name("post_attention_layernorm"))?;
+        let gate = self.linear(&normalized, &name("mlp.gate_proj"))?.silu()?;
+        let activated = (gate * self.linear(&normalized, &name("mlp.up_proj"))?)?;
+        x + self.linear(&activated, &name("mlp.down_proj"))?
+    }
+
+    /// The norm after the last layer.
+    pub(super) fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
+        self.rms_norm(x, FINAL_NORM)
+    }
+
     /// The residual stream after the last layer and norm for the tokens of all spans, whose caches grow.
     ///
     /// # Shapes
     /// - returns `[rows, hidden]` in the dtype of the weights, span after span
     pub(super) fn hidden(&self, spans: &mut [Span<'_>]) -> Result<Tensor> {
-        let embedding = self.weight("model.embed_tokens.weight")?;
         let tokens: Vec<u32> = spans.iter().flat_map(|span| span.tokens).copied().collect();
-        let mut x = embedding.index_select(&Tensor::new(tokens, embedding.device())?, 0)?; // [rows, hidden]
+        let mut x = self.embed(&tokens)?;
         for layer in 0..self.config.layer_count {
-            let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
-            let normalized = self.rms_norm(&x, &name("input_layernorm"))?;
-            let attended = self.attention(layer, &normalized, spans)?;
-            x = (x + self.linear(&attended, &name("self_attn.o_proj"))?)?;
-            let normalized = self.rms_norm(&x, &name("post_attention_layernorm"))?;
-            let gate = self.linear(&normalized, &name("mlp.gate_proj"))?.silu()?;
-            let activated = (gate * self.linear(&normalized, &name("mlp.up_proj"))?)?;
-            x = (x + self.linear(&activated, &name("mlp.down_proj"))?)?;
+            x = self.layer(layer, &x, spans)?;
         }
         for span in spans {
             span.cache.length += span.tokens.len();
         }
-        self.rms_norm(&x, "model.norm.weight")
+        self.final_norm(&x)
     }
 
     /// # Shapes
@@ -183,26 +223,30 @@ impl Network<'_> {
         Tensor::cat(&parts, 0)
     }
 
-    /// The last projection: `[rows, hidden]` to logits `[rows, vocab]` in `f32`.
-    pub(super) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let name = if self.config.tied_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        self.linear(hidden, name)?.to_dtype(DType::F32)
+    /// The name of the last projection.
+    pub(super) fn head_name(&self) -> &'static str {
+        if self.config.tied_embeddings { EMBEDDING } else { "lm_head.weight" }
     }
 
-    /// Log-probability and entropy of every target of one sequence, of which there must be one.
+    /// The last projection: `[rows, hidden]` to logits `[rows, vocab]` in `f32`.
+    pub(super) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        hidden.matmul(&self.weight(self.head_name())?.t()?)?.to_dtype(DType::F32)
+    }
+
+    /// The distributions of the targets `range` of a sequence from their normalized rows, `[targets, hidden]`.
     ///
     /// # Shapes
-    /// - returns two `[targets]`, `f32`, nats, differentiable in the weights
-    pub(super) fn scores(&self, sequence: &Sequence<'_>, temperature: f32) -> Result<(Tensor, Tensor)> {
-        let targets = sequence.targets;
-        // Tokens after the last target's row change no score.
-        let needed = targets.last().map_or(0, |target| target.position as usize);
-        let mut spans = [Span { tokens: &sequence.tokens[..needed], cache: CandleCache::default() }];
-        let hidden = self.hidden(&mut spans)?;
-        let device = hidden.device();
-        let rows: Vec<u32> = targets.iter().map(|target| target.position - 1).collect();
-        let hidden = hidden.index_select(&Tensor::new(rows, device)?, 0)?; // [targets, hidden]
-        let mut logits = (self.logits(&hidden)? / f64::from(temperature))?; // [targets, vocab]
+    /// - returns log-probabilities `[targets, vocab]` in `f32`, the sampled ids `[targets, 1]`, and entropies `[targets]`
+    pub(super) fn distributions(
+        &self,
+        sequence: &Sequence<'_>,
+        range: std::ops::Range<usize>,
+        rows: &Tensor,
+        temperature: f32,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
+        let targets = &sequence.targets[range];
+        let device = rows.device();
+        let mut logits = (self.logits(rows)? / f64::from(temperature))?; // [targets, vocab]
         if targets.iter().any(|target| target.allowed.is_some()) {
             let vocab_size = self.config.vocab_size;
             let mut mask = vec![0.0; targets.len() * vocab_size];
@@ -216,9 +260,9 @@ impl Network<'_> {
         }
         let log_probs = log_softmax(&logits)?; // [targets, vocab]
         let tokens: Vec<u32> = targets.iter().map(|target| sequence.tokens[target.position as usize]).collect();
-        let chosen = log_probs.gather(&Tensor::new(tokens, device)?.unsqueeze(1)?, 1)?.squeeze(1)?;
+        let chosen = Tensor::new(tokens, device)?.unsqueeze(1)?; // [targets, 1]
         let entropy = (log_probs.exp()? * &log_probs)?.sum(D::Minus1)?.neg()?;
-        Ok((chosen, entropy))
+        Ok((log_probs, chosen, entropy))
     }
 }
 

@@ -9,11 +9,13 @@ use super::cache::CpuCache;
 use super::forward::{Span, Workspace, forward};
 use super::head::{HeadScratch, logits_of};
 use super::model::Model;
-use super::optimizer::{Moving, adamw, add_shards, norm};
+use super::moments::{Moment, Which};
+use super::optimizer::{Moving, adamw, adamw_narrow, add_shards, norm};
 use super::train::{SequenceWorkspace, assign, score_sequence, shard_count, train_sequence};
+use crate::config::OptimizerStates;
 use crate::policy::{
-    AdamWStep, CacheStorage, Chunk, Decoder, DecoderConfig, Error, KvCache, NamedTensor, Sequence, SequenceLoss,
-    TensorKind, TokenScore, inputs,
+    AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, KvCache, NamedTensor, Sequence,
+    SequenceLoss, TensorKind, TokenScore, inputs,
 };
 
 /// Rows that one task takes through all layers when the model is small enough for one core to hold: no task waits for
@@ -30,8 +32,8 @@ pub struct CpuDecoder {
     model: Model,
     /// Empty until the first gradient, so a decoder that only samples does not pay for training.
     gradient: Vec<f32>,
-    first_moment: Vec<f32>,
-    second_moment: Vec<f32>,
+    first_moment: Moment,
+    second_moment: Moment,
     shards: Vec<Vec<f32>>,
     extend_pool: Pool<(Workspace, HeadScratch)>,
     sequence_pool: Pool<SequenceWorkspace>,
@@ -62,15 +64,32 @@ impl CpuDecoder {
     /// # Errors
     /// [`Error::Shape`] for sizes that do not fit together or tensors that do not fit them.
     pub fn new(config: DecoderConfig, weights: &[NamedTensor]) -> Result<Self, Error> {
-        Ok(Self {
-            model: Model::new(config, weights)?,
+        Ok(Self::of(Model::new(config, weights, None)?))
+    }
+
+    /// A decoder with these weights, which stay, and an adapter on them, which is trained.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for sizes that do not fit together or tensors that do not fit them.
+    pub fn with_adapter(
+        config: DecoderConfig,
+        weights: &[NamedTensor],
+        adapter: AdapterConfig,
+        tensors: &[NamedTensor],
+    ) -> Result<Self, Error> {
+        Ok(Self::of(Model::new(config, weights, Some((adapter, tensors)))?))
+    }
+
+    fn of(model: Model) -> Self {
+        Self {
+            model,
             gradient: Vec::new(),
-            first_moment: Vec::new(),
-            second_moment: Vec::new(),
+            first_moment: Moment::Zero,
+            second_moment: Moment::Zero,
             shards: Vec::new(),
             extend_pool: Pool::new(),
             sequence_pool: Pool::new(),
-        })
+        }
     }
 
     fn with_workspace<R>(&self, work: impl FnOnce(&mut SequenceWorkspace) -> R) -> R {
@@ -80,7 +99,7 @@ impl CpuDecoder {
 
 /// Cuts spans into groups of about as many rows as a task takes, at borders that depend on the sizes alone.
 fn group_sizes(model: &Model, spans: &[Span<'_>]) -> Vec<usize> {
-    let small = model.layout.total <= SMALL_MODEL_PARAMETERS;
+    let small = model.layout.places.total <= SMALL_MODEL_PARAMETERS;
     let limit = if small { SMALL_MODEL_ROWS } else { LARGE_MODEL_ROWS };
     let mut sizes = Vec::new();
     let (mut count, mut rows) = (0, 0);
@@ -113,6 +132,10 @@ fn extend_group(model: &Model, spans: &mut [Span<'_>], logits: &mut [f32], buffe
 impl Decoder for CpuDecoder {
     fn config(&self) -> &DecoderConfig {
         &self.model.config
+    }
+
+    fn adapter(&self) -> Option<&AdapterConfig> {
+        self.model.adapter.as_ref().map(|adapter| &adapter.config)
     }
 
     fn new_cache(&self) -> KvCache {
@@ -165,7 +188,7 @@ impl Decoder for CpuDecoder {
         loss: &dyn SequenceLoss,
     ) -> Result<Vec<Vec<TokenScore>>, Error> {
         inputs::check_sequences(&self.model.config, sequences, temperature)?;
-        let total = self.model.layout.total;
+        let total = self.model.trained_count();
         self.gradient.resize(total, 0.0);
         let count = shard_count(total, sequences.len());
         let mut shards = std::mem::take(&mut self.shards);
@@ -208,44 +231,68 @@ impl Decoder for CpuDecoder {
     }
 
     fn step(&mut self, step: &AdamWStep) -> Result<(), Error> {
-        let total = self.model.layout.total;
-        for buffer in [&mut self.gradient, &mut self.first_moment, &mut self.second_moment] {
-            buffer.resize(total, 0.0);
-        }
-        let matrices = self.model.layout.places.iter().filter(|place| place.shape.len() == 2);
-        let decayed: Vec<_> = matrices.map(|place| place.range.clone()).collect();
-        let moving = Moving {
-            weights: &mut self.model.weights,
-            gradient: &self.gradient,
-            first: &mut self.first_moment,
-            second: &mut self.second_moment,
+        let total = self.model.trained_count();
+        self.gradient.resize(total, 0.0);
+        let (weights, places) = match &mut self.model.adapter {
+            Some(adapter) => (&mut adapter.values, &adapter.places),
+            None => (&mut self.model.weights, &self.model.layout.places),
         };
-        adamw(step, &decayed, moving);
-        self.model.repack();
+        match step.states {
+            OptimizerStates::F32 => {
+                let first = self.first_moment.wide(Which::First, total);
+                let second = self.second_moment.wide(Which::Second, total);
+                adamw(step, &places.matrices(), Moving { weights, gradient: &self.gradient, first, second });
+            }
+            OptimizerStates::EightBit => {
+                let first = self.first_moment.narrow(Which::First, places);
+                let second = self.second_moment.narrow(Which::Second, places);
+                adamw_narrow(step, places, (weights, &self.gradient), (first, second));
+            }
+        }
+        if self.model.adapter.is_some() {
+            self.model.repack_adapted();
+        } else {
+            self.model.repack();
+        }
         self.clear_gradients()
     }
 
     fn tensors(&self, kind: TensorKind) -> Result<Vec<NamedTensor>, Error> {
         let flat = match kind {
-            TensorKind::Weight => &self.model.weights,
+            TensorKind::Weight => return Ok(self.model.layout.places.split(&self.model.weights)),
+            TensorKind::Adapter => {
+                let adapter = self.model.adapter.as_ref();
+                return Ok(adapter.map_or_else(Vec::new, |adapter| adapter.places.split(&adapter.values)));
+            }
             TensorKind::Gradient => &self.gradient,
-            TensorKind::FirstMoment => &self.first_moment,
-            TensorKind::SecondMoment => &self.second_moment,
+            TensorKind::FirstMoment | TensorKind::SecondMoment => {
+                let places = self.model.trained_places();
+                return Ok(places.split(&match kind {
+                    TensorKind::FirstMoment => self.first_moment.values(Which::First, places.total),
+                    _ => self.second_moment.values(Which::Second, places.total),
+                }));
+            }
         };
-        let layout = &self.model.layout;
-        Ok(if flat.is_empty() { layout.split(&vec![0.0; layout.total]) } else { layout.split(flat) })
+        let places = self.model.trained_places();
+        Ok(if flat.is_empty() { places.split(&vec![0.0; places.total]) } else { places.split(flat) })
     }
 
     fn set_tensors(&mut self, kind: TensorKind, tensors: &[NamedTensor]) -> Result<(), Error> {
-        let flat = self.model.layout.join(&self.model.config, tensors)?;
         match kind {
             TensorKind::Weight => {
-                self.model.weights = flat;
+                self.model.weights = self.model.layout.places.join(tensors)?;
                 self.model.repack();
             }
-            TensorKind::Gradient => self.gradient = flat,
-            TensorKind::FirstMoment => self.first_moment = flat,
-            TensorKind::SecondMoment => self.second_moment = flat,
+            TensorKind::Adapter => match &mut self.model.adapter {
+                Some(adapter) => {
+                    adapter.values = adapter.places.join(tensors)?;
+                    self.model.repack_adapted();
+                }
+                None => inputs::check_tensors(&[], tensors)?,
+            },
+            TensorKind::Gradient => self.gradient = self.model.trained_places().join(tensors)?,
+            TensorKind::FirstMoment => self.first_moment = Moment::Wide(self.model.trained_places().join(tensors)?),
+            TensorKind::SecondMoment => self.second_moment = Moment::Wide(self.model.trained_places().join(tensors)?),
         }
         Ok(())
     }

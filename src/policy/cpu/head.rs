@@ -4,14 +4,15 @@
 //! With `z = logits / T` over the allowed ids and `p = softmax(z)`: log-probability `z_y - logsumexp(z)`, entropy
 //! `H = -sum p log p`, and `dL/dz_j = dL/dlogp ([j = y] - p_j) - dL/dH p_j (log p_j + H)`.
 
+use super::gradients::Gradients;
 use super::kernels::{add_scaled, exponential_sums, maximum, rms_norm, rms_norm_backward};
 use super::matmul::{LANES, Operand, Packing, Product, Rows, multiply, sized};
 use super::model::Model;
 use crate::policy::{Sequence, Target, TokenGradient, TokenScore};
 
 /// Logits held at a time (16 MiB), but at least `MIN_ROWS` rows of them.
-const MAX_LOGITS: usize = 1 << 22;
-const MIN_ROWS: usize = 16;
+pub(super) const MAX_LOGITS: usize = 1 << 22;
+pub(super) const MIN_ROWS: usize = 16;
 /// A target is computed id by id if its allowed ids are fewer than the vocabulary divided by this.
 const SPARSE_RATIO: usize = 8;
 
@@ -148,14 +149,14 @@ pub(super) fn head_scores(
 }
 
 /// Backward of [`head_scores`], right after it: writes the gradient of the residual stream to `hidden_gradient`,
-/// `[rows, hidden]`, and adds those of the last norm and projection to `gradient`.
+/// `[rows, hidden]`, and adds those of the last norm and projection to `gradients` unless they are frozen.
 pub(super) fn head_backward(
     model: &Model,
     targets: Targets,
-    (scores, gradients): (&[TokenScore], &[TokenGradient]),
+    (scores, score_gradients): (&[TokenScore], &[TokenGradient]),
     hidden_gradient: &mut [f32],
-    gradient: &mut [f32],
-    (scratch, packing): (&mut HeadScratch, &mut Packing),
+    gradients: &mut Gradients<'_>,
+    (scratch, packing, unused): (&mut HeadScratch, &mut Packing, &mut Vec<f32>),
 ) {
     let width = model.config.hidden_size;
     let vocab_size = model.config.vocab_size;
@@ -169,14 +170,16 @@ pub(super) fn head_backward(
         let row = &scratch.normalized[index * width..][..width];
         let compact = &mut scratch.compact;
         sparse_logits(model, target, row, compact);
-        let values = (scores[index], scratch.log_sums[index], gradients[index]);
+        let values = (scores[index], scratch.log_sums[index], score_gradients[index]);
         score_gradient(compact, targets.chosen(target), targets.temperature, values);
         let row_gradient = &mut scratch.normalized_gradient[index * width..][..width];
-        let head_gradient = &mut gradient[model.layout.head.clone()];
+        let mut head_gradient = gradients.at(&model.layout.head);
         for (&id, &value) in target.allowed.iter().flat_map(|allowed| allowed.iter()).zip(compact.iter()) {
             let place = id as usize * width..(id as usize + 1) * width;
             add_scaled(row_gradient, value, &weights[place.clone()]);
-            add_scaled(&mut head_gradient[place], value, row);
+            if let Some(gradient) = &mut head_gradient {
+                add_scaled(&mut gradient[place], value, row);
+            }
         }
     }
     let block_size = block_rows(model);
@@ -188,7 +191,7 @@ pub(super) fn head_backward(
         let logits = &mut scratch.logits[..block.len() * vocab_size];
         for (&index, logits) in block.iter().zip(logits.chunks_exact_mut(vocab_size)) {
             let target = &list[index];
-            let values = (scores[index], scratch.log_sums[index], gradients[index]);
+            let values = (scores[index], scratch.log_sums[index], score_gradients[index]);
             let chosen = targets.chosen(target);
             if let Some(allowed) = &target.allowed {
                 let compact = &mut scratch.compact;
@@ -208,10 +211,10 @@ pub(super) fn head_backward(
         for (&index, row) in block.iter().zip(block_gradient.chunks_exact(width)) {
             scratch.normalized_gradient[index * width..][..width].copy_from_slice(row);
         }
+        let Some(head_gradient) = gradients.at(&model.layout.head) else { continue };
         let outer =
             Product { rows: vocab_size, columns: width, depth: block.len(), out_stride: width, accumulate: true };
         let rows = Operand::new(&scratch.block_rows, width);
-        let head_gradient = &mut gradient[model.layout.head.clone()];
         multiply(outer, Operand::transposed(logits, vocab_size), rows, head_gradient, packing);
     }
     let rows_gradient = sized(&mut scratch.rows_gradient, count * width);
@@ -220,7 +223,7 @@ pub(super) fn head_backward(
         (&scratch.rows[..count * width], model.at(&model.layout.final_norm), model.eps),
         &scratch.normalized_gradient[..count * width],
         rows_gradient,
-        &mut gradient[model.layout.final_norm.clone()],
+        gradients.vector(&model.layout.final_norm, unused),
     );
     hidden_gradient.fill(0.0);
     for (row, target) in rows_gradient.chunks_exact(width).zip(list) {

@@ -3,13 +3,15 @@
 
 use std::cmp::Reverse;
 
+use super::adapter::{AdapterScratch, adapted_backward};
 use super::attention::{Attended, attend_backward};
 use super::cache::CpuCache;
 use super::forward::{LayerActivations, Span, Workspace, forward};
+use super::gradients::Gradients;
 use super::head::{HeadScratch, Targets, head_backward, head_scores};
 use super::kernels::{add_scaled, norm_heads_backward, rms_norm_backward, swiglu_backward};
 use super::matmul::{Operand, Packing, Product, multiply, sized};
-use super::model::Model;
+use super::model::{Joint, Model};
 use crate::policy::{Sequence, SequenceLoss, TokenGradient, TokenScore};
 
 /// Gradients (1 GiB of them) that may exist at once beside the accumulated ones.
@@ -35,6 +37,9 @@ struct BackwardBuffers {
     qkv: Vec<f32>,
     gate_up: Vec<f32>,
     activated: Vec<f32>,
+    adapter: AdapterScratch,
+    /// Gradients of frozen vectors, which nobody reads.
+    unused: Vec<f32>,
 }
 
 impl SequenceWorkspace {
@@ -116,11 +121,14 @@ pub(super) fn train_sequence(
     let hidden_size = model.config.hidden_size;
     let hidden = sized(&mut backward.hidden, tokens.len() * hidden_size);
     let targets = Targets::new(sequence, temperature);
-    head_backward(model, targets, (&scores, &score_gradients), hidden, gradient, (head, &mut forward.packing));
+    let mut gradients =
+        if model.adapter.is_some() { Gradients::Adapter(gradient) } else { Gradients::Weights(gradient) };
+    let scratch = (head, &mut forward.packing, &mut backward.unused);
+    head_backward(model, targets, (&scores, &score_gradients), hidden, &mut gradients, scratch);
     for layer in (0..model.config.layer_count).rev() {
-        layer_backward(model, (layer, tokens.len()), cache, gradient, forward, backward);
+        layer_backward(model, (layer, tokens.len()), cache, &mut gradients, forward, backward);
     }
-    let embedding = &mut gradient[model.layout.embedding.clone()];
+    let Some(embedding) = gradients.at(&model.layout.embedding) else { return scores };
     for (&token, row) in tokens.iter().zip(backward.hidden.chunks_exact(hidden_size)) {
         let place = &mut embedding[token as usize * hidden_size..][..hidden_size];
         place.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
@@ -148,12 +156,32 @@ fn linear_backward(
     multiply(product, left, Operand::new(input, columns), weight_gradient, packing);
 }
 
+/// Backward through one of a layer's products, with an adapter on it or without.
+fn joint_backward(
+    model: &Model,
+    (layer, joint): (usize, Joint),
+    (rows, input, output_gradient): (usize, &[f32], &[f32]),
+    input_gradient: &mut [f32],
+    (gradients, scratch, packing): (&mut Gradients<'_>, &mut AdapterScratch, &mut Packing),
+) {
+    if let Some(adapter) = &model.adapter {
+        let known = (rows, input, output_gradient);
+        let scratch = (gradients, scratch, packing);
+        adapted_backward((model, adapter), (layer, joint), known, input_gradient, scratch);
+        return;
+    }
+    let place = model.layout.layers[layer].joint(joint);
+    let Some(weight_gradient) = gradients.at(&place) else { return };
+    let known = (input, model.at(&place), output_gradient);
+    linear_backward(rows, known, (input_gradient, weight_gradient), packing);
+}
+
 /// Backward through one layer: `buffers.hidden` goes from the gradient of its output to that of its input.
 fn layer_backward(
     model: &Model,
     (index, rows): (usize, usize),
     cache: &CpuCache,
-    gradient: &mut [f32],
+    gradients: &mut Gradients<'_>,
     workspace: &mut Workspace,
     buffers: &mut BackwardBuffers,
 ) {
@@ -161,42 +189,42 @@ fn layer_backward(
     let places = &model.layout.layers[index];
     let Workspace { layers, attention, packing, .. } = workspace;
     let layer: &LayerActivations = &layers[index];
-    let hidden = sized(&mut buffers.hidden, rows * hidden_size);
+    let BackwardBuffers { hidden, normalized, attended, qkv, gate_up, activated, adapter, unused } = buffers;
+    let hidden = sized(hidden, rows * hidden_size);
 
-    let activated = sized(&mut buffers.activated, rows * inner);
-    let known = (&layer.activated[..], model.at(&places.down), &*hidden);
-    linear_backward(rows, known, (activated, &mut gradient[places.down.clone()]), packing);
-    let gate_up = sized(&mut buffers.gate_up, rows * 2 * inner);
+    let activated = sized(activated, rows * inner);
+    let known = (rows, &layer.activated[..], &*hidden);
+    joint_backward(model, (index, Joint::Down), known, activated, (gradients, adapter, packing));
+    let gate_up = sized(gate_up, rows * 2 * inner);
     swiglu_backward(&layer.gate_up, inner, activated, gate_up);
-    let normalized = sized(&mut buffers.normalized, rows * hidden_size);
-    let known = (&layer.mlp_input[..], model.at(&places.gate_up), &*gate_up);
-    linear_backward(rows, known, (normalized, &mut gradient[places.gate_up.clone()]), packing);
+    let normalized = sized(normalized, rows * hidden_size);
+    let known = (rows, &layer.mlp_input[..], &*gate_up);
+    joint_backward(model, (index, Joint::GateUp), known, normalized, (gradients, adapter, packing));
     let norm = (&layer.middle[..rows * hidden_size], model.at(&places.mlp_norm), model.eps);
-    rms_norm_backward(norm, normalized, hidden, &mut gradient[places.mlp_norm.clone()]);
+    rms_norm_backward(norm, normalized, hidden, gradients.vector(&places.mlp_norm, unused));
 
-    let attended = sized(&mut buffers.attended, rows * heads.query_width());
-    let known = (&layer.attended[..], model.at(&places.attention_out), &*hidden);
-    linear_backward(rows, known, (attended, &mut gradient[places.attention_out.clone()]), packing);
-    let qkv = sized(&mut buffers.qkv, rows * heads.row_width());
+    let attended = sized(attended, rows * heads.query_width());
+    let known = (rows, &layer.attended[..], &*hidden);
+    joint_backward(model, (index, Joint::AttentionOut), known, attended, (gradients, adapter, packing));
+    let qkv = sized(qkv, rows * heads.row_width());
     let forward = Attended { rows: &layer.qkv, out: &layer.attended, cache: cache.layer(index), count: rows };
     attend_backward(heads, &model.rotary, forward, attended, qkv, (attention, packing));
     if !places.query_norm.is_empty() {
         // Both norms lie beside each other, the queries' first.
-        let (query_gradient, key_gradient) =
-            gradient[places.query_norm.start..places.key_norm.end].split_at_mut(places.query_norm.len());
+        let both = gradients.vector(&(places.query_norm.start..places.key_norm.end), unused);
+        let (query_gradient, key_gradient) = both.split_at_mut(places.query_norm.len());
         let norms = (model.at(&places.query_norm), model.at(&places.key_norm));
         let widths = heads.norm_widths();
         let known = (&layer.projected[..], norms, model.eps);
         norm_heads_backward(known, widths, qkv, (query_gradient, key_gradient));
     }
-    if !places.qkv_bias.is_empty() {
-        let bias = &mut gradient[places.qkv_bias.clone()];
+    if let Some(bias) = gradients.at(&places.qkv_bias).filter(|bias| !bias.is_empty()) {
         qkv.chunks_exact(heads.row_width()).for_each(|row| add_scaled(bias, 1.0, row));
     }
-    let known = (&layer.attention_input[..], model.at(&places.qkv), &*qkv);
-    linear_backward(rows, known, (normalized, &mut gradient[places.qkv.clone()]), packing);
+    let known = (rows, &layer.attention_input[..], &*qkv);
+    joint_backward(model, (index, Joint::Qkv), known, normalized, (gradients, adapter, packing));
     let norm = (&layer.input[..rows * hidden_size], model.at(&places.attention_norm), model.eps);
-    rms_norm_backward(norm, normalized, hidden, &mut gradient[places.attention_norm.clone()]);
+    rms_norm_backward(norm, normalized, hidden, gradients.vector(&places.attention_norm, unused));
 }
 
 #[cfg(test)]

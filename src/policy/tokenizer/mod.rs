@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use text::TextTokenizer;
-pub(super) use text::{GENERATION, SETTINGS, TOKENIZER};
+pub(super) use text::{GENERATION, SETTINGS, TEMPLATE, TOKENIZER};
 
 use super::{AnswerTrie, DecoderConfig, Error};
 

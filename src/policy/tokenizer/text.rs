@@ -26,7 +26,7 @@ const FILES: [&str; 10] = [
 pub(in crate::policy) const TOKENIZER: &str = "tokenizer.json";
 pub(in crate::policy) const SETTINGS: &str = "tokenizer_config.json";
 pub(in crate::policy) const GENERATION: &str = "generation_config.json";
-const TEMPLATE: &str = "chat_template.jinja";
+pub(in crate::policy) const TEMPLATE: &str = "chat_template.jinja";
 /// Read for its `eos_token_id`, and not kept: a checkpoint has its own.
 const CONFIG: &str = "config.json";
 

@@ -85,7 +85,12 @@ def make(name: str) -> None:
     torch.manual_seed(20260105)
     model = make_model(name)
     tensors = {f"weight/{key}": parameter.detach().clone() for key, parameter in model.named_parameters()}
+    made_with = {"torch": torch.__version__, "transformers": transformers.__version__}
+    write(f"decoder_{name}", model, model.config, dict(model.named_parameters()), tensors, {"made_with": made_with})
 
+
+def write(name: str, model: torch.nn.Module, config, trained: dict, tensors: dict, more: dict) -> None:
+    """Adds what the model says and what one step makes of the trained parameters, and writes both files."""
     generator = torch.Generator().manual_seed(7)
     sequences = []
     for length, advantage in [(70, 1.3), (19, -0.7)]:
@@ -113,7 +118,7 @@ def make(name: str) -> None:
         tensors[f"entropy/{index}"] = entropy.detach()
         tensors[f"behaviour/{index}"] = behaviour
     loss.backward()
-    named = list(model.named_parameters())
+    named = list(trained.items())
     tensors |= {f"gradient/{key}": parameter.grad.clone() for key, parameter in named}
     optimizer = torch.optim.AdamW(
         [
@@ -126,13 +131,12 @@ def make(name: str) -> None:
     )
     optimizer.step()
     tensors |= {f"stepped/{key}": parameter.detach() for key, parameter in named}
-    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, HERE / f"decoder_{name}.safetensors")
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, HERE / f"{name}.safetensors")
 
     for sequence in sequences:
         sequence["tokens"] = sequence["tokens"].tolist()
-    settings = {
-        "made_with": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "config": model.config.to_dict(),
+    settings = more | {
+        "config": config.to_dict(),
         "temperature": TEMPERATURE,
         "clip_low": CLIP_LOW,
         "clip_high": CLIP_HIGH,
@@ -141,7 +145,7 @@ def make(name: str) -> None:
         "loss": loss.item(),
         "sequences": sequences,
     }
-    (HERE / f"decoder_{name}.json").write_text(json.dumps(settings) + "\n")
+    (HERE / f"{name}.json").write_text(json.dumps(settings) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-//! GGUF files, as llama.cpp has them: the shape, the weights (dequantized to `f32`) and the tokenizer of a model, with its
-//! chat template. Used when a model is loaded; what comes out is what a folder in Hugging Face's layout would give.
+//! A GGUF file read: the shape, the weights (dequantized to `f32`) and the tokenizer of a model, with its chat template. What
+//! comes out is what a folder in Hugging Face's layout would give.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,16 +11,9 @@ use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value as Metadata};
 use serde_json::{Value, json};
 
-use super::tokenizer::{GENERATION, SETTINGS, TOKENIZER};
-use super::{DecoderConfig, Error, Family, NamedTensor, RopeScaling, TextTokenizer, Tokenizer};
-
-/// Kinds of tokens in `tokenizer.ggml.token_type`.
-const CONTROL: u64 = 3;
-const USER_DEFINED: u64 = 4;
-const UNUSED: u64 = 5;
-
-/// Frequencies of Llama 3's stretched rotary positions, divided out; only some files have them.
-const ROPE_FACTORS: &str = "rope_freqs.weight";
+use super::names::{CONTROL, ROPE_FACTORS, UNUSED, USER_DEFINED, file_name, pre_tokenizer_of};
+use crate::policy::tokenizer::{GENERATION, SETTINGS, TOKENIZER};
+use crate::policy::{DecoderConfig, Error, Family, NamedTensor, RopeScaling, TextTokenizer, Tokenizer};
 
 /// The model of a GGUF file.
 ///
@@ -183,32 +176,6 @@ fn llama3_scaling(config: &DecoderConfig, factors: &[f32]) -> Result<RopeScaling
     if fits { Ok(scaling) } else { Err(format!("`{ROPE_FACTORS}` is not Llama 3's stretching of rotary positions")) }
 }
 
-/// llama.cpp's name of a parameter.
-fn file_name(name: &str) -> String {
-    const PARTS: [(&str, &str); 11] = [
-        ("input_layernorm", "attn_norm"),
-        ("self_attn.q_proj", "attn_q"),
-        ("self_attn.k_proj", "attn_k"),
-        ("self_attn.v_proj", "attn_v"),
-        ("self_attn.o_proj", "attn_output"),
-        ("self_attn.q_norm", "attn_q_norm"),
-        ("self_attn.k_norm", "attn_k_norm"),
-        ("post_attention_layernorm", "ffn_norm"),
-        ("mlp.gate_proj", "ffn_gate"),
-        ("mlp.up_proj", "ffn_up"),
-        ("mlp.down_proj", "ffn_down"),
-    ];
-    match name {
-        "model.embed_tokens.weight" => return "token_embd.weight".to_owned(),
-        "model.norm.weight" => return "output_norm.weight".to_owned(),
-        "lm_head.weight" => return "output.weight".to_owned(),
-        _ => {}
-    }
-    let name = name.replace("model.layers.", "blk.");
-    let part = PARTS.into_iter().find(|(ours, _)| name.contains(ours));
-    part.map_or_else(|| name.clone(), |(ours, theirs)| name.replace(ours, theirs))
-}
-
 /// The rows of each head from pairs (`0, half, 1, half + 1, …` as they lie) to halves.
 fn halves(data: &[f32], head_dim: usize, width: usize) -> Vec<f32> {
     let half = head_dim / 2;
@@ -285,50 +252,9 @@ fn tokenizer_files(header: &Header<'_>) -> Result<Vec<(String, Vec<u8>)>, String
     Ok(files.into_iter().map(|(name, content)| (name.to_owned(), format!("{content:#}\n").into_bytes())).collect())
 }
 
-/// How the text is cut before merges, by llama.cpp's name: normalizer, pre-tokenizer, and whether a word that is a token is
-/// taken whole. As in the `tokenizer.json` of the models that the names stand for.
-fn pre_tokenizer_of(name: &str) -> Result<(Value, Value, bool), String> {
-    let split = |digits: &str| {
-        format!(
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-        )
-    };
-    let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
-    let sequence =
-        |first: Value, use_regex: bool| json!({"type": "Sequence", "pretokenizers": [first, byte_level(use_regex)]});
-    let by_pattern = |digits: &str| {
-        let split =
-            json!({"type": "Split", "pattern": {"Regex": split(digits)}, "behavior": "Isolated", "invert": false});
-        sequence(split, false)
-    };
-    match name {
-        "smollm" => Ok((Value::Null, sequence(json!({"type": "Digits", "individual_digits": true}), true), false)),
-        "gpt-2" => Ok((Value::Null, byte_level(true), false)),
-        "qwen2" => Ok((json!({"type": "NFC"}), by_pattern(r"\p{N}"), false)),
-        "llama-bpe" => Ok((Value::Null, by_pattern(r"\p{N}{1,3}"), true)),
-        other => Err(format!(
-            "its tokenizer cuts text in the way `{other}`; this version has `smollm`, `gpt-2`, `qwen2` and `llama-bpe`. Load \
-             the model from a folder in Hugging Face's layout instead"
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_parameter_has_a_name_of_llama_cpp() {
-        for family in [Family::Llama, Family::Qwen2, Family::Qwen3] {
-            let config = DecoderConfig { family, tied_embeddings: false, ..DecoderConfig::tiny(9) };
-            for (name, _) in config.parameters() {
-                let name = file_name(&name);
-                assert!(["blk.", "token_embd", "output"].iter().any(|start| name.starts_with(start)), "{name}");
-                assert!(!name.contains("proj") && !name.contains("layernorm") && !name.contains("self_attn"), "{name}");
-            }
-        }
-        assert_eq!(file_name("model.layers.3.self_attn.k_proj.bias"), "blk.3.attn_k.bias");
-    }
 
     /// A file as llama.cpp's converter writes it: names, the order of rows, metadata.
     #[test]
@@ -343,7 +269,7 @@ mod tests {
             tied_embeddings: false,
             ..DecoderConfig::tiny(5)
         };
-        let weights = super::super::initial_weights(&config, crate::seed::Seed::new(1));
+        let weights = crate::policy::initial_weights(&config, crate::seed::Seed::new(1));
         // From halves to pairs: the row of half `h` at `i` of its head goes to `2 i + h`.
         let pairs = |data: &[f32], width: usize| {
             let mut moved = data.to_vec();
