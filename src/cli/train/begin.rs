@@ -41,11 +41,15 @@ pub(super) fn start(args: &TrainArgs) -> anyhow::Result<Session> {
     warn_of_fields(&catalog)?;
     let has_reference = config.loss.kl_coefficient > 0.0;
     let reference = if has_reference { Some(model::place(&model, &config.device, &config.dtype)?) } else { None };
-    checkpoint::create_folder(&folder)?;
-    checkpoint::write_text(&folder.join("config.toml"), &toml::to_string(&config)?)?;
-    let model = with_adapter(model, &config, &folder, is_on_disk)?;
+    let mut model = with_adapter(model, &config)?;
     let decoder = model::place(&model, &config.device, &config.dtype)?;
     check_states(&config, decoder.as_ref())?;
+    // Nothing is written before all that may be refused was accepted.
+    checkpoint::create_folder(&folder)?;
+    checkpoint::write_text(&folder.join("config.toml"), &toml::to_string(&config)?)?;
+    if model.adapter.is_some() && !is_on_disk {
+        keep_base(&mut model, &folder)?;
+    }
     // Under an adapter, the first policy is the base.
     if has_reference && model.adapter.is_none() {
         let reference_folder = folder.join("reference");
@@ -89,9 +93,8 @@ fn check_states(config: &RunConfig, decoder: &dyn Decoder) -> Result<(), Box<Dia
     ))
 }
 
-/// The model with a fresh adapter, if the settings ask for one. Weights that stand nowhere else (of the built-in model, or with
-/// an earlier adapter added) are kept in the run directory: without them the new adapter would be worth nothing.
-fn with_adapter(mut model: Model, config: &RunConfig, folder: &Path, is_on_disk: bool) -> anyhow::Result<Model> {
+/// The model with a fresh adapter, if the settings ask for one.
+fn with_adapter(mut model: Model, config: &RunConfig) -> Result<Model, Box<Diagnostic>> {
     let Some(adapter) = AdapterConfig::of(&config.lora) else { return Ok(model) };
     let seed = Seed::new(config.seed).child("adapter", 0);
     let tensors = adapter.initial(&model.config, &model.weights, seed).map_err(|error| {
@@ -101,12 +104,6 @@ fn with_adapter(mut model: Model, config: &RunConfig, folder: &Path, is_on_disk:
                 .help("change `lora` in the configuration file or with `--set lora.rank=…`"),
         )
     })?;
-    if !is_on_disk {
-        let base = folder.join(model::BASE_FOLDER);
-        checkpoint::create_folder(&base)?;
-        checkpoint::save_weights(&base, &model.config, &model.weights, &model.tokenizer, &model.origin)?;
-        model.origin.base = base.canonicalize().unwrap_or(base).to_string_lossy().into_owned();
-    }
     let share = 100.0 * adapter.parameter_count(&model.config) as f64 / model.config.parameter_count() as f64;
     let millions = adapter.parameter_count(&model.config) as f64 / 1e6;
     log(&format!(
@@ -115,6 +112,16 @@ fn with_adapter(mut model: Model, config: &RunConfig, folder: &Path, is_on_disk:
     ));
     model.adapter = Some((adapter, tensors));
     Ok(model)
+}
+
+/// Keeps weights in the run directory that stand nowhere else: of the built-in model, or with an earlier adapter added. Without
+/// them the new adapter would be worth nothing.
+fn keep_base(model: &mut Model, folder: &Path) -> Result<(), checkpoint::Error> {
+    let base = folder.join(model::BASE_FOLDER);
+    checkpoint::create_folder(&base)?;
+    checkpoint::save_weights(&base, &model.config, &model.weights, &model.tokenizer, &model.origin)?;
+    model.origin.base = base.canonicalize().unwrap_or(base).to_string_lossy().into_owned();
+    Ok(())
 }
 
 /// The model of a checkpoint, which must be of the kind that the settings ask for.
