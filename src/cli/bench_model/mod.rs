@@ -16,6 +16,7 @@ use crate::diag::Diagnostic;
 use crate::policy::{Decoder, NamedTensor, Sampling, Tokenizer, initial_weights};
 use crate::seed::Seed;
 
+use super::output::processor_seconds;
 use super::{ExitStatus, model};
 use floor::Floor;
 
