@@ -95,14 +95,12 @@ impl ModelArgs {
         super::train::use_threads(self.threads.map_or(0, std::num::NonZeroUsize::get));
         let threads = rayon::current_num_threads();
         let seed = Seed::new(self.seed);
-        let (name, mut model) = match &self.model {
-            Some(name) => (name.clone(), model::load(name, seed)?),
-            None => {
-                let config = shapes::config(&self.shape);
-                let weights: Vec<NamedTensor> = initial_weights(&config, seed.child("weights", 0));
-                let name = self.shape.clone();
-                (name, model::Model { config, weights, tokenizer: Tokenizer::Bytes, folder: None })
-            }
+        let (name, mut model) = if let Some(name) = &self.model {
+            (name.clone(), model::load(name, seed)?)
+        } else {
+            let config = shapes::config(&self.shape);
+            let weights: Vec<NamedTensor> = initial_weights(&config, seed.child("weights", 0));
+            (self.shape.clone(), model::Model { config, weights, tokenizer: Tokenizer::Bytes, folder: None })
         };
         if self.model.is_none() {
             // Random weights know no longest context.
