@@ -3,7 +3,7 @@
 # token ids, same number of threads, in turn within one run. Prints a table and writes scripts/bench/results/peers-cpu.json.
 #
 #     cargo build --release
-#     scripts/bench/peers.sh [--rounds 3] [--case NAME]... [--out FILE]
+#     scripts/bench/peers.sh [--rounds 3] [--threads N] [--case NAME]... [--out FILE]
 #
 # The first call makes a virtual environment below target/ and installs the peers with pip (about 1 GB). PYTHON names an
 # interpreter that has torch, transformers, safetensors, gguf and xllamacpp already; GIFT_HOST measures another binary.

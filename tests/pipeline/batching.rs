@@ -31,19 +31,22 @@ fn prompt(sequence: usize) -> Vec<u32> {
     tokens
 }
 
-/// All tokens and the bits of their log-probabilities after some turns, and what batching did.
-fn play(threads: usize, max_batch_tokens: usize, max_cache_bytes: usize) -> (Vec<(Vec<u32>, Vec<u32>)>, BatchStats) {
+/// The tokens of a sequence and the bits of the log-probabilities of the sampled ones.
+type Played = (Vec<u32>, Vec<u32>);
+
+/// Every sequence after some turns, and what batching did.
+fn play(threads: usize, max_batch_tokens: usize, max_cache_bytes: usize) -> (Vec<Played>, BatchStats) {
     let decoder = decoder();
     pool(threads).install(|| {
         let sampling = Sampling::default();
         let mut batcher = Batcher::new(12, max_batch_tokens, max_cache_bytes);
         let mut streams: Vec<Stream> =
             (0..12).map(|sequence| Seed::new(4).child("member", sequence).stream()).collect();
-        let mut played: Vec<(Vec<u32>, Vec<u32>)> = (0..12).map(|sequence| (prompt(sequence), Vec::new())).collect();
+        let mut played: Vec<Played> = (0..12).map(|sequence| (prompt(sequence), Vec::new())).collect();
         for turn in 1..=TURNS {
             let mut steps = 0;
             loop {
-                let waiting = |entry: &(usize, &(Vec<u32>, Vec<u32>))| entry.1.1.len() < turn * NEW;
+                let waiting = |entry: &(usize, &Played)| entry.1.1.len() < turn * NEW;
                 let requests: Vec<Request<'_>> = played
                     .iter()
                     .enumerate()
@@ -74,7 +77,7 @@ fn play(threads: usize, max_batch_tokens: usize, max_cache_bytes: usize) -> (Vec
 }
 
 /// The reference: every sequence alone, every token computed anew from the start, at every step.
-fn alone(sequence: usize) -> (Vec<u32>, Vec<u32>) {
+fn alone(sequence: usize) -> Played {
     let decoder = decoder();
     let mut stream = Seed::new(4).child("member", sequence as u64).stream();
     let (mut tokens, mut bits) = (prompt(sequence), Vec::new());

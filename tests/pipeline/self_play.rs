@@ -43,7 +43,13 @@ fn trajectories(report: &IterationReport) -> impl Iterator<Item = &Trajectory> {
 fn stored_model(lab: &Lab) -> String {
     let folder = lab.path("model");
     std::fs::create_dir_all(&folder).expect("a folder");
-    gift_host::checkpoint::save_model(&folder, decoder().as_ref(), &Tokenizer::Bytes).expect("a model");
+    gift_host::checkpoint::save_model(
+        &folder,
+        decoder().as_ref(),
+        &Tokenizer::Bytes,
+        &gift_host::checkpoint::Origin::default(),
+    )
+    .expect("a model");
     folder.to_string_lossy().into_owned()
 }
 

@@ -17,6 +17,7 @@ use crate::diag::Diagnostic;
 use crate::policy::{Decoder, NamedTensor, Sampling, Tokenizer, initial_weights};
 use crate::seed::Seed;
 
+use super::output::processor_seconds;
 use super::{ExitStatus, model};
 use floor::Floor;
 
@@ -95,24 +96,14 @@ impl ModelArgs {
         super::train::use_threads(self.threads.map_or(0, std::num::NonZeroUsize::get));
         let threads = rayon::current_num_threads();
         let seed = Seed::new(self.seed);
-        let (name, mut model) = match &self.model {
-            Some(name) => (name.clone(), model::load(name, seed)?),
-            None => {
-                let config = shapes::config(&self.shape);
-                let weights: Vec<NamedTensor> = initial_weights(&config, seed.child("weights", 0));
-                let name = self.shape.clone();
-                (
-                    name,
-                    model::Model {
-                        config,
-                        weights,
-                        tokenizer: Tokenizer::Bytes,
-                        folder: None,
-                        adapter: None,
-                        origin: Origin::default(),
-                    },
-                )
-            }
+        let (name, mut model) = if let Some(name) = &self.model {
+            (name.clone(), model::load(name, seed)?)
+        } else {
+            let config = shapes::config(&self.shape);
+            let weights: Vec<NamedTensor> = initial_weights(&config, seed.child("weights", 0));
+            let (adapter, origin) = (None, Origin::default());
+            let model = model::Model { config, weights, tokenizer: Tokenizer::Bytes, folder: None, adapter, origin };
+            (self.shape.clone(), model)
         };
         if self.model.is_none() {
             // Random weights know no longest context.

@@ -15,7 +15,7 @@ use crate::seed::{Seed, Stream};
 use super::floor::Floor;
 use super::table::{Line, print};
 use super::work::{Work, seen};
-use super::{ExitStatus, ModelArgs, SAMPLING, Sample, save};
+use super::{ExitStatus, ModelArgs, SAMPLING, Sample, processor_seconds, save};
 
 /// Sampled tokens of the round that is not counted.
 const WARM_UP: usize = 4;
@@ -112,6 +112,7 @@ pub(crate) fn run(args: &RolloutArgs, out: &mut dyn Write) -> anyhow::Result<Exi
 struct Round {
     prefill: f64,
     decode: f64,
+    processor_seconds: Option<f64>,
     turn_seconds: Vec<f64>,
     sequences: Vec<Vec<u32>>,
     log_probs: Vec<Vec<f32>>,
@@ -139,6 +140,7 @@ fn play(args: &RolloutArgs, decoder: &dyn Decoder, (turns, new): (usize, usize))
     };
     let mut players: Vec<Player> = (0..args.model.batch).map(player).collect();
     let mut batcher = Batcher::new(players.len(), args.max_batch_tokens, args.max_cache_mib.saturating_mul(1 << 20));
+    let processor_before = processor_seconds();
     let (mut prefill, mut decode, mut turn_seconds) = (0.0, 0.0, Vec::new());
     for turn in 0..turns {
         let started = Instant::now();
@@ -170,9 +172,11 @@ fn play(args: &RolloutArgs, decoder: &dyn Decoder, (turns, new): (usize, usize))
         }
         turn_seconds.push(started.elapsed().as_secs_f64());
     }
+    let processor_seconds = processor_seconds().zip(processor_before).map(|(after, before)| after - before);
     let cache_bytes = batcher.cache_bytes();
     let (sequences, log_probs) = players.into_iter().map(|player| (player.tokens, player.log_probs)).unzip();
-    Ok(Round { prefill, decode, turn_seconds, sequences, log_probs, stats: batcher.stats(), cache_bytes })
+    let stats = batcher.stats();
+    Ok(Round { prefill, decode, processor_seconds, turn_seconds, sequences, log_probs, stats, cache_bytes })
 }
 
 /// Prefill, decode and both together, with their floors.
@@ -200,18 +204,26 @@ fn lines(args: &RolloutArgs, decoder: &dyn Decoder, rounds: &[Round], floor: Flo
     let asked = batch * (prompt + (args.turns - 1) * args.turn_prompt());
     let seconds = |time: fn(&Round) -> f64| rounds.iter().map(time).collect::<Vec<f64>>();
     vec![
-        Line { name: "prefill", tokens: asked, seconds: seconds(|round| round.prefill), floor: prefill },
+        Line {
+            name: "prefill",
+            tokens: asked,
+            seconds: seconds(|round| round.prefill),
+            floor: prefill,
+            processor_seconds: Vec::new(),
+        },
         Line {
             name: "decode",
             tokens: batch * (new - 1) * args.turns,
             seconds: seconds(|round| round.decode),
             floor: decode,
+            processor_seconds: Vec::new(),
         },
         Line {
             name: "rollout",
             tokens: batch * new * args.turns,
             seconds: seconds(|round| round.prefill + round.decode),
             floor: prefill + decode,
+            processor_seconds: rounds.iter().map(|round| round.processor_seconds).collect(),
         },
     ]
 }

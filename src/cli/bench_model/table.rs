@@ -12,6 +12,8 @@ pub(super) struct Line {
     pub(super) tokens: usize,
     pub(super) seconds: Vec<f64>,
     pub(super) floor: f64,
+    /// Processor time of each round, where it is known.
+    pub(super) processor_seconds: Vec<Option<f64>>,
 }
 
 impl Line {
@@ -33,6 +35,7 @@ impl Line {
             "tokens_per_s": self.rate(),
             "floor_s": self.floor,
             "share_of_floor": self.share(),
+            "processor_seconds": self.processor_seconds,
         })
     }
 }

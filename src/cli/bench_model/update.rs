@@ -13,7 +13,7 @@ use crate::train::{Batch, BatchItem, Learner, UpdateContext, UpdateStats};
 use super::floor::Floor;
 use super::table::{Line, print};
 use super::work::{Work, seen};
-use super::{ExitStatus, ModelArgs, Sample, save};
+use super::{ExitStatus, ModelArgs, Sample, processor_seconds, save};
 
 /// Flags of `gift-host bench update`.
 #[derive(Debug, clap::Args)]
@@ -76,8 +76,13 @@ pub(crate) fn run(args: &UpdateArgs, out: &mut dyn Write) -> anyhow::Result<Exit
     // The first update starts from the saved weights: another program can compare its gradient.
     let (_, first) = update(subject.decoder.as_mut())?;
     super::super::output::reset_peak_memory();
-    let rounds: anyhow::Result<Vec<f64>> =
-        (0..args.model.rounds).map(|_| Ok(update(subject.decoder.as_mut())?.0)).collect();
+    let mut round = |_| -> anyhow::Result<(f64, Option<f64>)> {
+        let before = processor_seconds();
+        let (seconds, _) = update(subject.decoder.as_mut())?;
+        Ok((seconds, processor_seconds().zip(before).map(|(after, before)| after - before)))
+    };
+    let rounds = (0..args.model.rounds).map(&mut round).collect::<anyhow::Result<Vec<_>>>()?;
+    let (rounds, processor_seconds) = rounds.into_iter().unzip();
     let floor = Floor::measure(&subject.decoder.device(), args.model.dtype_name())?;
     let width = if args.model.dtype_name() == "bf16" { 2 } else { 4 };
     let work = Work::of(subject.decoder.config(), width);
@@ -86,7 +91,8 @@ pub(crate) fn run(args: &UpdateArgs, out: &mut dyn Write) -> anyhow::Result<Exit
     let positions = groups as f64 * seen(0, prompt) + batch as f64 * seen(prompt, new - 1);
     let operations = 3.0 * work.operations(rows, positions, (batch * new) as f64);
     let least = floor.seconds(0.0, operations) + floor.seconds(work.step_bytes(), 0.0);
-    let line = Line { name: "update", tokens: batch * (prompt + new), seconds: rounds?, floor: least };
+    let tokens = batch * (prompt + new);
+    let line = Line { name: "update", tokens, seconds: rounds, floor: least, processor_seconds };
     if args.model.json {
         let mut report = args.model.setting(&subject, &floor);
         if let Some(fields) = report.as_object_mut() {

@@ -65,7 +65,7 @@ mod tests {
         let config = DecoderConfig::tiny(260);
         let work = Work::of(&config, 4);
         // A layer: q and o 192x192, k and v 64x192, gate, up and down 192x768.
-        assert_eq!(work.layers, 2.0 * (2 * 192 * 192 + 2 * 64 * 192 + 3 * 192 * 768) as f64);
+        assert_eq!(work.layers, 2.0 * f64::from(2 * 192 * 192 + 2 * 64 * 192 + 3 * 192 * 768));
         assert_eq!(work.operations(1.0, 10.0, 1.0), 2.0 * (work.layers + 10.0 * 768.0 + 192.0 * 260.0));
         assert_eq!(work.bytes(3.0), (work.layers + 192.0 * 260.0 + 3.0 * 256.0) * 4.0);
         assert_eq!((seen(0, 3), seen(4, 2)), (6.0, 11.0));

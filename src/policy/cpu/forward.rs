@@ -152,7 +152,9 @@ fn attend_all(
         }
     }
     if work < MIN_PARALLEL_ATTENTION {
-        tasks.into_iter().for_each(|(rows, cache, out)| attend(heads, rows, cache, out, scores));
+        for (rows, cache, out) in tasks {
+            attend(heads, rows, cache, out, scores);
+        }
         return;
     }
     let tasks = tasks.into_par_iter().with_max_len(1);
