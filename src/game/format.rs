@@ -212,7 +212,9 @@ mod tests {
 
     #[test]
     fn other_forms_are_read_and_end_where_they_are_complete() {
-        let cases: [(AnswerForm, &[(&str, &str, bool, bool)]); 3] = [
+        /// A text, what is read of it, whether it is well formed, and whether it is complete.
+        type Case = (&'static str, &'static str, bool, bool);
+        let cases: [(AnswerForm, &[Case]); 3] = [
             (
                 AnswerForm::Answer,
                 &[

@@ -214,16 +214,13 @@ impl<'a> Slot<'a> {
         // The members of a group begin with the same state, and mostly with the same prompt.
         let start = &self.starts[self.stages.len()];
         let known = start.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let episode = match known.filter(|episode| episode.foresees(foresight)) {
-            Some(episode) => episode,
-            None => {
-                // Not while the start is locked: the script may have to be given up.
-                let episode = Episode::start_foreseeing(&stage.game, stage.seed, stage.number, foresight)?;
-                *start.lock().unwrap_or_else(PoisonError::into_inner) = Some(episode.clone());
-                episode
-            }
-        };
-        self.episode = Some(episode);
+        self.episode = known.filter(|episode| episode.foresees(foresight));
+        if self.episode.is_none() {
+            // Not while the start is locked: the script may have to be given up.
+            let episode = Episode::start_foreseeing(&stage.game, stage.seed, stage.number, foresight)?;
+            *start.lock().unwrap_or_else(PoisonError::into_inner) = Some(episode.clone());
+            self.episode = Some(episode);
+        }
         self.lineup = Some(lineup);
         self.refused = (0, None);
         self.before = (self.own.prompt_count, self.own.targets.len());

@@ -94,7 +94,7 @@ fn hide_is_checked_and_lets_search_play() {
 #[test]
 fn key_is_checked_against_what_follows() {
     let place = Place::new();
-    let game = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/games/tictactoe.lua")).expect("a file");
+    let game = include_str!("../../games/tictactoe.lua");
     let whole = r#"return state.turn .. ":" .. table.concat(state.board, ",")"#;
     assert!(game.contains(whole));
     for (key, told) in [

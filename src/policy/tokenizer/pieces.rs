@@ -8,7 +8,7 @@ use super::super::Pieces;
 enum Spelling {
     /// GPT-2's: a printable character for each byte (`ByteLevel`).
     ByteLevel,
-    /// SentencePiece's: `▁` for a space, `<0x0A>` for a byte that no other token has.
+    /// `SentencePiece`'s: `▁` for a space, `<0x0A>` for a byte that no other token has.
     Metaspace,
     /// Any other: what decoding the token alone gives.
     Decoded,
