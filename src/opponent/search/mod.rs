@@ -178,7 +178,7 @@ impl Searcher {
                 information_set::choose(game, state, seat, &actions, Budget::time(time), stream)?
             }
             SearchLimit::Depth(depth) => {
-                let best = alpha_beta::to_depth(game, state, seat, &actions, depth.min(MAX_DEPTH), DEPTH_NODES)?;
+                let best = seen_to_depth(&self.memory, game, state, seat, &actions, depth.min(MAX_DEPTH))?;
                 best[stream.index(best.len())]
             }
             SearchLimit::Nodes(nodes) => {
@@ -220,6 +220,24 @@ pub(super) fn solves(
     let SearchLimit::Nodes(nodes) = strength.limit else { return Ok(false) };
     let Some(actions) = game.actions(state, seat)? else { return Ok(false) };
     Ok(solved(memory, game, state, seat, &actions, Budget::nodes(nodes))?.is_some())
+}
+
+/// The actions that look best so many moves ahead, by their numbers. The same in every episode, so remembered.
+fn seen_to_depth(
+    memory: &Memory,
+    game: &GameDef,
+    state: &State,
+    seat: Seat,
+    actions: &[String],
+    depth: usize,
+) -> Result<Vec<usize>, Box<Diagnostic>> {
+    let place = memory_key(game, DEPTH_NODES, &format!("depth {depth}|{seat}|{}", game.key(state)?));
+    if let Some(Some(known)) = lock(&memory.best).get(&place) {
+        return Ok(known.clone());
+    }
+    let best = alpha_beta::to_depth(game, state, seat, actions, depth, DEPTH_NODES)?;
+    remember(&memory.best, std::iter::once((place, Some(best.clone()))));
+    Ok(best)
 }
 
 /// The actions that perfect play chooses among, by their numbers; `None` if the budget does not reach.
