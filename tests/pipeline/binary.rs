@@ -1,7 +1,7 @@
 //! The program itself, run in a temporary folder with the shipped games in it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// Settings of a run of some seconds; everything that results depend on is named.
 pub(crate) const QUICK: [&str; 20] = [
@@ -29,6 +29,22 @@ pub(crate) const QUICK: [&str; 20] = [
 
 pub(crate) struct Place {
     folder: tempfile::TempDir,
+}
+
+/// A command under way.
+pub(crate) struct Running {
+    id: u32,
+    output: std::thread::JoinHandle<std::io::Result<Output>>,
+}
+
+impl Running {
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    pub(crate) fn wait_with_output(self) -> std::io::Result<Output> {
+        self.output.join().expect("the reader")
+    }
 }
 
 impl Place {
@@ -62,8 +78,10 @@ impl Place {
         command
     }
 
-    pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
-        self.command(arguments).spawn().expect("the binary")
+    /// Starts a command; what it writes is read meanwhile, or a full pipe would stop it.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Running {
+        let child = self.command(arguments).spawn().expect("the binary");
+        Running { id: child.id(), output: std::thread::spawn(move || child.wait_with_output()) }
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
