@@ -26,8 +26,8 @@ import tempfile
 import time
 import venv
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = os.environ.get("GIFT_HOST", str(ROOT / "target" / "release" / "gift-host"))
+from host import ROOT, call
+
 PACKAGES = ["textarena==0.7.4", "open_spiel==2.0.2"]
 LUA, RHAI = "games/tictactoe.lua", "tests/games/tictactoe.rhai"
 EPISODES = 2000
@@ -46,18 +46,11 @@ def inside_venv(folder):
     os.execv(python, [str(python), *sys.argv])
 
 
-def gift_host(*arguments):
-    done = subprocess.run([BINARY, "bench", "env", *arguments], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"gift-host bench env {' '.join(arguments)} failed:\n{done.stderr}")
-    return done.stdout
-
-
 def recorded(game):
     """The cells (0 to 8) in the order in which they were taken, and the score of whoever moved first, by episode."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "episodes.jsonl"
-        gift_host("--games", game, "--record", str(file), "--episodes", str(EPISODES))
+        call(["bench", "env", "--games", game, "--record", str(file), "--episodes", str(EPISODES)])
         lines = [json.loads(line) for line in file.read_text().splitlines()]
     episodes = []
     for line in lines:
@@ -173,7 +166,7 @@ def openspiel_side(episodes, prompt):
 
 
 def ours(game, seconds, threads):
-    out = gift_host("--games", game, "--seconds", str(seconds), "--rounds", "1", "--threads", str(threads), "--json")
+    out = call(["bench", "env", "--games", game, "--seconds", str(seconds), "--rounds", "1", "--threads", str(threads), "--json"])
     rate = json.loads(out)["games"][0]["rates"][0]
     return {key: rate[key] for key in ("steps_per_s", "steps_per_cpu_s")}
 

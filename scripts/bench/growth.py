@@ -11,24 +11,18 @@ another binary.
 
 import argparse
 import json
-import os
 import pathlib
-import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = os.environ.get("GIFT_HOST", str(ROOT / "target" / "release" / "gift-host"))
+from host import ROOT, call
 
 
 def bench(**sizes):
-    arguments = [BINARY, "bench", "rollout", "--json", "--device", "cpu"]
+    arguments = ["bench", "rollout", "--json", "--device", "cpu"]
     for name, value in sizes.items():
         arguments += [f"--{name.replace('_', '-')}", str(value)]
-    print(" ".join(arguments[1:]), file=sys.stderr)
-    done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(arguments)} failed:\n{done.stderr}")
-    return json.loads(done.stdout)
+    print(" ".join(arguments), file=sys.stderr)
+    return json.loads(call(arguments))
 
 
 def powers(first, most, factor):

@@ -17,12 +17,10 @@ import json
 import os
 import pathlib
 import platform
-import subprocess
-import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = os.environ.get("GIFT_HOST", str(ROOT / "target" / "release" / "gift-host"))
+from host import call
+
 EVALUATION_SEED = 1_000_000  # no training run uses it
 GAME = "games/tictactoe.lua"
 OPPONENTS = {"self": "self", "league": "league"}
@@ -32,17 +30,9 @@ SETTINGS = [
 ]
 
 
-def call(arguments):
-    environment = dict(os.environ, RAYON_NUM_THREADS="1")
-    done = subprocess.run([BINARY, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"gift-host {' '.join(arguments)} failed:\n{done.stderr}")
-    return done.stdout
-
-
 def evaluate(player, opponent, episodes):
     arguments = ["eval", "--games", GAME, *player, "--opponent", opponent, "--episodes", str(episodes)]
-    (rate,) = json.loads(call([*arguments, "--seed", str(EVALUATION_SEED), "--json"]))["games"]
+    (rate,) = json.loads(call([*arguments, "--seed", str(EVALUATION_SEED), "--json"], threads=1))["games"]
     names = ["success", "interval", "draw", "draw_interval", "loss", "loss_interval", "score", "illegal"]
     return {name: rate[name] for name in names}
 
@@ -57,7 +47,7 @@ def train(name, seed, options):
         for pair in [*SETTINGS, f"checkpoint_every={options.every}", *options.set]:
             arguments += ["--set", pair]
         # A run that was stopped goes on as if it had not been.
-        call(["train", "--resume", str(out)] if out.exists() else arguments)
+        call(["train", "--resume", str(out)] if out.exists() else arguments, threads=1)
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         seconds = sum(line["time/rollout_s"] + line["time/update_s"] for line in lines)
         curve = [{"step": 0, **evaluate(["--model", "tiny"], "search", options.episodes)}]

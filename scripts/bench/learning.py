@@ -21,13 +21,12 @@ import json
 import os
 import pathlib
 import platform
-import subprocess
 import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = os.environ.get("GIFT_HOST", str(ROOT / "target" / "release" / "gift-host"))
+from host import call
+
 EVALUATION_SEED = 1_000_000  # no training run uses it
 MATH_AND_BOARD = ["games/math.lua", "games/tictactoe.lua"]
 
@@ -44,17 +43,9 @@ CURVES = ["entropy", "grad_norm", "reward/mean"]
 BINS = 20
 
 
-def call(arguments):
-    environment = dict(os.environ, RAYON_NUM_THREADS="1")
-    done = subprocess.run([BINARY, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"gift-host {' '.join(arguments)} failed:\n{done.stderr}")
-    return done.stdout
-
-
 def evaluate(games, episodes, player):
     out = call(["eval", "--games", *games, "--opponent", "random", "--episodes", str(episodes),
-                "--seed", str(EVALUATION_SEED), "--json", *player])
+                "--seed", str(EVALUATION_SEED), "--json", *player], threads=1)
     return {game["game"]: {"success": game["success"], "interval": game["interval"], "score": game["score"]}
             for game in json.loads(out)["games"]}
 
@@ -84,7 +75,7 @@ def train(name, seed, episodes):
                      "threads=1", "evaluation.episodes=0", "checkpoint_every=0", "episodes_every=0"]:
             arguments += ["--set", pair]
         started = time.monotonic()
-        call(arguments)
+        call(arguments, threads=1)
         seconds = time.monotonic() - started
         return {
             "experiment": name,

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde_json::{Value as Json, json};
 
+use crate::config::AnswerFormat;
 use crate::diag::Diagnostic;
-use crate::game::{AnswerForm, Episode, Foresight, GameDef, Seat, Status, parse_answer};
+use crate::game::{Episode, Foresight, GameDef, Seat, Status, parse_answer};
 use crate::script::STACK_BYTES;
 use crate::seed::{Seed, Stream};
 
@@ -242,7 +243,7 @@ impl Play {
             let action = choose(&episode, &mut stream)?;
             answer.clear();
             answer.extend(["<think></think><answer>", &action, "</answer>"]);
-            episode.act(seat, &parse_answer(&answer, AnswerForm::Think))?;
+            episode.act(seat, &parse_answer(&answer, AnswerFormat::Think))?;
             self.steps += 1;
         }
         Ok(())
@@ -269,7 +270,7 @@ fn record(game: &Arc<GameDef>, seed: Seed, episodes: u64, lines: &mut Vec<u8>) -
         let start = episode.state().to_json();
         while let Status::Turn(seat) = *episode.status() {
             let action = choose(&episode, &mut stream)?;
-            episode.act(seat, &parse_answer(&action, AnswerForm::Bare))?;
+            episode.act(seat, &parse_answer(&action, AnswerFormat::Bare))?;
         }
         let turns: Vec<Json> =
             episode.turns().iter().map(|turn| json!({ "seat": turn.seat.0, "action": turn.action })).collect();

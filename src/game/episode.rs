@@ -9,6 +9,7 @@ use crate::seed::Seed;
 
 use super::definition::SharedGame;
 use super::foresight::{ACTIONS, BRIEF, Foresight, OBSERVE};
+use super::format::told_again;
 use super::{Action, ApplyError, GameDef, IllegalRule, Outcome, Seat};
 
 /// Where an episode stands.
@@ -155,8 +156,7 @@ impl Episode {
         };
         Ok(match self.turns.last().filter(|turn| turn.seat == seat).and_then(|turn| turn.refusal.as_deref()) {
             None => text,
-            Some(_) if brief => format!("!{text}"),
-            Some(reason) => format!("Your answer was refused: {reason}\n\n{text}"),
+            Some(reason) => told_again(&text, reason, brief),
         })
     }
 

@@ -1,4 +1,7 @@
-//! From an answer's text to an action. What the model wrote badly is data here, never an error.
+//! From an answer's text to an action, by the format of the settings, and how prompts ask for it. What the model wrote badly
+//! is data here, never an error.
+
+use crate::config::AnswerFormat;
 
 /// What was read from an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,27 +12,11 @@ pub struct Action {
     pub well_formed: bool,
 }
 
-/// The form in which answers are asked for and read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AnswerForm {
-    /// The whole text.
-    Bare,
-    /// `<think>…</think><answer>…</answer>`.
-    Think,
-    /// `<answer>…</answer>` alone.
-    Answer,
-    /// A JSON object with a field `answer`, alone or in a code fence.
-    Json,
-    /// The last `\boxed{…}` of a text.
-    Boxed,
-    /// What `game.parse` makes of the text.
-    Script,
-}
-
 /// How prompts name the form that they ask for; it is replaced where another form is read.
 const ASKED_FOR: &str = "<think>...</think><answer>...</answer>";
 
-impl AnswerForm {
+/// What each format of the settings means.
+impl AnswerFormat {
     /// The prompt, with this form in the place of the usual one.
     pub fn asked_for(self, prompt: String) -> String {
         let form = match self {
@@ -42,7 +29,7 @@ impl AnswerForm {
         if prompt.contains(ASKED_FOR) { prompt.replace(ASKED_FOR, form) } else { prompt }
     }
 
-    /// Whether whatever follows the text can only spoil the answer.
+    /// Whether the answer is there: what follows could only spoil it, or would be another one (a second box).
     pub fn is_complete(self, text: &str) -> bool {
         match self {
             Self::Bare | Self::Script => false,
@@ -52,7 +39,7 @@ impl AnswerForm {
         }
     }
 
-    /// The last byte of everything that [`AnswerForm::is_complete`], so that most texts need not be looked at.
+    /// The last byte of everything that [`AnswerFormat::is_complete`], so that most texts need not be looked at.
     pub fn last_byte(self) -> Option<u8> {
         match self {
             Self::Bare | Self::Script => None,
@@ -60,6 +47,11 @@ impl AnswerForm {
             Self::Json | Self::Boxed => Some(b'}'),
         }
     }
+}
+
+/// What a seat is shown after a refused answer; a small model gets a mark in place of the reason.
+pub fn told_again(text: &str, reason: &str, is_brief: bool) -> String {
+    if is_brief { format!("!{text}") } else { format!("Your answer was refused: {reason}\n\n{text}") }
 }
 
 const THINK: &str = "<think>";
@@ -107,17 +99,17 @@ impl Tags {
     }
 }
 
-/// Reads an answer; of [`AnswerForm::Script`], which a script reads, the whole text.
+/// Reads an answer; of [`AnswerFormat::Script`], which a script reads, the whole text.
 ///
 /// `Think` is the paper's rule: the whole text is `<think>…</think><answer>…</answer>` and holds each tag once. A text without
 /// the right form still gives the content of its last `<answer>`, so that a reward script may be lenient.
-pub fn parse_answer(text: &str, form: AnswerForm) -> Action {
+pub fn parse_answer(text: &str, form: AnswerFormat) -> Action {
     let trimmed = text.trim();
     let (content, in_form) = match form {
-        AnswerForm::Bare | AnswerForm::Script => (Some(trimmed.to_owned()), true),
-        AnswerForm::Think | AnswerForm::Answer => tagged(trimmed, form == AnswerForm::Think),
-        AnswerForm::Json => (json_answer(trimmed), true),
-        AnswerForm::Boxed => (boxed(trimmed).map(|content| content.trim().to_owned()), true),
+        AnswerFormat::Bare | AnswerFormat::Script => (Some(trimmed.to_owned()), true),
+        AnswerFormat::Think | AnswerFormat::Answer => tagged(trimmed, form == AnswerFormat::Think),
+        AnswerFormat::Json => (json_answer(trimmed), true),
+        AnswerFormat::Boxed => (boxed(trimmed).map(|content| content.trim().to_owned()), true),
     };
     let well_formed = in_form && content.as_ref().is_some_and(|content| !content.is_empty());
     Action { text: content.unwrap_or_default(), well_formed }
@@ -177,7 +169,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> (String, bool) {
-        let action = parse_answer(text, AnswerForm::Think);
+        let action = parse_answer(text, AnswerFormat::Think);
         (action.text, action.well_formed)
     }
 
@@ -206,17 +198,17 @@ mod tests {
 
     #[test]
     fn a_bare_answer_is_the_whole_text() {
-        assert_eq!(parse_answer(" 5\n", AnswerForm::Bare), Action { text: "5".into(), well_formed: true });
-        assert!(!parse_answer("  ", AnswerForm::Bare).well_formed);
+        assert_eq!(parse_answer(" 5\n", AnswerFormat::Bare), Action { text: "5".into(), well_formed: true });
+        assert!(!parse_answer("  ", AnswerFormat::Bare).well_formed);
     }
 
     #[test]
     fn other_forms_are_read_and_end_where_they_are_complete() {
         /// A text, what is read of it, whether it is well formed, and whether it is complete.
         type Case = (&'static str, &'static str, bool, bool);
-        let cases: [(AnswerForm, &[Case]); 3] = [
+        let cases: [(AnswerFormat, &[Case]); 3] = [
             (
-                AnswerForm::Answer,
+                AnswerFormat::Answer,
                 &[
                     ("<answer> 5 </answer>\n", "5", true, true),
                     ("I think <answer>5</answer>", "5", false, true),
@@ -226,7 +218,7 @@ mod tests {
                 ],
             ),
             (
-                AnswerForm::Json,
+                AnswerFormat::Json,
                 &[
                     (r#"{"answer": " b2 "}"#, "b2", true, true),
                     ("```json\n{\"thought\": \"{\", \"answer\": 5}\n```", "5", true, false),
@@ -239,7 +231,7 @@ mod tests {
                 ],
             ),
             (
-                AnswerForm::Boxed,
+                AnswerFormat::Boxed,
                 &[
                     (r"Thus \boxed{5}", "5", true, true),
                     (r"\boxed{4}, no: \boxed{\frac{1}{2}}", r"\frac{1}{2}", true, true),
@@ -264,10 +256,10 @@ mod tests {
     #[test]
     fn prompts_ask_for_the_form_that_is_read() {
         let prompt = || "Answer in the form <think>...</think><answer>...</answer>".to_owned();
-        assert_eq!(AnswerForm::Think.asked_for(prompt()), prompt());
-        assert_eq!(AnswerForm::Answer.asked_for(prompt()), "Answer in the form <answer>...</answer>");
-        assert_eq!(AnswerForm::Json.asked_for(prompt()), "Answer in the form {\"answer\": \"...\"}");
-        assert_eq!(AnswerForm::Boxed.asked_for(prompt()), "Answer in the form \\boxed{...}");
-        assert_eq!(AnswerForm::Answer.asked_for("t123456789".into()), "t123456789");
+        assert_eq!(AnswerFormat::Think.asked_for(prompt()), prompt());
+        assert_eq!(AnswerFormat::Answer.asked_for(prompt()), "Answer in the form <answer>...</answer>");
+        assert_eq!(AnswerFormat::Json.asked_for(prompt()), "Answer in the form {\"answer\": \"...\"}");
+        assert_eq!(AnswerFormat::Boxed.asked_for(prompt()), "Answer in the form \\boxed{...}");
+        assert_eq!(AnswerFormat::Answer.asked_for("t123456789".into()), "t123456789");
     }
 }

@@ -23,7 +23,7 @@ pub use definition::{ApplyError, GameDef, IllegalRule, Outcome, Seat};
 pub use episode::{Episode, Status, Turn};
 pub use fields::GAME_FIELDS;
 pub use foresight::Foresight;
-pub use format::{Action, AnswerForm, parse_answer};
+pub use format::{Action, parse_answer, told_again};
 pub use host::ScriptHost;
 pub use nest::{GameStats, NEST_FIELDS, Nest, NestMode, StageResult};
 pub use reward::{EpisodeSummary, RewardScript};

@@ -2,7 +2,8 @@
 
 use super::Seat;
 use super::definition::GameDef;
-use super::format::{Action, AnswerForm, parse_answer};
+use super::format::{Action, parse_answer};
+use crate::config::AnswerFormat;
 use crate::diag::Diagnostic;
 use crate::script::{Argument, State, Value};
 use crate::seed::Stream;
@@ -29,7 +30,7 @@ impl GameDef {
         }
     }
 
-    /// What the game makes of an answer's text: with [`AnswerForm::Script`] what `parse` returns, `nil` being malformed.
+    /// What the game makes of an answer's text: with [`AnswerFormat::Script`] what `parse` returns, `nil` being malformed.
     ///
     /// # Errors
     /// A [`Diagnostic`] if the form is `Script` and there is no `parse`, it fails, or returns neither text nor `nil`.
@@ -38,9 +39,9 @@ impl GameDef {
         state: &State,
         seat: Seat,
         text: &str,
-        form: AnswerForm,
+        form: AnswerFormat,
     ) -> Result<Action, Box<Diagnostic>> {
-        if form != AnswerForm::Script {
+        if form != AnswerFormat::Script {
             return Ok(parse_answer(text, form));
         }
         self.check_form(form)?;
@@ -63,8 +64,8 @@ impl GameDef {
     ///
     /// # Errors
     /// A [`Diagnostic`] if the form is `Script` and the game has no `parse`.
-    pub fn check_form(&self, form: AnswerForm) -> Result<(), Box<Diagnostic>> {
-        if form != AnswerForm::Script || self.has("parse") {
+    pub fn check_form(&self, form: AnswerFormat) -> Result<(), Box<Diagnostic>> {
+        if form != AnswerFormat::Script || self.has("parse") {
             return Ok(());
         }
         let message = format!("`{}` has no `parse`, which `decode.format = \"script\"` asks", self.name);

@@ -7,11 +7,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::form::{answer_form, stop_rule};
+use super::form::stop_rule;
 use super::lineup::{Answer, Fault, Opponent, Reply, View};
 use super::scripted::random_action;
 use crate::config::{AnswerFormat, Constrain, ObservationKind, OnInvalid, RunConfig};
 use crate::diag::Diagnostic;
+use crate::game::told_again;
 use crate::policy::{AnswerRules, Batcher, Decoder, Dialogue, Sampling, Tokenizer, advance};
 use crate::seed::{Seed, Stream};
 
@@ -55,7 +56,7 @@ impl FrozenSettings {
                 max_context: if rollout.max_context == 0 { usize::MAX } else { rollout.max_context },
                 max_batch_tokens: rollout.max_batch_tokens,
                 max_cache_bytes: rollout.max_cache_mib.saturating_mul(1 << 20),
-                stop: if decode.stop { stop_rule(answer_form(decode.format)) } else { None },
+                stop: if decode.stop { stop_rule(decode.format) } else { None },
             },
             invalid_tries: remote.invalid_tries,
             on_invalid: remote.on_invalid,
@@ -125,13 +126,11 @@ impl Frozen {
     fn ask(&mut self, view: &View<'_>, reason: Option<&str>, stream: &mut Stream) -> Result<Reply, Fault> {
         let settings = &self.model.settings;
         let is_brief = settings.observation == ObservationKind::Brief;
-        let text = answer_form(settings.format).asked_for(view.game.observe(view.state, view.seat, is_brief)?);
-        // As `Episode::observation` tells the learner.
-        self.observation = match reason {
+        let text = view.game.observe(view.state, view.seat, is_brief)?;
+        self.observation = settings.format.asked_for(match reason {
             None => text,
-            Some(_) if is_brief => format!("!{text}"),
-            Some(reason) => format!("Your answer was refused: {reason}\n\n{text}"),
-        };
+            Some(reason) => told_again(&text, reason, is_brief),
+        });
         let tokenizer = &self.model.tokenizer;
         let actions = match settings.constrain {
             Constrain::Off => None,
@@ -158,7 +157,7 @@ impl Frozen {
 
     /// Plays what the model wrote, or asks again if that cannot be read.
     fn read(&mut self, view: &View<'_>, text: String, stream: &mut Stream) -> Result<Reply, Fault> {
-        let read = view.game.read_answer(view.state, view.seat, &text, answer_form(self.model.settings.format))?;
+        let read = view.game.read_answer(view.state, view.seat, &text, self.model.settings.format)?;
         if read.well_formed {
             let invalid = std::mem::take(&mut self.unreadable);
             let observation = std::mem::take(&mut self.observation);

@@ -6,7 +6,7 @@
 //! an arm in [`Spec`].
 
 mod assignment; // game.seat=SPEC lists
-mod form; // in which form models answer
+mod form; // where answers of models may stop
 mod frozen; // a model that is not trained
 mod league; // who may be drawn for a seat of the league
 mod lineup; // the players of one episode
@@ -24,7 +24,7 @@ use crate::game::{GameDef, Seat};
 use crate::script::State;
 use crate::seed::{Seed, Stream};
 
-pub use form::{answer_form, stop_rule};
+pub use form::stop_rule;
 pub use frozen::{FrozenModel, LoadedModel, ModelLoader};
 pub use league::{Pool, PoolMember};
 pub use lineup::{Answer, Fault, Lineup, Opponent, Reply, View};
@@ -81,6 +81,7 @@ impl Opponents {
         let mut all = Self::parse(text)?;
         all.settings = config.remote.clone();
         all.frozen = FrozenSettings::new(config);
+        let mut read: BTreeMap<ModelSource, ModelSource> = BTreeMap::new();
         for spec in all.assignment.mixtures_mut().flat_map(Mixture::parts_mut) {
             match spec {
                 Spec::Remote(endpoint) => {
@@ -88,12 +89,18 @@ impl Opponents {
                     all.servers.entry(endpoint.clone()).or_insert_with(server);
                 }
                 Spec::Model(source) => {
+                    if let Some(resolved) = read.get(source) {
+                        *source = resolved.clone();
+                        continue;
+                    }
                     let loaded = load(source.path.as_ref())
                         .map_err(|problem| Box::new((*problem).note(format!("as the opponent `{source}`"))))?;
                     // From here on it is this checkpoint, also if the run that it is of goes on.
-                    source.path = loaded.place.to_string_lossy().into_owned();
-                    let model = || Arc::new(FrozenModel::new(source.to_string(), loaded, &all.frozen));
-                    all.models.entry(source.clone()).or_insert_with(model);
+                    let path = loaded.place.to_string_lossy().into_owned();
+                    let resolved = ModelSource { path, ..source.clone() };
+                    let model = || Arc::new(FrozenModel::new(resolved.to_string(), loaded, &all.frozen));
+                    all.models.entry(resolved.clone()).or_insert_with(model);
+                    read.insert(std::mem::replace(source, resolved.clone()), resolved);
                 }
                 _ => {}
             }

@@ -12,7 +12,7 @@ mod types; // what a rollout returns
 
 use crate::config::{AnswerFormat, Constrain, ObservationKind};
 use crate::game::{GameDef, Nest, RewardScript, Seat};
-use crate::opponent::{answer_form, stop_rule};
+use crate::opponent::stop_rule;
 use crate::policy::{AnswerRules, Decoder, Sampling, Tokenizer};
 use crate::seed::Seed;
 use std::sync::Arc;
@@ -103,7 +103,7 @@ impl RolloutSettings {
             max_context: self.max_context,
             max_batch_tokens: self.max_batch_tokens,
             max_cache_bytes: self.max_cache_bytes,
-            stop: if self.stop { stop_rule(answer_form(self.format)) } else { None },
+            stop: if self.stop { stop_rule(self.format) } else { None },
         }
     }
 }

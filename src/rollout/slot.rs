@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::config::{Constrain, ObservationKind};
 use crate::diag::Diagnostic;
 use crate::game::{Episode, Foresight, Seat, StageResult, Status};
-use crate::opponent::{Answer as OpponentAnswer, Fault, FrozenModel, Lineup, Reply, View, answer_form};
+use crate::opponent::{Answer as OpponentAnswer, Fault, FrozenModel, Lineup, Reply, View};
 use crate::policy::Dialogue;
 use crate::seed::Stream;
 
@@ -265,7 +265,7 @@ impl<'a> Slot<'a> {
     fn ask(&mut self, seat: Seat, table: &Table<'_>, settings: &RolloutSettings) -> Result<bool, Box<Diagnostic>> {
         let Some(episode) = &mut self.episode else { return Ok(false) };
         let observation = episode.observation(seat, settings.observation == ObservationKind::Brief)?;
-        let observation = answer_form(settings.format).asked_for(observation);
+        let observation = settings.format.asked_for(observation);
         let trie = match settings.constrain {
             Constrain::Off => None,
             Constrain::Legal => episode.actions(seat)?.map(|actions| table.tokenizer.answers(&actions)),
@@ -293,8 +293,7 @@ impl<'a> Slot<'a> {
         let dialogue = self.further.get_mut(&seat.0).unwrap_or(&mut self.own);
         let Some(text) = dialogue.take_answer(table.tokenizer) else { return Ok(()) };
         let Some(episode) = &mut self.episode else { return Ok(()) };
-        let form = answer_form(settings.format);
-        let action = episode.game().read_answer(episode.state(), seat, &text, form)?;
+        let action = episode.game().read_answer(episode.state(), seat, &text, settings.format)?;
         if let Some(last) = self.texts.last_mut() {
             last.1 = text;
         }

@@ -20,7 +20,7 @@ use crate::checkpoint::{self, Origin, RunState};
 use crate::config::{RunConfig, SettingChange, review};
 use crate::diag::Diagnostic;
 use crate::game::GameStats;
-use crate::opponent::{ModelLoader, Opponents, answer_form};
+use crate::opponent::{ModelLoader, Opponents};
 use crate::policy::{Decoder, NamedTensor, Sampling, TensorKind, Tokenizer};
 use crate::reload::{Catalog, Watcher};
 use crate::rollout::{Group, RolloutSettings, Table, play};
@@ -313,7 +313,7 @@ impl TrainRun {
         let mut refused = Vec::new();
         for name in self.catalog.known_names() {
             let Some(game) = self.catalog.game(&name).filter(|_| !self.admitted.contains(&name)) else { continue };
-            let form = answer_form(self.config.decode.format);
+            let form = self.config.decode.format;
             if let Err(problem) = self.opponents.check_unattended(game).and_then(|()| game.check_form(form)) {
                 refused.push((name.clone(), problem.note(format!("`{name}` does not join the run"))));
                 self.catalog.withdraw(&name);

@@ -13,7 +13,6 @@ use crate::diag::Diagnostic;
 use crate::game::{
     Action, Episode, EpisodeSummary, GameDef, Nest, RewardScript, ScriptHost, Seat, StageResult, Status, abandonable,
 };
-use crate::opponent::answer_form;
 use crate::script::{Source, Value, Version};
 use crate::seed::Seed;
 
@@ -259,12 +258,11 @@ impl Player<'_> {
         let action = Action { text: turn.action.clone(), well_formed: turn.well_formed };
         if seat == learner {
             let observation = episode.observation(seat, conditions.observation == ObservationKind::Brief)?;
-            let observation = answer_form(conditions.format).asked_for(observation);
+            let observation = conditions.format.asked_for(observation);
             self.say(&format!("  seat {seat} sees: {}", observation.trim_end().replace('\n', "\n    ")));
             same(|| place("the observation"), &turn.observation, &observation)?;
             self.say(&format!("  seat {seat} answers: {}", turn.answer.trim().replace('\n', "\n    ")));
-            let read =
-                episode.game().read_answer(episode.state(), seat, &turn.answer, answer_form(conditions.format))?;
+            let read = episode.game().read_answer(episode.state(), seat, &turn.answer, conditions.format)?;
             same(|| place("the action read from the answer"), &action, &read)?;
         }
         episode.act(seat, &action)?;

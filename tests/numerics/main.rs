@@ -10,4 +10,5 @@ mod decoder;
 mod loss;
 mod nash;
 mod optimizer;
+mod pytorch;
 mod rates;

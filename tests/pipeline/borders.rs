@@ -43,6 +43,8 @@ const DESIGN: &[(&str, &[&str])] = &[
 
 /// Edges beyond the table, each of plain data or of a room without edges of its own.
 const BEYOND: &[(&str, &str)] = &[
+    // The format of answers, a setting's type, which the rules read and prompts ask for.
+    ("game", "config"),
     // The settings that choose an estimator and a filter.
     ("advantage", "config"),
     // Minibatches are shuffled by the update's own stream.

@@ -12,7 +12,7 @@ use crate::config::RunConfig;
 use crate::diag::Diagnostic;
 use crate::eval::{Match, SuccessRate, compare};
 use crate::game::{NestMode, Seat};
-use crate::opponent::{Opponents, answer_form};
+use crate::opponent::Opponents;
 use crate::reload::Catalog;
 use crate::rollout::Table;
 use crate::seed::Seed;
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitSt
     let opponents = Opponents::parse_with(&config.opponent, &config, super::output::log, &load)?;
     for game in &catalog.games {
         opponents.check_unattended(game)?;
-        game.check_form(answer_form(config.decode.format))?;
+        game.check_form(config.decode.format)?;
         opponents.check_outside_training(game, args.player.is_none())?;
     }
     if args.episodes == Some(0) {

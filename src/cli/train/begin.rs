@@ -9,7 +9,7 @@ use crate::checkpoint;
 use crate::config::{DEFAULT_OPPONENT, OptimizerStates, RunConfig};
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::metrics::{JsonlSink, TensorBoardSink, add_launch};
-use crate::opponent::{Opponents, answer_form};
+use crate::opponent::Opponents;
 use crate::policy::{AdapterConfig, Decoder};
 use crate::reload::Catalog;
 use crate::run::{TrainRun, fixed_members};
@@ -245,7 +245,7 @@ fn check_opponents(config: &RunConfig, catalog: &Catalog) -> Result<Opponents, B
     let opponents = Opponents::parse_with(&config.opponent, config, log, &model::loader(config))?;
     for game in &catalog.games {
         opponents.check_unattended(game)?;
-        game.check_form(answer_form(config.decode.format))?;
+        game.check_form(config.decode.format)?;
     }
     if opponents.names_league() {
         fixed_members(&config.league)?;

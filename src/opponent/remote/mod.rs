@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use super::lineup::{Answer, Fault, Opponent, Reply, View};
 use super::scripted::random_action;
-use crate::config::{OnInvalid, Remote};
+use crate::config::{AnswerFormat, OnInvalid, Remote};
 use crate::diag::Diagnostic;
-use crate::game::{AnswerForm, parse_answer};
+use crate::game::{parse_answer, told_again};
 use crate::seed::Stream;
 
 use request::{Message, Role};
@@ -112,7 +112,7 @@ impl Chat {
         let text = view.game.observe(view.state, view.seat, false)?;
         self.observation = match reason {
             None => text,
-            Some(reason) => format!("Your answer was refused: {reason}\n\n{text}"),
+            Some(reason) => told_again(&text, reason, false),
         };
         self.messages.push(Message { role: Role::User, content: self.observation.clone() });
         self.pending = Some(self.server.ask(self.messages.clone()));
@@ -122,7 +122,7 @@ impl Chat {
     /// Plays what the model wrote, or asks again if that cannot be read.
     fn read(&mut self, view: &View<'_>, text: String, stream: &mut Stream) -> Result<Reply, Fault> {
         self.messages.push(Message { role: Role::Assistant, content: text.clone() });
-        let read = parse_answer(&text, AnswerForm::Think);
+        let read = parse_answer(&text, AnswerFormat::Think);
         let action = if read.well_formed {
             Some(read.text)
         } else {
