@@ -11,7 +11,7 @@ use super::decoder::{
     qwen2, qwen3, small, tensor_bits, untied, weights,
 };
 
-fn settings(dora: bool) -> AdapterConfig {
+pub(super) fn settings(dora: bool) -> AdapterConfig {
     let targets = vec![Projection::Query, Projection::Value, Projection::Output, Projection::Gate, Projection::Down];
     AdapterConfig { rank: 3, alpha: 6.0, targets, dora, root_scaling: false }
 }
@@ -24,7 +24,7 @@ fn tensors(config: &DecoderConfig, settings: &AdapterConfig) -> Vec<NamedTensor>
     tensors
 }
 
-fn adapted(config: &DecoderConfig, settings: &AdapterConfig) -> Vec<Box<dyn Decoder>> {
+pub(super) fn adapted(config: &DecoderConfig, settings: &AdapterConfig) -> Vec<Box<dyn Decoder>> {
     every_adapted_decoder(config, &weights(config, 1), settings, &tensors(config, settings))
 }
 

@@ -12,3 +12,4 @@ mod nash;
 mod optimizer;
 mod pytorch;
 mod rates;
+mod shared;

@@ -1,5 +1,5 @@
-//! Causal attention of one sequence, forward against its cache and backward over the whole sequence. Scores are held for a
-//! block of query rows at a time, never for all.
+//! Causal attention of one sequence, forward against its cache and backward over all its rows. Scores are held for a block of
+//! query rows at a time, never for all.
 
 use super::cache::{BLOCK, LayerCache};
 use super::kernels::{HeadWidths, Rotary, dot, exponentials, maximum};
@@ -223,35 +223,51 @@ pub(super) struct Attended<'a> {
     pub(super) count: usize,
 }
 
-/// Backward of [`attend`] for a sequence that started empty, down to queries and keys before they were turned.
+/// Keys and values of the positions before the rows, and what they get of the gradient: `[count, 2 kv width]` both, keys
+/// turned to their positions.
+pub(super) struct Prefix<'a> {
+    pub(super) known: &'a [f32],
+    pub(super) gradient: &'a mut [f32],
+    pub(super) count: usize,
+}
+
+/// Backward of [`attend`] for the rows after `prefix`, down to queries and keys before they were turned. The keys and values
+/// of the rows themselves get what they `received` from later rows as well; without `out_gradient` that is all there is.
 ///
 /// With `P` the weights: `dV = P^T dO`, `dS = P * (dO V^T - rowsum(dO * O))`, `dQ = dS K / sqrt(d)`, `dK = dS^T Q / sqrt(d)`.
 ///
 /// # Shapes
-/// - `out_gradient`: `[rows, query width]`; `gradient`: `[rows, row width]`, overwritten
+/// - `out_gradient`: `[rows, query width]`; `received`: `[rows, 2 kv width]` or empty
+/// - `gradient`: `[rows, row width]`, overwritten
 pub(super) fn attend_backward(
     heads: Heads,
     rotary: &Rotary,
-    forward: Attended<'_>,
-    out_gradient: &[f32],
+    (forward, out_gradient, received): (Attended<'_>, Option<&[f32]>, &[f32]),
+    prefix: &mut Prefix<'_>,
     gradient: &mut [f32],
     (scratch, packing): (&mut AttentionScratch, &mut Packing),
 ) {
     let width = heads.row_width();
-    gradient[..forward.count * width].fill(0.0);
-    for head in 0..heads.count {
-        for start in (0..forward.count).step_by(BLOCK_ROWS) {
-            let block = QueryBlock {
-                rows: BLOCK_ROWS.min(forward.count - start),
-                stride: width,
-                kv_head: head / heads.group(),
-                visible: start + 1,
-                visible_step: 1,
-            };
-            block_backward(heads, (head, start, block), forward, out_gradient, gradient, (scratch, packing));
+    gradient.fill(0.0);
+    for (row, received) in gradient.chunks_exact_mut(width).zip(received.chunks_exact(2 * heads.kv_width())) {
+        row[heads.query_width()..].copy_from_slice(received);
+    }
+    if let Some(out_gradient) = out_gradient {
+        for head in 0..heads.count {
+            for start in (0..forward.count).step_by(BLOCK_ROWS) {
+                let block = QueryBlock {
+                    rows: BLOCK_ROWS.min(forward.count - start),
+                    stride: width,
+                    kv_head: head / heads.group(),
+                    visible: prefix.count + start + 1,
+                    visible_step: 1,
+                };
+                let place = (head, start, block);
+                block_backward(heads, place, forward, prefix, out_gradient, gradient, (scratch, packing));
+            }
         }
     }
-    for (position, row) in gradient.chunks_exact_mut(width).take(forward.count).enumerate() {
+    for (position, row) in (prefix.count..).zip(gradient.chunks_exact_mut(width)) {
         rotary.turn(row, heads.count + heads.kv_count, position, true);
     }
 }
@@ -260,41 +276,62 @@ fn block_backward(
     heads: Heads,
     (head, start, block): (usize, usize, QueryBlock),
     forward: Attended<'_>,
+    prefix: &mut Prefix<'_>,
     out_gradient: &[f32],
     gradient: &mut [f32],
     (scratch, packing): (&mut AttentionScratch, &mut Packing),
 ) {
     let (width, out_width, stride) = (heads.row_width(), heads.query_width(), block.score_stride());
-    let (rows, visible) = (block.rows, block.visible_most());
+    let (rows, before) = (block.rows, prefix.count);
+    let (visible, own) = (block.visible_most(), block.visible_most() - before);
     let query_place = start * width + head * heads.dim;
     let key_place = heads.query_width() + block.kv_head * heads.dim;
     let value_place = key_place + heads.kv_width();
     let out_place = start * out_width + head * heads.dim;
+    let (prefix_width, prefix_key) = (2 * heads.kv_width(), block.kv_head * heads.dim);
+    let prefix_value = prefix_key + heads.kv_width();
     let queries = &forward.rows[query_place..];
     weigh(heads, block, queries, forward.cache, &mut scratch.weights);
 
-    let out_gradient = &out_gradient[out_place..];
-    let to_row = |columns| Product { rows: visible, columns, depth: rows, out_stride: width, accumulate: true };
-    let weights = Operand::transposed(&scratch.weights, stride);
-    let values = &mut gradient[value_place..];
-    multiply(to_row(heads.dim), weights, Operand::new(out_gradient, out_width), values, packing);
+    let out_gradient = Operand::new(&out_gradient[out_place..], out_width);
+    let to_row = Product { rows: own, columns: heads.dim, depth: rows, out_stride: width, accumulate: true };
+    let to_prefix = Product { rows: before, out_stride: prefix_width, ..to_row };
+    let weights = |from: usize| Operand::transposed(&scratch.weights[from..], stride);
+    multiply(to_row, weights(before), out_gradient, &mut gradient[value_place..], packing);
+    if before > 0 {
+        multiply(to_prefix, weights(0), out_gradient, &mut prefix.gradient[prefix_value..], packing);
+    }
 
     let scores = sized(&mut scratch.score_gradients, rows * stride);
-    let product = Product { rows, columns: visible, depth: heads.dim, out_stride: stride, accumulate: false };
+    let product = Product { rows, columns: own, depth: heads.dim, out_stride: stride, accumulate: false };
     let values = Operand::transposed(&forward.rows[value_place..], width);
-    multiply(product, Operand::new(out_gradient, out_width), values, scores, packing);
+    multiply(product, out_gradient, values, &mut scores[before..], packing);
+    if before > 0 {
+        let values = Operand::transposed(&prefix.known[prefix_value..], prefix_width);
+        multiply(Product { columns: before, ..product }, out_gradient, values, scores, packing);
+    }
     for (row, scores) in scores.chunks_exact_mut(stride).take(rows).enumerate() {
         let out = &forward.out[out_place + row * out_width..][..heads.dim];
-        let common = dot(out, &out_gradient[row * out_width..][..heads.dim]);
+        let common = dot(out, &out_gradient.row(row)[..heads.dim]);
         let weights = &scratch.weights[row * stride..][..visible];
         for (score, &weight) in scores.iter_mut().zip(weights) {
             *score = weight * (*score - common) * heads.scale();
         }
     }
 
-    let product = Product { rows, columns: heads.dim, depth: visible, out_stride: width, accumulate: false };
+    let product = Product { rows, columns: heads.dim, depth: own, out_stride: width, accumulate: false };
     let keys = Operand::new(&forward.rows[key_place..], width);
-    multiply(product, Operand::new(scores, stride), keys, &mut gradient[query_place..], packing);
-    let keys = &mut gradient[key_place..];
-    multiply(to_row(heads.dim), Operand::transposed(scores, stride), Operand::new(queries, width), keys, packing);
+    let query_gradient = &mut gradient[query_place..];
+    multiply(product, Operand::new(&scores[before..], stride), keys, query_gradient, packing);
+    if before > 0 {
+        let product = Product { depth: before, accumulate: true, ..product };
+        let keys = Operand::new(&prefix.known[prefix_key..], prefix_width);
+        multiply(product, Operand::new(scores, stride), keys, query_gradient, packing);
+    }
+    let queries = Operand::new(queries, width);
+    multiply(to_row, Operand::transposed(&scores[before..], stride), queries, &mut gradient[key_place..], packing);
+    if before > 0 {
+        let scores = Operand::transposed(scores, stride);
+        multiply(to_prefix, scores, queries, &mut prefix.gradient[prefix_key..], packing);
+    }
 }

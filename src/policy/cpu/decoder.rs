@@ -7,11 +7,13 @@ use rayon::prelude::*;
 
 use super::cache::CpuCache;
 use super::forward::{Span, Workspace, forward};
+use super::gradients::Gradients;
 use super::head::{HeadScratch, logits_of};
 use super::model::Model;
 use super::moments::{Moment, Which};
 use super::optimizer::{Moving, adamw, adamw_narrow, add_shards, norm};
-use super::train::{SequenceWorkspace, assign, score_sequence, shard_count, train_sequence};
+use super::train::{Learning, Pass, Scored, TreeWorkspace, assign, shard_count};
+use super::tree::{Node, trees};
 use crate::config::OptimizerStates;
 use crate::policy::{
     AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, KvCache, NamedTensor, Sequence,
@@ -25,6 +27,10 @@ const SMALL_MODEL_ROWS: usize = 32;
 const LARGE_MODEL_ROWS: usize = 512;
 /// Parameters up to which a model counts as small.
 const SMALL_MODEL_PARAMETERS: usize = 1 << 23;
+/// Trees of sequences that a call is divided into at least, if it has so many sequences: products of a small model are not
+/// split over threads, those of a large one are.
+const MIN_TREES_SMALL: usize = 4;
+const MIN_TREES_LARGE: usize = 2;
 
 /// A decoder with weights in `f32` on the CPU. Threads are those of the current rayon pool.
 #[derive(Debug)]
@@ -36,7 +42,7 @@ pub struct CpuDecoder {
     second_moment: Moment,
     shards: Vec<Vec<f32>>,
     extend_pool: Pool<(Workspace, HeadScratch)>,
-    sequence_pool: Pool<SequenceWorkspace>,
+    tree_pool: Pool<TreeWorkspace>,
 }
 
 /// Buffers that tasks borrow; there are never more than tasks that ran at once.
@@ -88,19 +94,33 @@ impl CpuDecoder {
             second_moment: Moment::Zero,
             shards: Vec::new(),
             extend_pool: Pool::new(),
-            sequence_pool: Pool::new(),
+            tree_pool: Pool::new(),
         }
     }
 
-    fn with_workspace<R>(&self, work: impl FnOnce(&mut SequenceWorkspace) -> R) -> R {
-        self.sequence_pool.with(|| SequenceWorkspace::new(&self.model), work)
+    /// The trees of sequences, enough of them for several threads.
+    fn trees(&self, sequences: &[Sequence<'_>]) -> Vec<Node> {
+        trees(sequences, if is_small(&self.model) { MIN_TREES_SMALL } else { MIN_TREES_LARGE })
     }
+}
+
+/// Whether a core holds the model, so that tasks are not to wait for each other.
+fn is_small(model: &Model) -> bool {
+    model.layout.places.total <= SMALL_MODEL_PARAMETERS
+}
+
+/// The scores of each of `count` sequences.
+fn in_order(scored: impl IntoIterator<Item = Scored>, count: usize) -> Vec<Vec<TokenScore>> {
+    let mut scores = vec![Vec::new(); count];
+    for (index, sequence_scores) in scored.into_iter().flatten() {
+        scores[index] = sequence_scores;
+    }
+    scores
 }
 
 /// Cuts spans into groups of about as many rows as a task takes, at borders that depend on the sizes alone.
 fn group_sizes(model: &Model, spans: &[Span<'_>]) -> Vec<usize> {
-    let small = model.layout.places.total <= SMALL_MODEL_PARAMETERS;
-    let limit = if small { SMALL_MODEL_ROWS } else { LARGE_MODEL_ROWS };
+    let limit = if is_small(model) { SMALL_MODEL_ROWS } else { LARGE_MODEL_ROWS };
     let mut sizes = Vec::new();
     let (mut count, mut rows) = (0, 0);
     for span in spans {
@@ -175,10 +195,14 @@ impl Decoder for CpuDecoder {
 
     fn score(&self, sequences: &[Sequence<'_>], temperature: f32) -> Result<Vec<Vec<TokenScore>>, Error> {
         inputs::check_sequences(&self.model.config, sequences, temperature)?;
-        let task = |&sequence: &Sequence<'_>| {
-            self.with_workspace(|workspace| score_sequence(&self.model, sequence, temperature, workspace, false))
+        let pass = Pass { model: &self.model, sequences, temperature };
+        let task = |tree: &Node| {
+            let mut scored = Scored::new();
+            self.tree_pool.with(Default::default, |workspace| pass.score(tree, workspace, &mut scored));
+            scored
         };
-        Ok(sequences.par_iter().with_max_len(1).map(task).collect())
+        let scored: Vec<_> = self.trees(sequences).par_iter().with_max_len(1).map(task).collect();
+        Ok(in_order(scored, sequences.len()))
     }
 
     fn accumulate(
@@ -190,7 +214,8 @@ impl Decoder for CpuDecoder {
         inputs::check_sequences(&self.model.config, sequences, temperature)?;
         let total = self.model.trained_count();
         self.gradient.resize(total, 0.0);
-        let count = shard_count(total, sequences.len());
+        let trees = self.trees(sequences);
+        let count = shard_count(total, trees.len());
         let mut shards = std::mem::take(&mut self.shards);
         shards.resize_with((count.max(1) - 1).max(shards.len()), Vec::new);
         for shard in &mut shards[..count.max(1) - 1] {
@@ -200,25 +225,24 @@ impl Decoder for CpuDecoder {
         // The accumulated gradient itself is the first shard.
         let mut gradient = std::mem::take(&mut self.gradient);
         let this = &*self;
-        let work = |(members, shard): (Vec<usize>, &mut Vec<f32>)| {
-            this.with_workspace(|workspace| {
-                let train = |index: usize| {
-                    let sequence = (index, sequences[index]);
-                    (index, train_sequence(&this.model, sequence, (temperature, loss), shard, workspace))
-                };
-                members.into_iter().map(train).collect::<Vec<_>>()
-            })
+        let pass = Pass { model: &this.model, sequences, temperature };
+        let work = |(trees, shard): (Vec<Node>, &mut Vec<f32>)| {
+            let mut scored = Scored::new();
+            this.tree_pool.with(Default::default, |workspace| {
+                for tree in &trees {
+                    let is_adapted = this.model.adapter.is_some();
+                    let gradients = if is_adapted { Gradients::Adapter(shard) } else { Gradients::Weights(shard) };
+                    pass.train(tree, Learning { loss, gradients }, workspace, &mut scored);
+                }
+            });
+            scored
         };
         let places: Vec<&mut Vec<f32>> = std::iter::once(&mut gradient).chain(&mut shards).take(count).collect();
-        let assigned = assign(sequences, count).into_par_iter().zip(places).with_max_len(1);
+        let assigned = assign(trees, count).into_par_iter().zip(places).with_max_len(1);
         let done: Vec<_> = assigned.map(work).collect();
         add_shards(&mut gradient, &shards[..count.max(1) - 1]);
         (self.gradient, self.shards) = (gradient, shards);
-        let mut scores = vec![Vec::new(); sequences.len()];
-        for (index, sequence_scores) in done.into_iter().flatten() {
-            scores[index] = sequence_scores;
-        }
-        Ok(scores)
+        Ok(in_order(done, sequences.len()))
     }
 
     fn gradient_norm(&self) -> Result<f64, Error> {

@@ -75,12 +75,20 @@ fn score_gradient(
 #[derive(Clone, Copy)]
 pub(super) struct Targets<'a> {
     sequence: Sequence<'a>,
+    /// Tokens before the first row.
+    start: usize,
     temperature: f32,
 }
 
 impl<'a> Targets<'a> {
-    pub(super) fn new(sequence: Sequence<'a>, temperature: f32) -> Self {
-        Self { sequence, temperature }
+    /// Of a sequence whose rows begin after `start` tokens; none of these predicts a target.
+    pub(super) fn new(sequence: Sequence<'a>, start: usize, temperature: f32) -> Self {
+        Self { sequence, start, temperature }
+    }
+
+    /// The row that predicts a target.
+    fn row(&self, target: &Target) -> usize {
+        target.position as usize - 1 - self.start
     }
 
     fn token(&self, target: &Target) -> u32 {
@@ -117,7 +125,7 @@ pub(super) fn head_scores(
     let list = targets.sequence.targets;
     let rows = sized(&mut scratch.rows, list.len() * width);
     for (row, target) in rows.chunks_exact_mut(width).zip(list) {
-        row.copy_from_slice(&hidden[(target.position as usize - 1) * width..][..width]);
+        row.copy_from_slice(&hidden[targets.row(target) * width..][..width]);
     }
     let normalized = sized(&mut scratch.normalized, list.len() * width);
     rms_norm(rows, model.at(&model.layout.final_norm), model.eps, normalized);
@@ -227,7 +235,7 @@ pub(super) fn head_backward(
     );
     hidden_gradient.fill(0.0);
     for (row, target) in rows_gradient.chunks_exact(width).zip(list) {
-        hidden_gradient[(target.position as usize - 1) * width..][..width].copy_from_slice(row);
+        hidden_gradient[targets.row(target) * width..][..width].copy_from_slice(row);
     }
 }
 

@@ -198,6 +198,11 @@ impl<'a> Operand<'a> {
         Self { data, stride, transposed: true }
     }
 
+    /// A row of a matrix that is not transposed, and what lies behind it.
+    pub(super) fn row(self, row: usize) -> &'a [f32] {
+        &self.data[row * self.stride..]
+    }
+
     /// From this row and column on.
     fn from(self, row: usize, column: usize) -> &'a [f32] {
         let (row, column) = if self.transposed { (column, row) } else { (row, column) };
