@@ -8,7 +8,7 @@ use crate::diag::{Diagnostic, SourceSpan};
 use crate::opponent::LoadedModel;
 use crate::policy::{
     AdapterConfig, CandleDecoder, CpuDecoder, Decoder, DecoderConfig, Error, HubName, NamedTensor, Tokenizer,
-    initial_weights, read_gguf,
+    initial_weights, prefers_quantized, read_gguf, read_quantized,
 };
 use crate::seed::Seed;
 
@@ -77,7 +77,7 @@ pub(crate) fn load_apart(name: &str, seed: Seed) -> Result<Model, Box<Diagnostic
         return Ok(Model { config, weights, adapter: None, tokenizer, folder: None, origin: Origin::default() });
     }
     let path = Path::new(name);
-    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+    if is_gguf(path) {
         let (config, weights, tokenizer) = read_gguf(path).map_err(|error| unusable(path, &error))?;
         let origin = Origin { config: None, base: absolute(path) };
         return Ok(Model { config, weights, adapter: None, tokenizer, folder: Some(path.to_owned()), origin });
@@ -105,6 +105,10 @@ pub(crate) fn load_apart(name: &str, seed: Seed) -> Result<Model, Box<Diagnostic
     check_vocabulary(&folder, &config, &tokenizer)?;
     let origin = Origin { base: absolute(&folder), ..Origin::of_folder(&folder) };
     Ok(Model { config, weights, adapter: None, tokenizer, folder: Some(folder), origin })
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
 fn check_vocabulary(folder: &Path, config: &DecoderConfig, tokenizer: &Tokenizer) -> Result<(), Box<Diagnostic>> {
@@ -216,11 +220,6 @@ pub(crate) fn place(model: &Model, device: &str, dtype: &str) -> Result<Box<dyn 
     let failed = |error: crate::policy::Error| {
         Box::new(Diagnostic::error("model::failed", "the model cannot be put on the device").found(error.to_string()))
     };
-    let cuda_index = match device {
-        "auto" if cfg!(feature = "cuda") => Some(0),
-        "auto" | "cpu" => None,
-        _ => Some(parse_cuda(device)?),
-    };
     let bf16 = match dtype {
         "bf16" => true,
         "auto" | "f32" => false,
@@ -231,23 +230,18 @@ pub(crate) fn place(model: &Model, device: &str, dtype: &str) -> Result<Box<dyn 
             ));
         }
     };
-    if let Some(index) = cuda_index {
-        match open_cuda(index) {
-            Ok(device) => {
-                let dtype = if bf16 { candle_core::DType::BF16 } else { candle_core::DType::F32 };
-                let config = model.config.clone();
-                let decoder = match &model.adapter {
-                    Some((adapter, tensors)) => {
-                        let adapter = (adapter.clone(), tensors.as_slice());
-                        CandleDecoder::with_adapter(config, &model.weights, adapter, device, dtype)
-                    }
-                    None => CandleDecoder::new(config, &model.weights, device, dtype),
-                };
-                return Ok(Box::new(decoder.map_err(failed)?));
+    let device = open(device)?;
+    if !device.is_cpu() {
+        let dtype = if bf16 { candle_core::DType::BF16 } else { candle_core::DType::F32 };
+        let config = model.config.clone();
+        let decoder = match &model.adapter {
+            Some((adapter, tensors)) => {
+                let adapter = (adapter.clone(), tensors.as_slice());
+                CandleDecoder::with_adapter(config, &model.weights, adapter, device, dtype)
             }
-            Err(problem) if device != "auto" => return Err(problem),
-            Err(problem) => log(&format!("no CUDA device, going on on the CPU: {}", problem.message)),
-        }
+            None => CandleDecoder::new(config, &model.weights, device, dtype),
+        };
+        return Ok(Box::new(decoder.map_err(failed)?));
     }
     if bf16 {
         return Err(Box::new(
@@ -271,10 +265,38 @@ pub(crate) fn loader(
 ) -> impl Fn(&Path) -> Result<LoadedModel, Box<Diagnostic>> + Send + Sync + 'static {
     let (device, dtype, seed) = (config.device.clone(), config.dtype.clone(), Seed::new(config.seed));
     move |path| {
+        let problem = |error: Error| unusable(path, &error);
+        if is_gguf(path) {
+            let device = open(&device)?;
+            if !device.is_cpu() || prefers_quantized(path).map_err(problem)? {
+                let (decoder, tokenizer) = read_quantized(path, &device).map_err(problem)?;
+                return Ok(LoadedModel { decoder: Box::new(decoder), tokenizer, place: path.to_owned() });
+            }
+            log(&format!(
+                "opponent {}: widened to f32, in which its matrices multiply faster on a CPU",
+                path.display()
+            ));
+        }
         let model = load(&path.to_string_lossy(), seed)?;
         let decoder = place(&model, &device, &dtype)?;
         let place = model.folder.unwrap_or_else(|| path.to_owned());
         Ok(LoadedModel { decoder, tokenizer: model.tokenizer, place })
+    }
+}
+
+/// The device of a name; `auto` is CUDA where the build and the machine have it.
+fn open(device: &str) -> Result<candle_core::Device, Box<Diagnostic>> {
+    let index = match device {
+        "auto" if cfg!(feature = "cuda") => 0,
+        "auto" | "cpu" => return Ok(candle_core::Device::Cpu),
+        _ => parse_cuda(device)?,
+    };
+    match open_cuda(index) {
+        Err(problem) if device == "auto" => {
+            log(&format!("no CUDA device, going on on the CPU: {}", problem.message));
+            Ok(candle_core::Device::Cpu)
+        }
+        opened => opened,
     }
 }
 

@@ -4,13 +4,14 @@
 mod interval; // Wilson's interval
 mod paired; // McNemar's test
 mod rates; // from episodes to figures
+mod scripted; // players that are not the policy of a rollout
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::diag::Diagnostic;
-use crate::game::{Action, Episode, GameDef, IllegalRule, Seat, Status, for_each_abandonable};
-use crate::opponent::{Fault, Opponents, View};
+use crate::game::{GameDef, IllegalRule, Seat};
+use crate::opponent::Opponents;
 use crate::rollout::{Group, GroupPlan, RolloutSettings, StagePlan, Table, play};
 use crate::seed::Seed;
 
@@ -19,6 +20,7 @@ pub use paired::{Comparison, compare, mcnemar};
 pub use rates::{EpisodeResult, Rates, SeatRates, SuccessRate};
 
 use rates::{is_draw, summarize};
+use scripted::play_scripted;
 
 /// A match: games, seats and seeds that any player can be put through.
 #[derive(Clone, Debug)]
@@ -145,61 +147,16 @@ impl Match {
         Ok(rate(game, table, &groups, self.episodes))
     }
 
-    /// Puts a scripted player through the match, on the same seeds and seats as a policy.
+    /// Puts another player than a policy through the match, on the same seeds and seats.
     pub fn play_scripted(&self, player: &Opponents, opponents: &Opponents) -> Vec<SuccessRate> {
         let rate_of = |game: &Arc<GameDef>| {
-            let mut episodes: Vec<_> = (0..self.episodes_of(game)).map(|episode| (episode, None)).collect();
-            for (_, result) in for_each_abandonable(episodes.iter_mut().collect(), |(episode, result)| {
-                *result = Some(self.scripted_episode(game, *episode, player, opponents));
-            }) {
-                *result = Some(Err(game.stuck()));
-            }
-            let results: Vec<_> = episodes.into_iter().filter_map(|(_, result)| result).collect();
+            let results = play_scripted(self, game, self.episodes_of(game), (player, opponents));
             let voided: Vec<&Diagnostic> =
                 results.iter().filter_map(|result| result.as_ref().err().map(AsRef::as_ref)).collect();
             let played = results.iter().filter_map(|result| result.as_ref().ok()).copied().collect();
             summarize(game, opponent_of(game, opponents), played, &voided)
         };
         self.games.iter().map(rate_of).collect()
-    }
-
-    fn scripted_episode(
-        &self,
-        game: &Arc<GameDef>,
-        episode: usize,
-        player: &Opponents,
-        opponents: &Opponents,
-    ) -> Result<EpisodeResult, Box<Diagnostic>> {
-        let stage = self.stage(game, episode);
-        let members = self.members(&game.name, episode);
-        let mut own_stream = members.child("player", 0).stream();
-        // The same stream as in a rollout, so that opponents draw alike.
-        let mut opponent_stream = members.child("opponent", 0).stream();
-        let mut play = Episode::start_numbered(game, stage.seed, stage.number)?;
-        let mut own = player.sit(game, members.child("player lineup", 0));
-        let mut others = opponents.sit(game, members.child("lineup", 0).child("stage", 0));
-        let mut tally = EpisodeResult { episode, seat: stage.seat.0, ..EpisodeResult::default() };
-        while let Status::Turn(seat) = *play.status() {
-            let refusal = play.turns().last().filter(|turn| turn.seat == seat).and_then(|turn| turn.refusal.as_deref());
-            let view = View { game, state: play.state(), seat, refusal };
-            let answer = if seat == stage.seat {
-                own.wait_for(&view, &mut own_stream)
-            } else {
-                others.wait_for(&view, &mut opponent_stream)
-            };
-            let text = answer.map_err(Fault::into_problem)?.action;
-            play.act(seat, &Action { text, well_formed: true })?;
-            if seat == stage.seat {
-                tally.turns += 1;
-                tally.illegal += usize::from(play.turns().last().is_some_and(|turn| !turn.legal));
-            }
-        }
-        tally.truncated = *play.status() == Status::Truncated;
-        (tally.score, tally.success) = play.result(stage.seat);
-        if let Status::Terminated(outcome) = play.status() {
-            tally.draw = is_draw(&outcome.scores, tally.seat, tally.success);
-        }
-        Ok(tally)
     }
 }
 

@@ -13,7 +13,7 @@ use super::scripted::random_action;
 use crate::config::{AnswerFormat, Constrain, ObservationKind, OnInvalid, RunConfig};
 use crate::diag::Diagnostic;
 use crate::game::told_again;
-use crate::policy::{AnswerRules, Batcher, Decoder, Dialogue, Sampling, Tokenizer, advance};
+use crate::policy::{AnswerRules, Batcher, Dialogue, Inference, Sampling, Tokenizer, advance};
 use crate::seed::{Seed, Stream};
 
 /// Reads a model and puts it on the run's device: its weights, its tokenizer, and where it was found (for a run directory,
@@ -23,7 +23,7 @@ pub type ModelLoader = dyn Fn(&Path) -> Result<LoadedModel, Box<Diagnostic>> + S
 /// What a [`ModelLoader`] finds.
 pub struct LoadedModel {
     /// The model.
-    pub decoder: Box<dyn Decoder>,
+    pub decoder: Box<dyn Inference>,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// The folder or file that was read.
@@ -67,7 +67,7 @@ impl FrozenSettings {
 /// A model that plays seats and is not trained.
 pub struct FrozenModel {
     name: String,
-    decoder: Box<dyn Decoder>,
+    decoder: Box<dyn Inference>,
     tokenizer: Tokenizer,
     settings: FrozenSettings,
 }
@@ -104,6 +104,37 @@ impl FrozenModel {
                     ),
             )
         })
+    }
+}
+
+/// The passes of frozen models over many episodes, each model with the caches of its dialogues.
+#[derive(Debug, Default)]
+pub struct ModelPasses(Vec<(Arc<FrozenModel>, Batcher)>);
+
+impl ModelPasses {
+    /// Takes every dialogue that waits for a model towards its next token, those of one model together; false if there was
+    /// none.
+    ///
+    /// # Errors
+    /// A [`Diagnostic`] if a model fails.
+    pub fn advance<'a>(
+        &mut self,
+        waiting: impl Iterator<Item = (&'a Arc<FrozenModel>, &'a mut Dialogue)>,
+    ) -> Result<bool, Box<Diagnostic>> {
+        let mut by_model: Vec<Vec<&mut Dialogue>> = self.0.iter().map(|_| Vec::new()).collect();
+        for (model, dialogue) in waiting {
+            if let Some(known) = self.0.iter().position(|(known, _)| Arc::ptr_eq(known, model)) {
+                by_model[known].push(dialogue);
+            } else {
+                self.0.push((Arc::clone(model), model.batcher()));
+                by_model.push(vec![dialogue]);
+            }
+        }
+        let is_any = by_model.iter().any(|dialogues| !dialogues.is_empty());
+        for ((model, batcher), mut dialogues) in self.0.iter_mut().zip(by_model) {
+            model.advance(&mut dialogues, batcher)?;
+        }
+        Ok(is_any)
     }
 }
 

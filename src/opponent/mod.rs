@@ -25,7 +25,7 @@ use crate::script::State;
 use crate::seed::{Seed, Stream};
 
 pub use form::stop_rule;
-pub use frozen::{FrozenModel, LoadedModel, ModelLoader};
+pub use frozen::{FrozenModel, LoadedModel, ModelLoader, ModelPasses};
 pub use league::{Pool, PoolMember};
 pub use lineup::{Answer, Fault, Lineup, Opponent, Reply, View};
 pub use remote::Endpoint;

@@ -3,12 +3,12 @@
 //! that no longer fit are dropped and computed again later.
 //!
 //! None of this shows in a result: a row of the model has the same bits whatever shares its pass (see
-//! [`Decoder::extend`] on the CPU), so batching decides about time and memory alone.
+//! [`Inference::extend`] on the CPU), so batching decides about time and memory alone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
-use super::{Chunk, Decoder, Error, KvCache};
+use super::{Chunk, Error, Inference, KvCache};
 
 /// Tokens that a sequence must have in common with another to wait for its cache.
 const MIN_SHARED: usize = 16;
@@ -144,7 +144,7 @@ impl Batcher {
     ///
     /// # Errors
     /// From the decoder.
-    pub fn step(&mut self, decoder: &dyn Decoder, requests: &[Request<'_>]) -> Result<Vec<Pass>, Error> {
+    pub fn step(&mut self, decoder: &dyn Inference, requests: &[Request<'_>]) -> Result<Vec<Pass>, Error> {
         for sequence in &mut self.sequences {
             sequence.is_over |= sequence.lease.as_ref().is_some_and(|lease| lease.strong_count() == 0);
         }
@@ -248,7 +248,7 @@ impl Batcher {
 
     /// The entries of the next pass by index, and how many tokens of each. Where caches are bounded, sequences of lower
     /// numbers come first, and the caches of the highest give way.
-    fn admit(&mut self, decoder: &dyn Decoder, entries: &[Entry<'_>], is_first: bool) -> (Vec<usize>, Vec<usize>) {
+    fn admit(&mut self, decoder: &dyn Inference, entries: &[Entry<'_>], is_first: bool) -> (Vec<usize>, Vec<usize>) {
         let (mut batch, mut counts) = (Vec::new(), Vec::new());
         let mut room = self.max_batch_tokens;
         let mut free = self.free_bytes();
@@ -287,7 +287,7 @@ impl Batcher {
         (self.max_cache_bytes > 0).then(|| self.max_cache_bytes as i64 - self.cache_bytes() as i64)
     }
 
-    fn growth(&self, decoder: &dyn Decoder, sequence: usize, count: usize) -> usize {
+    fn growth(&self, decoder: &dyn Inference, sequence: usize, count: usize) -> usize {
         match &self.sequences[sequence].held {
             Some(held) => held.cache.growth(decoder.config(), count),
             None => decoder.new_cache().growth(decoder.config(), count),
@@ -295,13 +295,13 @@ impl Batcher {
     }
 
     /// A token's room for every sequence that has a cache.
-    fn margin(&self, decoder: &dyn Decoder) -> usize {
+    fn margin(&self, decoder: &dyn Inference) -> usize {
         let holding = self.sequences.iter().filter(|sequence| sequence.held.is_some() && !sequence.is_over).count();
         holding * decoder.new_cache().growth(decoder.config(), 1)
     }
 
     /// What the entries of a batch will take.
-    fn promised(&self, decoder: &dyn Decoder, entries: &[Entry<'_>], batch: &[usize], counts: &[usize]) -> i64 {
+    fn promised(&self, decoder: &dyn Inference, entries: &[Entry<'_>], batch: &[usize], counts: &[usize]) -> i64 {
         let growth = |(&index, &count): (&usize, &usize)| self.growth(decoder, entries[index].sequences[0], count);
         batch.iter().zip(counts).map(growth).sum::<usize>() as i64
     }
@@ -324,7 +324,7 @@ impl Batcher {
     /// One pass: extends the caches of the batch by so many tokens each.
     fn compute(
         &mut self,
-        decoder: &dyn Decoder,
+        decoder: &dyn Inference,
         entries: &mut [Entry<'_>],
         batch: &[usize],
         counts: &[usize],

@@ -2,7 +2,8 @@
 //! accumulate gradients of a loss over the scores, take an optimizer step, give its tensors in and out by name.
 //!
 //! Two implementations: [`super::cpu`] with a hand-written forward and backward, and [`super::candle_decoder`] with
-//! differentiable candle operations (CUDA, and the oracle of the first in tests).
+//! differentiable candle operations (CUDA, and the oracle of the first in tests). A model that is only sampled from, such as a
+//! quantized one, has [`Inference`] alone.
 
 use std::sync::Arc;
 
@@ -110,27 +111,10 @@ pub struct NamedTensor {
     pub data: Vec<f32>,
 }
 
-/// A trainable decoder.
-pub trait Decoder: Send + Sync {
+/// What sampling needs of a model.
+pub trait Inference: Send + Sync {
     /// The shape of the model.
     fn config(&self) -> &DecoderConfig;
-
-    /// The settings of the adapter that is trained; `None` where all weights are.
-    fn adapter(&self) -> Option<&AdapterConfig> {
-        None
-    }
-
-    /// The weights that the model computes with, sorted by name: the adapter is added to those that it was put on.
-    ///
-    /// # Errors
-    /// [`Error::Tensor`] if the backend fails.
-    fn merged_weights(&self) -> Result<Vec<NamedTensor>, Error> {
-        let mut weights = self.tensors(TensorKind::Weight)?;
-        if let Some(adapter) = self.adapter() {
-            adapter.merge(self.config(), &mut weights, &self.tensors(TensorKind::Adapter)?)?;
-        }
-        Ok(weights)
-    }
 
     /// Where it computes, as users name it: `cpu`, `cuda:0`.
     fn device(&self) -> String {
@@ -149,11 +133,31 @@ pub trait Decoder: Send + Sync {
     /// # Errors
     /// [`Error::Shape`] for a chunk without tokens, a token outside the vocabulary or a context longer than the model's.
     fn extend(&self, chunks: &mut [Chunk<'_>]) -> Result<Vec<f32>, Error>;
+}
+
+/// A trainable decoder.
+pub trait Decoder: Inference {
+    /// The settings of the adapter that is trained; `None` where all weights are.
+    fn adapter(&self) -> Option<&AdapterConfig> {
+        None
+    }
+
+    /// The weights that the model computes with, sorted by name: the adapter is added to those that it was put on.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the backend fails.
+    fn merged_weights(&self) -> Result<Vec<NamedTensor>, Error> {
+        let mut weights = self.tensors(TensorKind::Weight)?;
+        if let Some(adapter) = self.adapter() {
+            adapter.merge(self.config(), &mut weights, &self.tensors(TensorKind::Adapter)?)?;
+        }
+        Ok(weights)
+    }
 
     /// Scores every target of every sequence without gradients.
     ///
     /// # Errors
-    /// As [`Decoder::extend`]; also for targets that are not ascending, outside the sequence or not among their `allowed`.
+    /// As [`Inference::extend`]; also for targets that are not ascending, outside the sequence or not among their `allowed`.
     fn score(&self, sequences: &[Sequence<'_>], temperature: f32) -> Result<Vec<Vec<TokenScore>>, Error>;
 
     /// Scores every target and adds the gradients of `loss` to the accumulated ones. Returns the scores.

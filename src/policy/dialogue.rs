@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::seed::Stream;
 
-use super::{AnswerTrie, Batcher, Decoder, Error, Lease, Pass, Request, Sampling, Target, Tokenizer, sample};
+use super::{AnswerTrie, Batcher, Error, Inference, Lease, Pass, Request, Sampling, Target, Tokenizer, sample};
 
 impl AnswerRules {
     /// A batcher within these bounds, for dialogues with one model.
@@ -185,11 +185,11 @@ impl Dialogue {
 /// the size of a pass.
 ///
 /// # Errors
-/// As [`Decoder::extend`].
+/// As [`Inference::extend`].
 pub fn advance(
     dialogues: &mut [&mut Dialogue],
     batcher: &mut Batcher,
-    decoder: &dyn Decoder,
+    decoder: &dyn Inference,
     tokenizer: &Tokenizer,
     rules: &AnswerRules,
 ) -> Result<(), Error> {

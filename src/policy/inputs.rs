@@ -9,6 +9,11 @@ fn shape_error(name: &str, expected: impl Into<String>, found: impl Into<String>
     Error::Shape { name: name.to_owned(), expected: expected.into(), found: found.into() }
 }
 
+/// The error for a weight that is not there.
+pub(super) fn missing(name: &str) -> Error {
+    shape_error(name, "a tensor", "none")
+}
+
 /// The error for a cache that another model or backend made.
 pub(super) fn foreign_cache() -> Error {
     shape_error("cache", "a cache that this decoder made", "one of another model or backend")
@@ -25,7 +30,7 @@ fn check_tokens(config: &DecoderConfig, tokens: &[u32], held: usize) -> Result<(
     Ok(())
 }
 
-/// Checks the chunks of [`super::Decoder::extend`].
+/// Checks the chunks of [`super::Inference::extend`].
 ///
 /// # Errors
 /// [`Error::Shape`] for a chunk without tokens, an id outside the vocabulary or a context that is too long.

@@ -23,15 +23,16 @@ use std::path::PathBuf;
 
 pub use adapter::{AdapterConfig, Projection};
 pub use batcher::{BatchStats, Batcher, Lease, Pass, Request};
-pub use candle_decoder::CandleDecoder;
+pub use candle_decoder::{CandleDecoder, QuantizedDecoder};
 pub use config::{DecoderConfig, Family, RopeScaling};
 pub use constraint::{AnswerTrie, Pieces};
 pub use cpu::{CpuDecoder, MemoryPlan, StepSize, rollout_memory, training_memory};
 pub use decoder::{
-    AdamWStep, Chunk, Decoder, NamedTensor, Sequence, SequenceLoss, Target, TensorKind, TokenGradient, TokenScore,
+    AdamWStep, Chunk, Decoder, Inference, NamedTensor, Sequence, SequenceLoss, Target, TensorKind, TokenGradient,
+    TokenScore,
 };
 pub use dialogue::{AnswerRules, Dialogue, StopRule, advance};
-pub use gguf::{GgufType, read_gguf, write_gguf};
+pub use gguf::{GgufType, prefers_quantized, read_gguf, read_quantized, write_gguf};
 pub use hub::{HubError, HubEvent, HubName, fetch_model};
 pub use sampling::{Sampled, Sampling, sample};
 pub use tokenizer::{TextTokenizer, Tokenizer};

@@ -5,10 +5,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::diag::Diagnostic;
 use crate::game::for_each_abandonable;
-use crate::opponent::FrozenModel;
-use crate::policy::{Batcher, Dialogue, advance};
+use crate::opponent::ModelPasses;
+use crate::policy::{Dialogue, advance};
 
 use super::slot::{FurtherTrajectory, Slot, Starts, Waiting};
 use super::{Error, Group, GroupPlan, RolloutSettings, RolloutStats, Table};
@@ -43,7 +42,7 @@ pub fn play(
         .collect();
     let rules = settings.answer_rules();
     let mut batcher = rules.batcher();
-    let mut frozen = Vec::new();
+    let mut passes = ModelPasses::default();
     loop {
         if table.interrupt.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
@@ -70,7 +69,8 @@ pub fn play(
             }
         }
         let opponents_started = (table.clock)();
-        let is_idle = !advance_opponents(&mut slots, &mut frozen).map_err(Error::Opponent)? && is_idle;
+        let waiting = slots.iter_mut().filter(|slot| slot.waiting == Waiting::Opponent).filter_map(Slot::thinking);
+        let is_idle = !passes.advance(waiting).map_err(Error::Opponent)? && is_idle;
         if is_idle {
             if !slots.iter().any(|slot| slot.waiting == Waiting::Opponent) {
                 break;
@@ -119,27 +119,4 @@ pub fn play(
     stats.preempted = batching.preempted;
     stats.total = (table.clock)().saturating_sub(started);
     Ok((groups, stats))
-}
-
-/// A frozen model and the caches of its dialogues in this rollout.
-type Playing = (Arc<FrozenModel>, Batcher);
-
-/// Takes every dialogue of a frozen opponent that waits for its model towards the next token, those of one model together;
-/// false if there was none.
-fn advance_opponents(slots: &mut [Slot<'_>], playing: &mut Vec<Playing>) -> Result<bool, Box<Diagnostic>> {
-    let mut by_model: Vec<Vec<&mut Dialogue>> = playing.iter().map(|_| Vec::new()).collect();
-    for slot in slots.iter_mut().filter(|slot| slot.waiting == Waiting::Opponent) {
-        let Some((model, dialogue)) = slot.thinking() else { continue };
-        if let Some(known) = playing.iter().position(|(known, _)| Arc::ptr_eq(known, model)) {
-            by_model[known].push(dialogue);
-        } else {
-            playing.push((Arc::clone(model), model.batcher()));
-            by_model.push(vec![dialogue]);
-        }
-    }
-    let is_any = by_model.iter().any(|dialogues| !dialogues.is_empty());
-    for ((model, batcher), mut dialogues) in playing.iter_mut().zip(by_model) {
-        model.advance(&mut dialogues, batcher)?;
-    }
-    Ok(is_any)
 }

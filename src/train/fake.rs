@@ -2,8 +2,8 @@
 //! with the gradients of its own softmax, so that whole updates can be checked by hand or by finite differences.
 
 use crate::policy::{
-    AdamWStep, Chunk, Decoder, DecoderConfig, Error, KvCache, NamedTensor, Sequence, SequenceLoss, TensorKind,
-    TokenGradient, TokenScore,
+    AdamWStep, Chunk, Decoder, DecoderConfig, Error, Inference, KvCache, NamedTensor, Sequence, SequenceLoss,
+    TensorKind, TokenGradient, TokenScore,
 };
 
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ fn entropy(probabilities: &[f64]) -> f64 {
     probabilities.iter().filter(|&&p| p > 0.0).map(|p| -p * p.ln()).sum()
 }
 
-impl Decoder for TableDecoder {
+impl Inference for TableDecoder {
     fn config(&self) -> &DecoderConfig {
         unreachable!("the learner does not ask for the shape")
     }
@@ -69,7 +69,9 @@ impl Decoder for TableDecoder {
     fn extend(&self, _chunks: &mut [Chunk<'_>]) -> Result<Vec<f32>, Error> {
         unreachable!("the learner does not sample")
     }
+}
 
+impl Decoder for TableDecoder {
     fn score(&self, sequences: &[Sequence<'_>], temperature: f32) -> Result<Vec<Vec<TokenScore>>, Error> {
         let score = |sequence: &Sequence<'_>| {
             let token = |target: &crate::policy::Target| {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use candle_core::{DType, Device};
 use gift_host::config::OptimizerStates;
 use gift_host::policy::{
-    AdamWStep, AdapterConfig, CandleDecoder, Chunk, CpuDecoder, Decoder, DecoderConfig, Error, Family, NamedTensor,
-    RopeScaling, Sequence, SequenceLoss, Target, TensorKind, TokenGradient, TokenScore, initial_weights,
+    AdamWStep, AdapterConfig, CandleDecoder, Chunk, CpuDecoder, Decoder, DecoderConfig, Error, Family, Inference as _,
+    NamedTensor, RopeScaling, Sequence, SequenceLoss, Target, TensorKind, TokenGradient, TokenScore, initial_weights,
 };
 use gift_host::seed::Seed;
 

@@ -12,8 +12,8 @@ use super::decoder::{
     Data, assert_scores_close, assert_tensors_close, every_decoder, qwen2, qwen3, small, tensor_bits, untied, weights,
 };
 
-fn long(config: DecoderConfig) -> DecoderConfig {
-    DecoderConfig { max_positions: 400, ..config }
+fn long(config: &DecoderConfig) -> DecoderConfig {
+    DecoderConfig { max_positions: 400, ..config.clone() }
 }
 
 /// Two groups of five with prompts of their own after common rules, a sequence that has only the rules in common and one that
@@ -30,7 +30,7 @@ fn episodes(config: &DecoderConfig) -> Data {
         let tokens = [prompt, own].concat();
         let target = |position: usize| {
             let token = tokens[position];
-            let allowed = (position % 3 == 0).then(|| [token.min(3), token.max(4)].into());
+            let allowed = position.is_multiple_of(3).then(|| [token.min(3), token.max(4)].into());
             Target { position: position as u32, allowed }
         };
         data.targets.push((first..tokens.len()).filter(|position| (position - first) % 9 < 5).map(target).collect());
@@ -101,21 +101,21 @@ fn assert_shared_equals_alone(decoders: Vec<Box<dyn Decoder>>, data: &Data) {
 
 #[test]
 fn what_is_shared_gets_the_gradients_of_all_that_follows() {
-    for config in [small(), untied(), qwen2(), qwen3()].map(long) {
+    for config in [small(), untied(), qwen2(), qwen3()].iter().map(long) {
         assert_shared_equals_alone(every_decoder(&config, &weights(&config, 1)), &episodes(&config));
     }
 }
 
 #[test]
 fn what_is_shared_gets_the_gradients_of_all_that_follows_with_an_adapter() {
-    for (config, dora) in [(long(small()), false), (long(qwen3()), true)] {
+    for (config, dora) in [(long(&small()), false), (long(&qwen3()), true)] {
         assert_shared_equals_alone(adapted(&config, &settings(dora)), &episodes(&config));
     }
 }
 
 #[test]
 fn the_same_bytes_for_any_number_of_threads() {
-    let config = long(small());
+    let config = long(&small());
     let data = episodes(&config);
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");

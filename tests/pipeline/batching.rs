@@ -1,7 +1,7 @@
 //! What sequences share, how prompts are cut and which caches give way decides about time and memory, never about a token.
 
 use gift_host::policy::{BatchStats, Batcher, Request};
-use gift_host::policy::{CpuDecoder, Decoder, DecoderConfig, Sampling, initial_weights, sample};
+use gift_host::policy::{CpuDecoder, DecoderConfig, Inference as _, Sampling, initial_weights, sample};
 use gift_host::seed::{Seed, Stream};
 
 use super::support::pool;

@@ -9,8 +9,8 @@ use super::backward::Pass;
 use super::network::{Adapted, CandleCache, Network, Rotary, Span};
 use crate::config::OptimizerStates;
 use crate::policy::{
-    AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, KvCache, NamedTensor, Sequence,
-    SequenceLoss, TensorKind, TokenGradient, TokenScore, inputs,
+    AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, Inference, KvCache, NamedTensor,
+    Sequence, SequenceLoss, TensorKind, TokenGradient, TokenScore, inputs,
 };
 
 /// A decoder on a candle device.
@@ -140,7 +140,8 @@ impl CandleDecoder {
 
     fn network<'a>(&'a self, weights: &'a BTreeMap<String, Tensor>) -> Network<'a> {
         let adapted = |adapter: &AdapterConfig| Adapted { scale: f64::from(adapter.scale()), lengths: &self.lengths };
-        Network { config: &self.config, weights, rotary: &self.rotary, adapter: self.adapter.as_ref().map(adapted) }
+        let adapter = self.adapter.as_ref().map(adapted);
+        Network { config: &self.config, weights, rotary: &self.rotary, adapter, quantized: None }
     }
 
     /// Copies what is trained to the variables.
@@ -152,17 +153,48 @@ impl CandleDecoder {
             .try_for_each(|(var, weight)| var.set(&weight.to_dtype(self.dtype)?.copy()?))?;
         self.measure_rows()
     }
+}
 
-    /// The spans behind chunks, with copies of their caches (tensors are shared and never changed in place).
-    fn spans<'a>(&self, chunks: &[Chunk<'a>]) -> Result<Vec<Span<'a>>, Error> {
-        let span = |chunk: &Chunk<'a>| match &chunk.cache.0 {
-            CacheStorage::Candle(cache) if cache.fits(&self.config, &self.device, self.dtype) => {
-                Ok(Span { tokens: chunk.tokens, cache: cache.clone() })
-            }
-            _ => Err(inputs::foreign_cache()),
-        };
-        chunks.iter().map(span).collect()
+/// A device as users name it.
+pub(super) fn name_of(device: &Device) -> String {
+    match device.location() {
+        candle_core::DeviceLocation::Cpu => "cpu".to_owned(),
+        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
     }
+}
+
+/// [`Inference::extend`] with a network that keeps keys and values in `dtype`.
+pub(super) fn extend(
+    network: Network<'_>,
+    chunks: &mut [Chunk<'_>],
+    device: &Device,
+    dtype: DType,
+) -> Result<Vec<f32>, Error> {
+    inputs::check_chunks(network.config, chunks)?;
+    if chunks.is_empty() {
+        return Ok(Vec::new());
+    }
+    // With copies of the caches: tensors are shared and never changed in place.
+    let copy = |chunk: &Chunk<'_>| match &chunk.cache.0 {
+        CacheStorage::Candle(cache) if cache.fits(network.config, device, dtype) => Ok(cache.clone()),
+        _ => Err(inputs::foreign_cache()),
+    };
+    let caches = chunks.iter().map(copy).collect::<Result<Vec<_>, _>>()?;
+    let mut spans: Vec<Span<'_>> =
+        chunks.iter().zip(caches).map(|(chunk, cache)| Span { tokens: chunk.tokens, cache }).collect();
+    let hidden = network.hidden(&mut spans)?;
+    let ends = spans.iter().scan(0, |end, span| {
+        *end += span.tokens.len() as u32;
+        Some(*end - 1)
+    });
+    let last = hidden.index_select(&Tensor::new(ends.collect::<Vec<_>>(), device)?, 0)?;
+    let logits = network.logits(&last)?.flatten_all()?.to_vec1()?;
+    let caches: Vec<CandleCache> = spans.into_iter().map(|span| span.cache).collect();
+    for (chunk, cache) in chunks.iter_mut().zip(caches) {
+        chunk.cache.0 = CacheStorage::Candle(cache);
+    }
+    Ok(logits)
 }
 
 fn on_device(tensors: &[NamedTensor], device: &Device, dtype: DType) -> TensorResult<BTreeMap<String, Tensor>> {
@@ -180,21 +212,13 @@ impl SequenceLoss for Nothing {
     fn gradient(&self, _index: usize, _scores: &[TokenScore], _out: &mut [TokenGradient]) {}
 }
 
-impl Decoder for CandleDecoder {
+impl Inference for CandleDecoder {
     fn config(&self) -> &DecoderConfig {
         &self.config
     }
 
     fn device(&self) -> String {
-        match self.device.location() {
-            candle_core::DeviceLocation::Cpu => "cpu".to_owned(),
-            candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
-            candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
-        }
-    }
-
-    fn adapter(&self) -> Option<&AdapterConfig> {
-        self.adapter.as_ref()
+        name_of(&self.device)
     }
 
     fn new_cache(&self) -> KvCache {
@@ -202,24 +226,14 @@ impl Decoder for CandleDecoder {
     }
 
     fn extend(&self, chunks: &mut [Chunk<'_>]) -> Result<Vec<f32>, Error> {
-        inputs::check_chunks(&self.config, chunks)?;
-        if chunks.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut spans = self.spans(chunks)?;
         let weights = self.network_weights(false);
-        let network = self.network(&weights);
-        let hidden = network.hidden(&mut spans)?;
-        let ends = spans.iter().scan(0, |end, span| {
-            *end += span.tokens.len() as u32;
-            Some(*end - 1)
-        });
-        let last = hidden.index_select(&Tensor::new(ends.collect::<Vec<_>>(), &self.device)?, 0)?;
-        let logits = network.logits(&last)?.flatten_all()?.to_vec1()?;
-        for (chunk, span) in chunks.iter_mut().zip(spans) {
-            chunk.cache.0 = CacheStorage::Candle(span.cache);
-        }
-        Ok(logits)
+        extend(self.network(&weights), chunks, &self.device, self.dtype)
+    }
+}
+
+impl Decoder for CandleDecoder {
+    fn adapter(&self) -> Option<&AdapterConfig> {
+        self.adapter.as_ref()
     }
 
     fn score(&self, sequences: &[Sequence<'_>], temperature: f32) -> Result<Vec<Vec<TokenScore>>, Error> {

@@ -8,6 +8,8 @@ mod backward; // gradients of one sequence, layer by layer
 mod decoder; // the implementation of `Decoder`
 mod frozen; // products with weights that are not trained
 mod network; // the forward pass and the scores
+mod quantized; // models that stay quantized, to sample from
 
 pub use decoder::CandleDecoder;
 pub(super) use network::CandleCache;
+pub use quantized::QuantizedDecoder;

@@ -7,6 +7,7 @@ use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::backward::{EMBEDDING, FINAL_NORM};
 use super::frozen::FrozenProduct;
+use super::quantized::QuantizedMatrices;
 use crate::policy::{DecoderConfig, Sequence};
 
 /// Added to logits outside the allowed ids. Not infinite: `p log p` must be 0 there, not NaN.
@@ -65,6 +66,8 @@ pub(super) struct Network<'a> {
     pub(super) weights: &'a BTreeMap<String, Tensor>,
     pub(super) rotary: &'a Rotary,
     pub(super) adapter: Option<Adapted<'a>>,
+    /// Matrices that stay as their file has them, in place of `weights`.
+    pub(super) quantized: Option<&'a QuantizedMatrices>,
 }
 
 /// What the network needs to know of an adapter beside its tensors.
@@ -124,6 +127,9 @@ impl Network<'_> {
 
     /// `x W^T`, with the adapter on `W` if there is one: `f (x W^T + s (x A^T) B^T)`.
     fn linear(&self, x: &Tensor, name: &str) -> Result<Tensor> {
+        if let Some(quantized) = self.quantized {
+            return quantized.multiply(x, name);
+        }
         let weight = self.weight(name)?;
         let Some(adapted) = self.adapter else { return x.matmul(&weight.t()?) };
         let plain = x.contiguous()?.apply_op1(FrozenProduct { weight: weight.clone() })?;
@@ -147,6 +153,9 @@ impl Network<'_> {
 
     /// The residual stream before the first layer, `[rows, hidden]`.
     pub(super) fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
+        if let Some(quantized) = self.quantized {
+            return quantized.embed(tokens);
+        }
         let embedding = self.weight(EMBEDDING)?;
         embedding.index_select(&Tensor::new(tokens, embedding.device())?, 0)
     }
@@ -230,6 +239,9 @@ impl Network<'_> {
 
     /// The last projection: `[rows, hidden]` to logits `[rows, vocab]` in `f32`.
     pub(super) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        if let Some(quantized) = self.quantized {
+            return quantized.multiply(hidden, self.head_name());
+        }
         hidden.matmul(&self.weight(self.head_name())?.t()?)?.to_dtype(DType::F32)
     }
 

@@ -16,8 +16,8 @@ use super::train::{Learning, Pass, Scored, TreeWorkspace, assign, shard_count};
 use super::tree::{Node, trees};
 use crate::config::OptimizerStates;
 use crate::policy::{
-    AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, KvCache, NamedTensor, Sequence,
-    SequenceLoss, TensorKind, TokenScore, inputs,
+    AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, Inference, KvCache, NamedTensor,
+    Sequence, SequenceLoss, TensorKind, TokenScore, inputs,
 };
 
 /// Rows that one task takes through all layers when the model is small enough for one core to hold: no task waits for
@@ -149,13 +149,9 @@ fn extend_group(model: &Model, spans: &mut [Span<'_>], logits: &mut [f32], buffe
     logits_of(model, &workspace.hidden[..spans.len() * width], logits, head);
 }
 
-impl Decoder for CpuDecoder {
+impl Inference for CpuDecoder {
     fn config(&self) -> &DecoderConfig {
         &self.model.config
-    }
-
-    fn adapter(&self) -> Option<&AdapterConfig> {
-        self.model.adapter.as_ref().map(|adapter| &adapter.config)
     }
 
     fn new_cache(&self) -> KvCache {
@@ -191,6 +187,12 @@ impl Decoder for CpuDecoder {
             self.extend_pool.with(Default::default, |buffers| extend_group(model, group, logits, buffers));
         });
         Ok(logits)
+    }
+}
+
+impl Decoder for CpuDecoder {
+    fn adapter(&self) -> Option<&AdapterConfig> {
+        self.model.adapter.as_ref().map(|adapter| &adapter.config)
     }
 
     fn score(&self, sequences: &[Sequence<'_>], temperature: f32) -> Result<Vec<Vec<TokenScore>>, Error> {

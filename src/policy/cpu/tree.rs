@@ -19,7 +19,7 @@ pub(super) struct Node {
     /// The sequence, or one of those below.
     pub(super) sequence: usize,
     /// How sequences go on; empty where there is only one.
-    pub(super) children: Vec<Node>,
+    pub(super) children: Vec<Self>,
 }
 
 impl Node {

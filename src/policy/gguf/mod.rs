@@ -6,5 +6,5 @@ mod names; // what both directions know of the names in such files
 mod read; // a model from a file
 mod write; // a file from a model
 
-pub use read::read_gguf;
+pub use read::{prefers_quantized, read_gguf, read_quantized};
 pub use write::{GgufType, write_gguf};

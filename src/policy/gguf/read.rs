@@ -1,7 +1,8 @@
-//! A GGUF file read: the shape, the weights (dequantized to `f32`) and the tokenizer of a model, with its chat template. What
-//! comes out is what a folder in Hugging Face's layout would give.
+//! A GGUF file read: the shape, the weights (in `f32`, or as they are) and the tokenizer of a model, with its chat template.
+//! Apart from quantized weights, what comes out is what a folder in Hugging Face's layout would give.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -9,51 +10,139 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value as Metadata};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use serde_json::{Value, json};
 
 use super::names::{CONTROL, ROPE_FACTORS, UNUSED, USER_DEFINED, file_name, pre_tokenizer_of};
 use crate::policy::tokenizer::{GENERATION, SETTINGS, TOKENIZER};
-use crate::policy::{DecoderConfig, Error, Family, NamedTensor, RopeScaling, TextTokenizer, Tokenizer};
+use crate::policy::{
+    DecoderConfig, Error, Family, NamedTensor, QuantizedDecoder, RopeScaling, TextTokenizer, Tokenizer,
+};
 
-/// The model of a GGUF file.
+/// The model of a GGUF file, to train: its weights in `f32`.
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be read; [`Error::Format`] for a damaged file, an architecture or tokenizer that this version
 /// does not have, or tensors that do not fit.
 pub fn read_gguf(path: &Path) -> Result<(DecoderConfig, Vec<NamedTensor>, Tokenizer), Error> {
-    let file = File::open(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-    let mut reader = BufReader::new(file);
-    let refuse = |message: String| Error::Format { path: path.to_owned(), message };
-    let content = Content::read(&mut reader).map_err(|error| refuse(error.to_string()))?;
-    let header = Header(&content.metadata);
-    let mut config = shape(&header, &content).map_err(refuse)?;
-    let mut tensor = |name: &str| -> Result<Vec<f32>, Error> {
-        content
-            .tensor(&mut reader, name, &Device::Cpu)
-            .and_then(|tensor| tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1())
-            .map_err(|error| refuse(format!("tensor `{name}`: {error}")))
-    };
-    if content.tensor_infos.contains_key(ROPE_FACTORS) {
-        config.rope_scaling = llama3_scaling(&config, &tensor(ROPE_FACTORS)?).map_err(refuse)?;
-    }
-    config.validate().map_err(|error| refuse(error.to_string()))?;
+    let mut opened = Opened::new(path)?;
     let mut weights = Vec::new();
-    for (name, shape) in config.parameters() {
-        let mut data = tensor(&file_name(&name))?;
+    for (name, shape) in opened.config.parameters() {
+        let data = opened.values(&file_name(&name))?;
         if data.len() != shape.iter().product::<usize>() {
-            return Err(refuse(format!("tensor `{}` has {} values, not {shape:?}", file_name(&name), data.len())));
+            let message = format!("tensor `{}` has {} values, not {shape:?}", file_name(&name), data.len());
+            return Err(opened.refuse(message));
         }
-        // Llama's files order the rows of each head for rotations of neighbours; the decoder rotates halves.
-        if header.text("general.architecture") == Some("llama")
-            && (name.ends_with("q_proj.weight") || name.ends_with("k_proj.weight"))
-        {
-            data = halves(&data, config.head_dim, shape[1]);
-        }
+        let data = if opened.is_paired(&name) { halves(&data, opened.config.head_dim, shape[1]) } else { data };
         weights.push(NamedTensor { name, shape, data });
     }
-    let files = tokenizer_files(&header).map_err(refuse)?;
-    let tokenizer = TextTokenizer::new(path, files, config.vocab_size)?;
-    Ok((config, weights, Tokenizer::Text(Arc::new(tokenizer))))
+    let tokenizer = opened.tokenizer()?;
+    Ok((opened.config, weights, tokenizer))
+}
+
+/// The model of a GGUF file, to sample from: its matrices stay as they are.
+///
+/// # Errors
+/// As [`read_gguf`]; [`Error::Tensor`] if the device has no room.
+pub fn read_quantized(path: &Path, device: &Device) -> Result<(QuantizedDecoder, Tokenizer), Error> {
+    let mut opened = Opened::new(path)?;
+    let mut tensors = BTreeMap::new();
+    for (name, shape) in opened.config.parameters() {
+        let tensor = opened.tensor(&file_name(&name))?;
+        if tensor.shape().dims() != shape {
+            let message = format!("tensor `{}` is {:?}, not {shape:?}", file_name(&name), tensor.shape());
+            return Err(opened.refuse(message));
+        }
+        let bytes = tensor.data()?;
+        let bytes = if opened.is_paired(&name) {
+            // A row is a whole number of blocks.
+            Cow::Owned(halves(&bytes, opened.config.head_dim, bytes.len() / shape[0]))
+        } else {
+            bytes
+        };
+        let storage = QStorage::from_data(bytes, device, tensor.dtype())?;
+        tensors.insert(name, Arc::new(QTensor::new(storage, shape)?));
+    }
+    let tokenizer = opened.tokenizer()?;
+    Ok((QuantizedDecoder::new(opened.config, &tensors, device.clone())?, tokenizer))
+}
+
+/// Whether sampling on the CPU is better done with the matrices as they are: candle has fast products for them, or widening
+/// them would take more than [`MAX_WIDENED`] bytes.
+///
+/// # Errors
+/// As [`read_gguf`].
+pub fn prefers_quantized(path: &Path) -> Result<bool, Error> {
+    let opened = Opened::new(path)?;
+    let (mut fast, mut all) = (0, 0);
+    for (name, shape) in opened.config.parameters().into_iter().filter(|(_, shape)| shape.len() == 2) {
+        let Some(info) = opened.content.tensor_infos.get(&file_name(&name)) else { continue };
+        let size: usize = shape.iter().product();
+        all += size;
+        if FAST_TYPES.contains(&info.ggml_dtype) && shape[1].is_multiple_of(FAST_WIDTH) {
+            fast += size;
+        }
+    }
+    Ok(fast * 10 >= all * 9 || 2 * size_of::<f32>() * opened.config.parameter_count() > MAX_WIDENED)
+}
+
+/// What candle 0.11 multiplies on the CPU about as fast as [`super::super::CpuDecoder`] does in `f32` (three times as fast for a
+/// single sequence): these types, where rows are multiples of this. Of others, 16 rows take four to eight times as long.
+const FAST_TYPES: [GgmlDType; 3] = [GgmlDType::Q4K, GgmlDType::Q6K, GgmlDType::Q8_0];
+const FAST_WIDTH: usize = 256;
+/// Weights and their packed copies: models of half a billion parameters.
+const MAX_WIDENED: usize = 4 << 30;
+
+/// A file whose metadata were read.
+struct Opened<'a> {
+    path: &'a Path,
+    reader: BufReader<File>,
+    content: Content,
+    config: DecoderConfig,
+}
+
+impl<'a> Opened<'a> {
+    fn new(path: &'a Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let mut reader = BufReader::new(file);
+        let refuse = |message: String| Error::Format { path: path.to_owned(), message };
+        let content = Content::read(&mut reader).map_err(|error| refuse(error.to_string()))?;
+        let config = shape(&Header(&content.metadata), &content).map_err(refuse)?;
+        let mut opened = Self { path, reader, content, config };
+        if opened.content.tensor_infos.contains_key(ROPE_FACTORS) {
+            let factors = opened.values(ROPE_FACTORS)?;
+            opened.config.rope_scaling = llama3_scaling(&opened.config, &factors).map_err(refuse)?;
+        }
+        opened.config.validate().map_err(|error| refuse(error.to_string()))?;
+        Ok(opened)
+    }
+
+    fn refuse(&self, message: String) -> Error {
+        Error::Format { path: self.path.to_owned(), message }
+    }
+
+    fn tensor(&mut self, name: &str) -> Result<QTensor, Error> {
+        let tensor = self.content.tensor(&mut self.reader, name, &Device::Cpu);
+        tensor.map_err(|error| self.refuse(format!("tensor `{name}`: {error}")))
+    }
+
+    /// A tensor's values, row by row.
+    fn values(&mut self, name: &str) -> Result<Vec<f32>, Error> {
+        let values = self.tensor(name)?.dequantize(&Device::Cpu).and_then(|tensor| tensor.flatten_all()?.to_vec1());
+        values.map_err(|error| self.refuse(format!("tensor `{name}`: {error}")))
+    }
+
+    /// Whether the file orders the rows of each head for rotations of neighbours, as Llama's do: the decoder rotates halves.
+    fn is_paired(&self, name: &str) -> bool {
+        Header(&self.content.metadata).text("general.architecture") == Some("llama")
+            && (name.ends_with("q_proj.weight") || name.ends_with("k_proj.weight"))
+    }
+
+    fn tokenizer(&self) -> Result<Tokenizer, Error> {
+        let files = tokenizer_files(&Header(&self.content.metadata)).map_err(|message| self.refuse(message))?;
+        let tokenizer = TextTokenizer::new(self.path, files, self.config.vocab_size)?;
+        Ok(Tokenizer::Text(Arc::new(tokenizer)))
+    }
 }
 
 /// Metadata by key.
@@ -177,7 +266,7 @@ fn llama3_scaling(config: &DecoderConfig, factors: &[f32]) -> Result<RopeScaling
 }
 
 /// The rows of each head from pairs (`0, half, 1, half + 1, …` as they lie) to halves.
-fn halves(data: &[f32], head_dim: usize, width: usize) -> Vec<f32> {
+fn halves<T: Copy>(data: &[T], head_dim: usize, width: usize) -> Vec<T> {
     let half = head_dim / 2;
     let row_of = |row: usize| {
         let (head, within) = (row / head_dim, row % head_dim);
@@ -255,11 +344,58 @@ fn tokenizer_files(header: &Header<'_>) -> Result<Vec<(String, Vec<u8>)>, String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::{Chunk, CpuDecoder, Inference};
+    use candle_core::quantized::gguf_file;
 
-    /// A file as llama.cpp's converter writes it: names, the order of rows, metadata.
+    /// A file as llama.cpp's converter writes it: names, the order of rows, metadata. Vectors are never quantized.
+    fn write(path: &Path, config: &DecoderConfig, weights: &[NamedTensor], matrices: GgmlDType) {
+        let head_dim = config.head_dim;
+        // From halves to pairs: the row of half `h` at `i` of its head goes to `2 i + h`.
+        let pairs = |data: &[f32], width: usize| {
+            let mut moved = data.to_vec();
+            for (row, values) in data.chunks(width).enumerate() {
+                let (head, within) = (row / head_dim, row % head_dim);
+                let to = head * head_dim + 2 * (within % (head_dim / 2)) + within / (head_dim / 2);
+                moved[to * width..][..width].copy_from_slice(values);
+            }
+            moved
+        };
+        let tensors: Vec<(String, QTensor)> = weights
+            .iter()
+            .map(|tensor| {
+                let is_rotated = tensor.name.contains("q_proj") || tensor.name.contains("k_proj");
+                let data = if is_rotated { pairs(&tensor.data, config.hidden_size) } else { tensor.data.clone() };
+                let values = candle_core::Tensor::from_vec(data, tensor.shape.as_slice(), &Device::Cpu).unwrap();
+                let dtype = if tensor.shape.len() == 2 { matrices } else { GgmlDType::F32 };
+                (file_name(&tensor.name), QTensor::quantize(&values, dtype).unwrap())
+            })
+            .collect();
+        let text = |text: &str| Metadata::String(text.to_owned());
+        let texts = |list: &[&str]| Metadata::Array(list.iter().map(|item| text(item)).collect());
+        let number = |number: usize| Metadata::U32(number as u32);
+        let metadata = [
+            ("general.architecture", text("llama")),
+            ("llama.block_count", number(config.layer_count)),
+            ("llama.embedding_length", number(config.hidden_size)),
+            ("llama.feed_forward_length", number(config.intermediate_size)),
+            ("llama.attention.head_count", number(config.head_count)),
+            ("llama.attention.head_count_kv", number(config.kv_head_count)),
+            ("llama.attention.layer_norm_rms_epsilon", Metadata::F32(1e-5)),
+            ("llama.context_length", number(config.max_positions)),
+            ("tokenizer.ggml.model", text("gpt2")),
+            ("tokenizer.ggml.pre", text("smollm")),
+            ("tokenizer.ggml.tokens", texts(&["a", "b", "ab", "<|end|>", "[unused]"])),
+            ("tokenizer.ggml.token_type", Metadata::Array([1, 1, 1, 3, 5].map(Metadata::I32).to_vec())),
+            ("tokenizer.ggml.merges", texts(&["a b"])),
+            ("tokenizer.ggml.eos_token_id", Metadata::U32(3)),
+        ];
+        let metadata: Vec<(&str, &Metadata)> = metadata.iter().map(|(key, value)| (*key, value)).collect();
+        let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        gguf_file::write(&mut File::create(path).unwrap(), &metadata, &tensors).unwrap();
+    }
+
     #[test]
     fn a_file_gives_the_weights_and_the_tokenizer_that_went_in() {
-        use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
         let config = DecoderConfig {
             hidden_size: 32,
             intermediate_size: 64,
@@ -270,48 +406,9 @@ mod tests {
             ..DecoderConfig::tiny(5)
         };
         let weights = crate::policy::initial_weights(&config, crate::seed::Seed::new(1));
-        // From halves to pairs: the row of half `h` at `i` of its head goes to `2 i + h`.
-        let pairs = |data: &[f32], width: usize| {
-            let mut moved = data.to_vec();
-            for (row, values) in data.chunks(width).enumerate() {
-                let (head, within) = (row / 8, row % 8);
-                let to = head * 8 + 2 * (within % 4) + within / 4;
-                moved[to * width..][..width].copy_from_slice(values);
-            }
-            moved
-        };
-        let tensors: Vec<(String, QTensor)> = weights
-            .iter()
-            .map(|tensor| {
-                let is_rotated = tensor.name.contains("q_proj") || tensor.name.contains("k_proj");
-                let data = if is_rotated { pairs(&tensor.data, 32) } else { tensor.data.clone() };
-                let values = candle_core::Tensor::from_vec(data, tensor.shape.as_slice(), &Device::Cpu).unwrap();
-                (file_name(&tensor.name), QTensor::quantize(&values, GgmlDType::F32).unwrap())
-            })
-            .collect();
-        let text = |text: &str| Metadata::String(text.to_owned());
-        let texts = |list: &[&str]| Metadata::Array(list.iter().map(|item| text(item)).collect());
-        let metadata = [
-            ("general.architecture", text("llama")),
-            ("llama.block_count", Metadata::U32(2)),
-            ("llama.embedding_length", Metadata::U32(32)),
-            ("llama.feed_forward_length", Metadata::U32(64)),
-            ("llama.attention.head_count", Metadata::U32(4)),
-            ("llama.attention.head_count_kv", Metadata::U32(2)),
-            ("llama.attention.layer_norm_rms_epsilon", Metadata::F32(1e-5)),
-            ("llama.context_length", Metadata::U32(4096)),
-            ("tokenizer.ggml.model", text("gpt2")),
-            ("tokenizer.ggml.pre", text("smollm")),
-            ("tokenizer.ggml.tokens", texts(&["a", "b", "ab", "<|end|>", "[unused]"])),
-            ("tokenizer.ggml.token_type", Metadata::Array([1, 1, 1, 3, 5].map(Metadata::I32).to_vec())),
-            ("tokenizer.ggml.merges", texts(&["a b"])),
-            ("tokenizer.ggml.eos_token_id", Metadata::U32(3)),
-        ];
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.gguf");
-        let metadata: Vec<(&str, &Metadata)> = metadata.iter().map(|(key, value)| (*key, value)).collect();
-        let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        gguf_file::write(&mut File::create(&path).unwrap(), &metadata, &tensors).unwrap();
+        write(&path, &config, &weights, GgmlDType::F32);
         let (read, found, tokenizer) = read_gguf(&path).unwrap();
         assert_eq!(read, config);
         assert_eq!(found, weights);
@@ -321,6 +418,58 @@ mod tests {
         let cut = std::fs::read(&path).unwrap();
         std::fs::write(&path, &cut[..cut.len() / 2]).unwrap();
         assert!(matches!(read_gguf(&path), Err(Error::Format { .. })));
+    }
+
+    /// The logits of matrices that stay as they are, beside those of the same values in `f32`: only the rows that are
+    /// multiplied are rounded (to 8 bits), so they differ by a hundredth or so. In parts and of several sequences at once.
+    #[test]
+    fn quantized_weights_give_nearly_the_logits_of_the_same_weights_in_f32() {
+        use GgmlDType::{F16, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+        let config = DecoderConfig {
+            hidden_size: 256,
+            intermediate_size: 512,
+            head_count: 4,
+            kv_head_count: 2,
+            head_dim: 64,
+            ..DecoderConfig::tiny(5)
+        };
+        let mut weights = crate::policy::initial_weights(&config, crate::seed::Seed::new(1));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        for tied in [true, false] {
+            let config = DecoderConfig { tied_embeddings: tied, ..config.clone() };
+            if !tied {
+                weights = crate::policy::initial_weights(&config, crate::seed::Seed::new(2));
+            }
+            for matrices in [F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K, Q3K, Q4K, Q5K, Q6K] {
+                write(&path, &config, &weights, matrices);
+                let (_, widened, _) = read_gguf(&path).unwrap();
+                let (quantized, tokenizer) = read_quantized(&path, &Device::Cpu).unwrap();
+                assert_eq!(tokenizer.encode("abba"), [2, 1, 0]);
+                let widened = CpuDecoder::new(config.clone(), &widened).unwrap();
+                let (found, expected) = (logits(&quantized), logits(&widened));
+                let norm = |values: &[f32]| values.iter().map(|value| value * value).sum::<f32>().sqrt();
+                let apart: Vec<f32> = found.iter().zip(&expected).map(|(a, b)| a - b).collect();
+                let error = norm(&apart) / norm(&expected);
+                assert!(error < if matrices == F16 { 1e-5 } else { 0.03 }, "{matrices:?}: {error}");
+                assert!(matrices == F16 || error > 1e-6, "{matrices:?} was widened");
+                assert_eq!(prefers_quantized(&path).unwrap(), [Q4K, Q6K, Q8_0].contains(&matrices), "{matrices:?}");
+            }
+        }
+    }
+
+    fn logits(decoder: &dyn Inference) -> Vec<f32> {
+        let sequences: [&[u32]; 3] = [&[0, 1, 2, 3, 4, 0, 2], &[3], &[2, 2, 1, 0]];
+        let mut caches = sequences.map(|_| decoder.new_cache());
+        let mut all = Vec::new();
+        for part in 0..4 {
+            let chunks = caches.iter_mut().zip(sequences).filter_map(|(cache, tokens)| {
+                let tokens = tokens.chunks(2).nth(part)?;
+                Some(Chunk { cache, tokens })
+            });
+            all.extend(decoder.extend(&mut chunks.collect::<Vec<_>>()).unwrap());
+        }
+        all
     }
 
     #[test]
