@@ -12,6 +12,18 @@ const FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "chat_templ
 
 /// A folder `model` with a tokenizer and a chat template, its weights in two files.
 pub(crate) fn with_model() -> Place {
+    with_model_of(&DecoderConfig {
+        hidden_size: 32,
+        intermediate_size: 48,
+        head_count: 2,
+        kv_head_count: 1,
+        head_dim: 16,
+        ..DecoderConfig::tiny(344)
+    })
+}
+
+/// As [`with_model`], of another size.
+pub(crate) fn with_model_of(config: &DecoderConfig) -> Place {
     let place = Place::with_echo();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/numerics/data/chat_reference.json");
     let reference: Value = serde_json::from_slice(&std::fs::read(path).expect("stored")).expect("JSON");
@@ -19,16 +31,8 @@ pub(crate) fn with_model() -> Place {
     for (name, text) in reference["cases"][0]["files"].as_object().expect("files") {
         place.write(&format!("model/{name}"), text.as_str().expect("text"));
     }
-    let config = DecoderConfig {
-        hidden_size: 32,
-        intermediate_size: 48,
-        head_count: 2,
-        kv_head_count: 1,
-        head_dim: 16,
-        ..DecoderConfig::tiny(344)
-    };
     place.write("model/config.json", &config.to_hugging_face());
-    let mut weights = initial_weights(&config, Seed::new(1));
+    let mut weights = initial_weights(config, Seed::new(1));
     // As some folders have it although the projection is tied.
     weights.push(NamedTensor { name: "lm_head.weight".to_owned(), ..weights[0].clone() });
     let half = weights.len() / 2;

@@ -1,5 +1,9 @@
 //! Opponents as the command line names them: by game, by seat, mixed, with a strength; what is refused and what is checked.
 
+use gift_host::policy::DecoderConfig;
+use serde_json::{Value, json};
+
+use super::models::with_model_of;
 use super::support::{Place, QUICK, show};
 
 /// Kuhn poker, with hidden cards and `hide`.
@@ -139,6 +143,12 @@ fn models_play_in_eval_and_play_alike_on_any_threads() {
     assert!(rate["success"].as_f64().is_some_and(|share| share > 0.3), "{rate}");
     let turned = json(&["--player", "checkpoint:run"], "bot", "threads=2");
     assert!(turned["success"].as_f64() < rate["success"].as_f64(), "{turned}");
+    // The same weights in a GGUF file, which is widened, with prompts as it has them.
+    let output = place.run(&["export", "run", "--format", "gguf", "--type", "f32"]);
+    assert!(output.status.success(), "{}", show(&output));
+    let rate = json(&["--player", "bot"], "gguf:run-f32.gguf", "threads=2");
+    assert_eq!((&rate["opponent"], &rate["episodes"]), (&"gguf:run-f32.gguf".into(), &30.into()));
+    assert_eq!(rate, json(&["--player", "bot"], "gguf:run-f32.gguf", "threads=1"));
     let play = ["play", "games/tictactoe.lua", "--opponent", "checkpoint:run", "--seat", "1"];
     let answers = "1\n2\n3\n4\n5\n6\n7\n8\n9\n".repeat(2);
     let output = place.run_with_input(&play, &answers);
@@ -147,6 +157,39 @@ fn models_play_in_eval_and_play_alike_on_any_threads() {
         text.contains("the others: checkpoint:run/checkpoints/step-000001") && text.contains("Seat 2 answers: "),
         "{text}"
     );
+}
+
+/// Of a size that candle multiplies fast with as it is.
+#[test]
+fn a_quantized_model_plays_alike_on_any_threads() {
+    let place = with_model_of(&DecoderConfig {
+        hidden_size: 256,
+        intermediate_size: 256,
+        head_count: 4,
+        kv_head_count: 2,
+        head_dim: 64,
+        ..DecoderConfig::tiny(344)
+    });
+    place.copy("games");
+    place.copy("scripts");
+    // Such files name the way in which a tokenizer cuts text.
+    let mut tokenizer: Value = serde_json::from_str(&place.read("model/tokenizer.json")).expect("JSON");
+    let pre_tokenizer =
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    tokenizer["pre_tokenizer"] = pre_tokenizer;
+    place.write("model/tokenizer.json", &tokenizer.to_string());
+    let output = place.run(&["export", "model", "--format", "gguf", "--type", "q8_0"]);
+    assert!(output.status.success(), "{}", show(&output));
+    let eval = |threads: &str| {
+        let arguments = ["eval", "--games", "games/tictactoe.lua", "--opponent", "gguf:model-q8_0.gguf", "--json"];
+        let more = ["--player", "random", "--episodes", "12", "--device", "cpu", "--set", threads];
+        let output = place.run(&[&arguments[..], &more].concat());
+        assert!(output.status.success(), "{}", show(&output));
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!errors.contains("widened"), "{errors}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(eval("threads=1"), eval("threads=3"));
 }
 
 #[test]
