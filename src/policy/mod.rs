@@ -17,6 +17,7 @@ mod hub; // models by their name on the Hugging Face Hub
 mod inputs; // checks of what callers hand in, the same for every backend
 mod sampling; // from logits to a token
 mod tokenizer; // text to token ids and back
+mod tree; // what several sequences begin with
 mod weights; // random initialization, safetensors in and out
 
 use std::path::PathBuf;

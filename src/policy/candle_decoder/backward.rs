@@ -1,14 +1,15 @@
-//! The backward pass of one sequence, layer by layer: the forward pass keeps the input of each layer only and a layer is
+//! The backward pass of packed sequences, layer by layer: the forward pass keeps the input of each layer only and a layer is
 //! computed again when its turn comes (gradient checkpointing, arXiv:1604.06174), so that what candle records is never more
 //! than one layer. The last projection goes in blocks of rows with its gradient in closed form, so that the logits of a
 //! whole sequence never exist at once.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use candle_core::{D, DType, Result, Tensor, Var};
 
-use super::network::{CandleCache, Network, Span};
-use crate::policy::{Sequence, SequenceLoss, TokenGradient, TokenScore};
+use super::network::{Context, Network, Pack, Segment};
+use crate::policy::{Sequence, SequenceLoss, Target, TokenGradient, TokenScore};
 
 /// Logits held at a time (64 MiB a copy), but at least `MIN_ROWS` rows of them.
 const MAX_LOGITS: usize = 1 << 24;
@@ -17,7 +18,7 @@ const MIN_ROWS: usize = 16;
 /// Gradients by name, in `f32`.
 pub(super) type Gradients = BTreeMap<String, Tensor>;
 
-/// A sequence on its way through the network.
+/// Weights to take sequences through the network with.
 pub(super) struct Pass<'a> {
     /// Weights through which nothing is recorded.
     pub(super) plain: Network<'a>,
@@ -30,7 +31,7 @@ pub(super) struct Pass<'a> {
 /// What the last projection says of a block of targets.
 struct Block {
     /// The targets, counted in the sequence.
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
     /// The normalized residual stream, `[targets, hidden]`.
     rows: Tensor,
     log_probs: Tensor,
@@ -39,58 +40,44 @@ struct Block {
 }
 
 impl Pass<'_> {
-    /// Scores the targets of sequence `index` and adds the gradients of `loss` to `gradients`.
+    /// Scores the targets of the sequences of a pack and adds the gradients of `loss`, if there is one, to `gradients`.
     pub(super) fn train(
         &self,
-        (index, sequence): (usize, &Sequence<'_>),
-        (temperature, loss): (f32, &dyn SequenceLoss),
+        (pack, sequences): (&Pack, &[Sequence<'_>]),
+        (temperature, loss): (f32, Option<&dyn SequenceLoss>),
         gradients: &mut Gradients,
-    ) -> Result<Vec<TokenScore>> {
-        let Some(last) = sequence.targets.last() else { return Ok(Vec::new()) };
-        let tokens = &sequence.tokens[..last.position as usize];
+    ) -> Result<Vec<(usize, Vec<TokenScore>)>> {
         // Forward: the input of each layer, `[rows, hidden]`, and the stream after the last one.
         let mut inputs = Vec::with_capacity(self.plain.config.layer_count);
-        let mut x = self.plain.embed(tokens)?;
+        let mut x = self.plain.embed(&pack.tokens)?;
         for layer in 0..self.plain.config.layer_count {
-            let next = self.plain.layer(layer, &x, &mut [fresh(tokens)])?;
-            inputs.push(std::mem::replace(&mut x, next));
-        }
-        // Head: scores first, as the loss takes those of the whole sequence.
-        let block_rows = (MAX_LOGITS / self.plain.config.vocab_size).max(MIN_ROWS);
-        let ranges: Vec<_> = (0..sequence.targets.len())
-            .step_by(block_rows)
-            .map(|first| first..(first + block_rows).min(sequence.targets.len()))
-            .collect();
-        let mut scores = Vec::with_capacity(sequence.targets.len());
-        let mut only = None;
-        for range in &ranges {
-            let block = self.head(sequence, range.clone(), &x, temperature)?;
-            scores.extend(block.scores()?);
-            only = Some(block).filter(|_| ranges.len() == 1);
-        }
-        let mut wanted = vec![TokenGradient::default(); scores.len()];
-        loss.gradient(index, &scores, &mut wanted);
-        if wanted.iter().all(|gradient| *gradient == TokenGradient::default()) {
-            return Ok(scores);
+            let next = self.plain.layer(layer, &x, &mut Context::Packed(pack))?;
+            let input = std::mem::replace(&mut x, next);
+            if loss.is_some() {
+                inputs.push(input);
+            }
         }
         let mut back = x.zeros_like()?.to_dtype(DType::F32)?; // [rows, hidden]
-        for range in ranges {
-            // A single block still stands from the forward pass.
-            let block = match only.take() {
-                Some(block) => block,
-                None => self.head(sequence, range.clone(), &x, temperature)?,
-            };
-            let part = self.head_backward(&block, &wanted[range.clone()], temperature, gradients)?;
-            let rows = target_rows(sequence, range, &x)?;
-            let (part, norm) = self.norm_backward(&x.index_select(&rows, 0)?, &part)?;
-            add(gradients, norm)?;
-            back = back.index_add(&rows, &part.to_dtype(DType::F32)?, 0)?;
+        let mut has_gradient = false;
+        let mut all = Vec::new();
+        for segment in &pack.segments {
+            let Some(index) = segment.sequence else { continue };
+            let targets = Targets { sequence: &sequences[index], segment };
+            let (scores, part) = self.sequence(index, targets, &x, (temperature, loss), gradients)?;
+            all.push((index, scores));
+            if let Some(StreamGradient { rows, values }) = part {
+                back = back.index_add(&rows, &values.to_dtype(DType::F32)?, 0)?;
+                has_gradient = true;
+            }
+        }
+        if !has_gradient {
+            return Ok(all);
         }
         let mut back = back.to_dtype(x.dtype())?;
         drop(x);
         for (layer, input) in inputs.into_iter().enumerate().rev() {
             let input = Var::from_tensor(&input)?;
-            let output = self.recorded.layer(layer, input.as_tensor(), &mut [fresh(tokens)])?;
+            let output = self.recorded.layer(layer, input.as_tensor(), &mut Context::Packed(pack))?;
             // The gradient of `sum(output * back)` with respect to the output is `back`.
             let found = (output * &back)?.sum_all()?.backward()?;
             let prefix = format!("model.layers.{layer}.");
@@ -110,23 +97,61 @@ impl Pass<'_> {
                 Some(sum) => sum,
                 None => var.as_tensor().zeros_like()?.to_dtype(DType::F32)?.detach(),
             };
-            let ids = Tensor::new(tokens, back.device())?;
+            let ids = Tensor::new(&*pack.tokens, back.device())?;
             gradients.insert(EMBEDDING.to_owned(), sum.index_add(&ids, &back.to_dtype(DType::F32)?, 0)?.detach());
         }
-        Ok(scores)
+        Ok(all)
+    }
+
+    /// Scores one sequence from the stream after the last layer; with a gradient of the loss also that of the stream.
+    fn sequence(
+        &self,
+        index: usize,
+        targets: Targets<'_>,
+        x: &Tensor,
+        (temperature, loss): (f32, Option<&dyn SequenceLoss>),
+        gradients: &mut Gradients,
+    ) -> Result<(Vec<TokenScore>, Option<StreamGradient>)> {
+        let count = targets.sequence.targets.len();
+        // Scores first, as the loss takes those of the whole sequence.
+        let block_rows = (MAX_LOGITS / self.plain.config.vocab_size).max(MIN_ROWS);
+        let ranges: Vec<_> =
+            (0..count).step_by(block_rows).map(|first| first..(first + block_rows).min(count)).collect();
+        let mut scores = Vec::with_capacity(count);
+        let mut only = None;
+        for range in &ranges {
+            let block = self.head(targets, range.clone(), x, temperature)?;
+            scores.extend(block.scores()?);
+            only = Some(block).filter(|_| ranges.len() == 1);
+        }
+        let mut wanted = vec![TokenGradient::default(); scores.len()];
+        if let Some(loss) = loss {
+            loss.gradient(index, &scores, &mut wanted);
+        }
+        if wanted.iter().all(|gradient| *gradient == TokenGradient::default()) {
+            return Ok((scores, None));
+        }
+        let mut parts = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            // A single block still stands from the forward pass.
+            let block = match only.take() {
+                Some(block) => block,
+                None => self.head(targets, range.clone(), x, temperature)?,
+            };
+            let part = self.head_backward(&block, &wanted[range.clone()], temperature, gradients)?;
+            let (part, norm) = self.norm_backward(&x.index_select(&targets.rows(range, x)?, 0)?, &part)?;
+            add(gradients, norm)?;
+            parts.push(part);
+        }
+        Ok((scores, Some(StreamGradient { rows: targets.rows(0..count, x)?, values: Tensor::cat(&parts, 0)? })))
     }
 
     /// The last norm and projection of some targets.
-    fn head(
-        &self,
-        sequence: &Sequence<'_>,
-        range: std::ops::Range<usize>,
-        x: &Tensor,
-        temperature: f32,
-    ) -> Result<Block> {
-        let rows = x.index_select(&target_rows(sequence, range.clone(), x)?, 0)?; // [targets, hidden]
+    fn head(&self, targets: Targets<'_>, range: Range<usize>, x: &Tensor, temperature: f32) -> Result<Block> {
+        let rows = x.index_select(&targets.rows(range.clone(), x)?, 0)?; // [targets, hidden]
         let rows = self.plain.final_norm(&rows)?;
-        let (log_probs, chosen, entropy) = self.plain.distributions(sequence, range.clone(), &rows, temperature)?;
+        let distributions = self.plain.distributions(targets.sequence, range.clone(), &rows, temperature)?;
+        let (log_probs, chosen, entropy) = distributions;
         Ok(Block { range, rows, log_probs, entropy, chosen })
     }
 
@@ -181,15 +206,27 @@ impl Block {
     }
 }
 
-/// The tokens of a sequence before which nothing stands.
-fn fresh(tokens: &[u32]) -> Span<'_> {
-    Span { tokens, cache: CandleCache::default() }
+/// The gradient of the stream after the last layer in the rows that predict a sequence's targets.
+struct StreamGradient {
+    rows: Tensor,
+    /// `[targets, hidden]`.
+    values: Tensor,
 }
 
-/// The rows of the stream that predict the targets.
-fn target_rows(sequence: &Sequence<'_>, range: std::ops::Range<usize>, x: &Tensor) -> Result<Tensor> {
-    let rows: Vec<u32> = sequence.targets[range].iter().map(|target| target.position - 1).collect();
-    Tensor::new(rows, x.device())
+/// A sequence, and the segment of a pack that it ends in.
+#[derive(Clone, Copy)]
+struct Targets<'a> {
+    sequence: &'a Sequence<'a>,
+    segment: &'a Segment,
+}
+
+impl Targets<'_> {
+    /// The rows of the pack that predict some targets.
+    fn rows(&self, range: Range<usize>, x: &Tensor) -> Result<Tensor> {
+        let row =
+            |target: &Target| (self.segment.rows.start + target.position as usize - 1 - self.segment.start) as u32;
+        Tensor::new(self.sequence.targets[range].iter().map(row).collect::<Vec<_>>(), x.device())
+    }
 }
 
 /// Adds a gradient to the accumulated one.

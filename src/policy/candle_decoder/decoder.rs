@@ -6,12 +6,16 @@ use std::collections::BTreeMap;
 use candle_core::{D, DType, Device, Result as TensorResult, Tensor, Var};
 
 use super::backward::Pass;
-use super::network::{Adapted, CandleCache, Network, Rotary, Span};
+use super::network::{Adapted, CandleCache, Network, Pack, Rotary, Span};
 use crate::config::OptimizerStates;
+use crate::policy::tree::{Node, trees};
 use crate::policy::{
     AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, Inference, KvCache, NamedTensor,
-    Sequence, SequenceLoss, TensorKind, TokenGradient, TokenScore, inputs,
+    Sequence, SequenceLoss, TensorKind, TokenScore, inputs,
 };
+
+/// Rows that go through the layers together, unless a single sequence has more.
+const PACK_ROWS: usize = 4096;
 
 /// A decoder on a candle device.
 #[derive(Debug)]
@@ -144,6 +148,30 @@ impl CandleDecoder {
         Network { config: &self.config, weights, rotary: &self.rotary, adapter, quantized: None }
     }
 
+    /// Does `work` on sequences, packed without padding up to [`PACK_ROWS`] rows, and returns the scores of each.
+    fn in_packs(
+        &self,
+        sequences: &[Sequence<'_>],
+        mut work: impl FnMut(&Pack) -> Result<Vec<(usize, Vec<TokenScore>)>, Error>,
+    ) -> Result<Vec<Vec<TokenScore>>, Error> {
+        let mut scores = vec![Vec::new(); sequences.len()];
+        let trees = trees(sequences, 1, PACK_ROWS);
+        let mut rest = &trees[..];
+        while !rest.is_empty() {
+            let mut rows = 0;
+            let fits = |tree: &&Node| {
+                rows += tree.rows();
+                rows <= PACK_ROWS
+            };
+            let (pack, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+            for (index, found) in work(&Pack::new(pack, sequences, &self.rotary)?)? {
+                scores[index] = found;
+            }
+            rest = later;
+        }
+        Ok(scores)
+    }
+
     /// Copies what is trained to the variables.
     fn refresh(&mut self) -> TensorResult<()> {
         self.variables
@@ -205,13 +233,6 @@ fn on_device(tensors: &[NamedTensor], device: &Device, dtype: DType) -> TensorRe
     tensors.iter().map(copy).collect()
 }
 
-/// Asks for no gradient.
-struct Nothing;
-
-impl SequenceLoss for Nothing {
-    fn gradient(&self, _index: usize, _scores: &[TokenScore], _out: &mut [TokenGradient]) {}
-}
-
 impl Inference for CandleDecoder {
     fn config(&self) -> &DecoderConfig {
         &self.config
@@ -241,9 +262,7 @@ impl Decoder for CandleDecoder {
         let weights = self.network_weights(false);
         let plain = self.network(&weights);
         let pass = Pass { plain, recorded: plain, variables: &self.variables };
-        let score =
-            |sequence: &Sequence<'_>| Ok(pass.train((0, sequence), (temperature, &Nothing), &mut BTreeMap::new())?);
-        sequences.iter().map(score).collect()
+        self.in_packs(sequences, |pack| Ok(pass.train((pack, sequences), (temperature, None), &mut BTreeMap::new())?))
     }
 
     fn accumulate(
@@ -256,10 +275,9 @@ impl Decoder for CandleDecoder {
         let mut gradients = std::mem::take(&mut self.gradients);
         let (plain, recorded) = (self.network_weights(false), self.network_weights(true));
         let pass = Pass { plain: self.network(&plain), recorded: self.network(&recorded), variables: &self.variables };
-        let train = |(index, sequence): (usize, &Sequence<'_>)| {
-            Ok(pass.train((index, sequence), (temperature, loss), &mut gradients)?)
-        };
-        let scores = sequences.iter().enumerate().map(train).collect();
+        let scores = self.in_packs(sequences, |pack| {
+            Ok(pass.train((pack, sequences), (temperature, Some(loss)), &mut gradients)?)
+        });
         self.gradients = gradients;
         scores
     }

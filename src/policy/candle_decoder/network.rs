@@ -2,12 +2,14 @@
 //! Differentiable in the weights it is given; whether it is recorded depends on them being variables.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::backward::{EMBEDDING, FINAL_NORM};
 use super::frozen::FrozenProduct;
 use super::quantized::QuantizedMatrices;
+use crate::policy::tree::Node;
 use crate::policy::{DecoderConfig, Sequence};
 
 /// Added to logits outside the allowed ids. Not infinite: `p log p` must be 0 there, not NaN.
@@ -102,21 +104,87 @@ impl Rotary {
 
     /// Turns `[rows, heads, head_dim]` to the positions from `start` on.
     fn turn(&self, x: &Tensor, start: usize) -> Result<Tensor> {
-        let (rows, _heads, dim) = x.dims3()?;
-        let dtype = x.dtype();
-        let x = x.to_dtype(DType::F32)?;
-        let (cosines, sines) = (self.cosines.narrow(0, start, rows)?, self.sines.narrow(0, start, rows)?);
-        let (a, b) = (x.narrow(2, 0, dim / 2)?, x.narrow(2, dim / 2, dim / 2)?); // [rows, heads, dim / 2]
-        let first = (a.broadcast_mul(&cosines)? - b.broadcast_mul(&sines)?)?;
-        let second = (b.broadcast_mul(&cosines)? + a.broadcast_mul(&sines)?)?;
-        Tensor::cat(&[first, second], 2)?.to_dtype(dtype)
+        let rows = x.dim(0)?;
+        turn(x, &(self.cosines.narrow(0, start, rows)?, self.sines.narrow(0, start, rows)?))
     }
+
+    /// Cosines and sines of these positions, `[positions, 1, head_dim / 2]`.
+    fn at(&self, positions: &[u32]) -> Result<(Tensor, Tensor)> {
+        let positions = Tensor::new(positions, self.cosines.device())?;
+        Ok((self.cosines.index_select(&positions, 0)?, self.sines.index_select(&positions, 0)?))
+    }
+}
+
+fn turn(x: &Tensor, (cosines, sines): &(Tensor, Tensor)) -> Result<Tensor> {
+    let dim = x.dim(2)?;
+    let dtype = x.dtype();
+    let x = x.to_dtype(DType::F32)?;
+    let (a, b) = (x.narrow(2, 0, dim / 2)?, x.narrow(2, dim / 2, dim / 2)?); // [rows, heads, dim / 2]
+    let first = (a.broadcast_mul(cosines)? - b.broadcast_mul(sines)?)?;
+    let second = (b.broadcast_mul(cosines)? + a.broadcast_mul(sines)?)?;
+    Tensor::cat(&[first, second], 2)?.to_dtype(dtype)
 }
 
 /// New tokens of one sequence, and what stands before them.
 pub(super) struct Span<'a> {
     pub(super) tokens: &'a [u32],
     pub(super) cache: CandleCache,
+}
+
+/// The rows of some trees of sequences ([`crate::policy::tree`]), one after the other and without padding.
+pub(super) struct Pack {
+    pub(super) tokens: Vec<u32>,
+    pub(super) segments: Vec<Segment>,
+    rotations: (Tensor, Tensor),
+}
+
+/// Rows of a pack that follow each other in every sequence that they belong to.
+pub(super) struct Segment {
+    pub(super) rows: Range<usize>,
+    /// The rows of the tokens before them, from the first on.
+    pub(super) before: Vec<Range<usize>>,
+    /// Tokens before them.
+    pub(super) start: usize,
+    /// The sequence that they are the end of, if they are the end of one.
+    pub(super) sequence: Option<usize>,
+}
+
+impl Pack {
+    /// The rows of these trees of `sequences`.
+    pub(super) fn new(trees: &[Node], sequences: &[Sequence<'_>], rotary: &Rotary) -> Result<Self> {
+        let (mut tokens, mut segments) = (Vec::new(), Vec::new());
+        for tree in trees {
+            lay_out(tree, &[], sequences, (&mut tokens, &mut segments));
+        }
+        let positions = segments.iter().flat_map(|segment| segment.start..segment.start + segment.rows.len());
+        let rotations = rotary.at(&positions.map(|position| position as u32).collect::<Vec<_>>())?;
+        Ok(Self { tokens, segments, rotations })
+    }
+}
+
+/// Appends a node and all below it.
+fn lay_out(
+    node: &Node,
+    before: &[Range<usize>],
+    sequences: &[Sequence<'_>],
+    (tokens, segments): (&mut Vec<u32>, &mut Vec<Segment>),
+) {
+    let rows = tokens.len()..tokens.len() + node.range.len();
+    tokens.extend(&sequences[node.sequence].tokens[node.range.clone()]);
+    let sequence = node.children.is_empty().then_some(node.sequence);
+    segments.push(Segment { rows: rows.clone(), before: before.to_vec(), start: node.range.start, sequence });
+    let before = [before, &[rows]].concat();
+    for child in &node.children {
+        lay_out(child, &before, sequences, (tokens, segments));
+    }
+}
+
+/// What the rows of a pass attend to.
+pub(super) enum Context<'a, 'b> {
+    /// Their own and the cached ones, which they are added to.
+    Cached(&'a mut [Span<'b>]),
+    /// Rows of the same pass alone.
+    Packed(&'a Pack),
 }
 
 impl Network<'_> {
@@ -160,11 +228,11 @@ impl Network<'_> {
         embedding.index_select(&Tensor::new(tokens, embedding.device())?, 0)
     }
 
-    /// One layer: the residual stream after it, `[rows, hidden]` as before it. The caches of the spans grow in this layer.
-    pub(super) fn layer(&self, layer: usize, x: &Tensor, spans: &mut [Span<'_>]) -> Result<Tensor> {
+    /// One layer: the residual stream after it, `[rows, hidden]` as before it. Caches grow in this layer.
+    pub(super) fn layer(&self, layer: usize, x: &Tensor, context: &mut Context<'_, '_>) -> Result<Tensor> {
         let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
         let normalized = self.rms_norm(x, &name("input_layernorm"))?;
-        let attended = self.attention(layer, &normalized, spans)?;
+        let attended = self.attention(layer, &normalized, context)?;
         let x = (x + self.linear(&attended, &name("self_attn.o_proj"))?)?;
         let normalized = self.rms_norm(&x, &name("post_attention_layernorm"))?;
         let gate = self.linear(&normalized, &name("mlp.gate_proj"))?.silu()?;
@@ -185,7 +253,7 @@ impl Network<'_> {
         let tokens: Vec<u32> = spans.iter().flat_map(|span| span.tokens).copied().collect();
         let mut x = self.embed(&tokens)?;
         for layer in 0..self.config.layer_count {
-            x = self.layer(layer, &x, spans)?;
+            x = self.layer(layer, &x, &mut Context::Cached(&mut *spans))?;
         }
         for span in spans {
             span.cache.length += span.tokens.len();
@@ -195,7 +263,7 @@ impl Network<'_> {
 
     /// # Shapes
     /// - `x`: `[rows, hidden]`; returns `[rows, heads * head_dim]`
-    fn attention(&self, layer: usize, x: &Tensor, spans: &mut [Span<'_>]) -> Result<Tensor> {
+    fn attention(&self, layer: usize, x: &Tensor, context: &mut Context<'_, '_>) -> Result<Tensor> {
         let config = self.config;
         let project = |part: &str, heads: usize| {
             let mut projected = self.linear(x, &format!("model.layers.{layer}.self_attn.{part}.weight"))?;
@@ -213,9 +281,13 @@ impl Network<'_> {
             (queries, keys) = (norm(&queries, "q_norm")?, norm(&keys, "k_norm")?);
         }
         let values = project("v_proj", config.kv_head_count)?;
+        let spans = match context {
+            Context::Cached(spans) => spans,
+            Context::Packed(pack) => return attend_packed(pack, &queries, &keys, &values),
+        };
         let mut parts = Vec::with_capacity(spans.len());
         let mut row = 0;
-        for span in spans {
+        for span in spans.iter_mut() {
             let (count, start) = (span.tokens.len(), span.cache.length);
             let part = |x: &Tensor| x.narrow(0, row, count);
             let turned = |x: &Tensor| self.rotary.turn(&part(x)?, start)?.transpose(0, 1)?.contiguous();
@@ -276,6 +348,27 @@ impl Network<'_> {
         let entropy = (log_probs.exp()? * &log_probs)?.sum(D::Minus1)?.neg()?;
         Ok((log_probs, chosen, entropy))
     }
+}
+
+/// Causal attention of every segment of a pack to itself and to what stands before it.
+///
+/// # Shapes
+/// - `queries`: `[rows, heads, head_dim]`, `keys` and `values`: `[rows, kv heads, head_dim]`, not turned yet
+/// - returns `[rows, heads * head_dim]`
+fn attend_packed(pack: &Pack, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
+    let by_head = |x: &Tensor| x.transpose(0, 1)?.contiguous(); // [heads, rows, head_dim]
+    let queries = by_head(&turn(queries, &pack.rotations)?)?;
+    let (keys, values) = (by_head(&turn(keys, &pack.rotations)?)?, by_head(values)?);
+    let mut parts = Vec::with_capacity(pack.segments.len());
+    for segment in &pack.segments {
+        let part = |x: &Tensor, rows: &Range<usize>| x.narrow(1, rows.start, rows.len());
+        let seen = |x: &Tensor| {
+            let ranges = segment.before.iter().chain([&segment.rows]);
+            Tensor::cat(&ranges.map(|rows| part(x, rows)).collect::<Result<Vec<_>>>()?, 1)
+        };
+        parts.push(attend(&part(&queries, &segment.rows)?.contiguous()?, &seen(&keys)?, &seen(&values)?)?);
+    }
+    Tensor::cat(&parts, 0)
 }
 
 /// Causal attention of the newest rows of one sequence.

@@ -13,8 +13,8 @@ use super::model::Model;
 use super::moments::{Moment, Which};
 use super::optimizer::{Moving, adamw, adamw_narrow, add_shards, norm};
 use super::train::{Learning, Pass, Scored, TreeWorkspace, assign, shard_count};
-use super::tree::{Node, trees};
 use crate::config::OptimizerStates;
+use crate::policy::tree::{Node, trees};
 use crate::policy::{
     AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, Inference, KvCache, NamedTensor,
     Sequence, SequenceLoss, TensorKind, TokenScore, inputs,
@@ -100,7 +100,7 @@ impl CpuDecoder {
 
     /// The trees of sequences, enough of them for several threads.
     fn trees(&self, sequences: &[Sequence<'_>]) -> Vec<Node> {
-        trees(sequences, if is_small(&self.model) { MIN_TREES_SMALL } else { MIN_TREES_LARGE })
+        trees(sequences, if is_small(&self.model) { MIN_TREES_SMALL } else { MIN_TREES_LARGE }, usize::MAX)
     }
 }
 

@@ -20,7 +20,6 @@ mod moments; // Adam's moments in 32 or 8 bits
 mod optimizer; // gradient norm and AdamW
 mod tiles; // the inner loops of matrix products
 mod train; // scores and gradients of sequences
-mod tree; // what sequences have in common
 
 pub(super) use cache::CpuCache;
 pub use decoder::CpuDecoder;

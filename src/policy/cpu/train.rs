@@ -1,4 +1,4 @@
-//! Scores and gradients of sequences. A tree of sequences (see [`super::tree`]) is one task's work from its first embedding to
+//! Scores and gradients of sequences. A tree of sequences (see [`crate::policy::tree`]) is one task's work from its first embedding to
 //! its last gradient, so only running trees hold activations; gradients go to a fixed number of shards, summed in a fixed
 //! order.
 //!
@@ -16,7 +16,7 @@ use super::head::{HeadScratch, Targets, head_backward, head_scores};
 use super::kernels::{add_scaled, norm_heads_backward, rms_norm_backward, swiglu_backward};
 use super::matmul::{Operand, Packing, Product, multiply, sized};
 use super::model::{Joint, Model};
-use super::tree::{Node, needed_tokens};
+use crate::policy::tree::{Node, needed_tokens};
 use crate::policy::{Sequence, SequenceLoss, TokenGradient, TokenScore};
 
 /// Gradients (1 GiB of them) that may exist at once beside the accumulated ones.

@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use crate::policy::Sequence;
+use super::Sequence;
 
 /// Tokens from which it pays to compute them apart from what follows.
 const MIN_SHARED: usize = 32;
@@ -88,15 +88,19 @@ impl Sorted {
     }
 }
 
-/// The trees of all sequences that have targets, at least `least` of them if there are so many sequences.
-pub(super) fn trees(sequences: &[Sequence<'_>], least: usize) -> Vec<Node> {
+/// The trees of all sequences that have targets: at least `least` of them if there are so many sequences, and of at most
+/// `max_rows` rows each unless a single sequence has more.
+pub(super) fn trees(sequences: &[Sequence<'_>], least: usize, max_rows: usize) -> Vec<Node> {
     let sorted = Sorted::new(sequences);
     let mut trees = sorted.divide(0..sorted.order.len(), 0);
-    while trees.len() < least {
+    loop {
         // The largest one becomes two, which both compute what they have in common.
         let largest = trees.iter().enumerate().filter(|(_, tree)| tree.count() > 1);
         let largest = largest.max_by_key(|(index, tree)| (tree.rows(), Reverse(*index))).map(|(index, _)| index);
         let Some(largest) = largest else { break };
+        if trees.len() >= least && trees[largest].rows() <= max_rows {
+            break;
+        }
         let (first, second) = halves(trees.swap_remove(largest));
         trees.extend([first, second]);
     }
@@ -138,14 +142,14 @@ mod tests {
     }
 
     /// The trees of sequences with these tokens, whose last 5 are sampled.
-    fn of(texts: &[Vec<u32>], least: usize) -> Vec<Node> {
+    fn of(texts: &[Vec<u32>], least: usize, max_rows: usize) -> Vec<Node> {
         let targets: Vec<Vec<Target>> = texts
             .iter()
             .map(|text| (text.len() - 5..text.len()).map(|at| Target { position: at as u32, allowed: None }).collect())
             .collect();
         let sequences: Vec<_> =
             texts.iter().zip(&targets).map(|(tokens, targets)| Sequence { tokens, targets }).collect();
-        trees(&sequences, least)
+        trees(&sequences, least, max_rows)
     }
 
     /// `rules` tokens that all have, `start` tokens of the group's own, and answers that differ.
@@ -166,17 +170,20 @@ mod tests {
             sequence: first,
             children: vec![leaf(89..94, first), leaf(89..94, first + 1)],
         };
-        assert_eq!(of(&texts, 1), [Node { range: 0..40, sequence: 0, children: vec![branch(0), branch(2)] }]);
+        assert_eq!(of(&texts, 1, 158), [Node { range: 0..40, sequence: 0, children: vec![branch(0), branch(2)] }]);
         let apart = |first: usize| Node { range: 0..89, ..branch(first) };
-        assert_eq!(of(&texts, 2), [apart(0), apart(2)]);
-        assert_eq!(of(&texts, 9), [0, 1, 2, 3].map(|index| leaf(0..94, index)));
+        assert_eq!(of(&texts, 2, usize::MAX), [apart(0), apart(2)]);
+        assert_eq!(of(&texts, 1, 157), [apart(0), apart(2)]);
+        for (least, max_rows) in [(9, usize::MAX), (1, 98), (1, 0)] {
+            assert_eq!(of(&texts, least, max_rows), [0, 1, 2, 3].map(|index| leaf(0..94, index)));
+        }
     }
 
     #[test]
     fn too_little_in_common_is_not_shared() {
         let texts = [text(0, 0, (20, 10)), text(0, 1, (20, 10)), text(1, 0, (20, 40)), text(1, 1, (20, 40))];
         let shared = Node { range: 0..59, sequence: 2, children: vec![leaf(59..64, 2), leaf(59..64, 3)] };
-        assert_eq!(of(&texts, 1), [leaf(0..34, 0), leaf(0..34, 1), shared]);
-        assert_eq!(trees(&[Sequence { tokens: &[1, 2], targets: &[] }], 3), []);
+        assert_eq!(of(&texts, 1, usize::MAX), [leaf(0..34, 0), leaf(0..34, 1), shared]);
+        assert_eq!(trees(&[Sequence { tokens: &[1, 2], targets: &[] }], 3, 100), []);
     }
 }
