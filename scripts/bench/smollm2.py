@@ -19,12 +19,16 @@ import matplotlib
 import zstandard
 
 matplotlib.use("svg")
+# Text stays text, and the same run gives the same file.
+matplotlib.rcParams["svg.fonttype"] = "none"
+matplotlib.rcParams["svg.hashsalt"] = "gift-host"
 from matplotlib import pyplot
 
 from host import ROOT
 
 RESULTS = ROOT / "scripts/bench/results"
 GAMES = ["matrix", "tictactoe"]
+SMOOTH = 10  # iterations that the thick lines are means of
 CURVES = {
     "answers that cannot be read": "format_error/{game}",
     "illegal answers": "illegal/{game}",
@@ -62,7 +66,10 @@ def main():
         for game in GAMES:
             points = [(line["step"], line[key]) for line in metrics if (key := name.format(game=game)) in line]
             kept[name.format(game=game)] = [[step, round(value, 4)] for step, value in points]
-            axis.plot(*zip(*points), marker=".", label=game)
+            steps, values = zip(*points)
+            (line,) = axis.plot(steps, values, linewidth=0.6, alpha=0.3)
+            smooth = [sum(part) / len(part) for end in range(1, len(values) + 1) if (part := values[max(0, end - SMOOTH):end])]
+            axis.plot(steps, smooth, linewidth=1.6, color=line.get_color(), label=game)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("iteration", fontsize=8)
         axis.tick_params(labelsize=8)

@@ -22,13 +22,11 @@ pub(super) struct Span<'a> {
     pub(super) cache: &'a mut CpuCache,
 }
 
-/// What a layer computes on its way, `[rows, ..]` each.
+/// What a layer computes on its way, `[rows, ..]` each. What is quickly computed again from these is not kept.
 #[derive(Debug, Default)]
 pub(super) struct LayerActivations {
     /// The residual stream on entry.
     pub(super) input: Vec<f32>,
-    /// `input` normalized.
-    pub(super) attention_input: Vec<f32>,
     /// Queries and keys as projected, before their heads are normalized; kept only where they are.
     pub(super) projected: Vec<f32>,
     /// Queries, keys and values; queries and keys turned to their positions.
@@ -37,12 +35,8 @@ pub(super) struct LayerActivations {
     pub(super) attended: Vec<f32>,
     /// The residual stream between attention and feed-forward.
     pub(super) middle: Vec<f32>,
-    /// `middle` normalized.
-    pub(super) mlp_input: Vec<f32>,
     /// Gate and up projections.
     pub(super) gate_up: Vec<f32>,
-    /// `silu(gate) * up`.
-    pub(super) activated: Vec<f32>,
 }
 
 /// Buffers of a pass, kept from call to call.
@@ -52,6 +46,10 @@ pub(super) struct Workspace {
     pub(super) hidden: Vec<f32>,
     /// One entry a layer if they are kept for the backward pass, else one in all.
     pub(super) layers: Vec<LayerActivations>,
+    /// The input of a product, normalized, `[rows, hidden]`.
+    pub(super) normalized: Vec<f32>,
+    /// `silu(gate) * up`, `[rows, inner]`.
+    pub(super) activated: Vec<f32>,
     pub(super) attention: AttentionScratch,
     pub(super) packing: Packing,
 }
@@ -63,7 +61,9 @@ pub(super) fn forward(model: &Model, spans: &mut [Span<'_>], keep: bool, workspa
     let rows: usize = spans.iter().map(|span| span.tokens.len()).sum();
     let (hidden_size, width, inner) = (config.hidden_size, heads.row_width(), config.intermediate_size);
     let product = |stride, accumulate| Rows { count: rows, stride, accumulate };
-    let Workspace { hidden, layers, attention, .. } = workspace;
+    let Workspace { hidden, layers, normalized, activated, attention, .. } = workspace;
+    let normalized = sized(normalized, rows * hidden_size);
+    let activated = sized(activated, rows * inner);
     layers.resize_with(layers.len().max(if keep { config.layer_count } else { 1 }), LayerActivations::default);
 
     for span in spans.iter_mut() {
@@ -80,7 +80,6 @@ pub(super) fn forward(model: &Model, spans: &mut [Span<'_>], keep: bool, workspa
         if keep {
             sized(&mut layer.input, rows * hidden_size).copy_from_slice(hidden);
         }
-        let normalized = sized(&mut layer.attention_input, rows * hidden_size);
         rms_norm(hidden, model.at(&places.attention_norm), model.eps, normalized);
         let qkv = sized(&mut layer.qkv, rows * width);
         panels.qkv.multiply(product(hidden_size, false), normalized, qkv);
@@ -110,18 +109,21 @@ pub(super) fn forward(model: &Model, spans: &mut [Span<'_>], keep: bool, workspa
         if keep {
             sized(&mut layer.middle, rows * hidden_size).copy_from_slice(hidden);
         }
-        let normalized = sized(&mut layer.mlp_input, rows * hidden_size);
         rms_norm(hidden, model.at(&places.mlp_norm), model.eps, normalized);
         let gate_up = sized(&mut layer.gate_up, rows * 2 * inner);
         panels.gate_up.multiply(product(hidden_size, false), normalized, gate_up);
-        let activated = sized(&mut layer.activated, rows * inner);
-        let parts = activated.par_chunks_mut(PART_ROWS * inner).zip(gate_up.par_chunks(2 * PART_ROWS * inner));
-        parts.with_min_len(MIN_PARALLEL.div_ceil(PART_ROWS * inner)).for_each(|(out, part)| swiglu(part, inner, out));
+        activate(gate_up, inner, activated);
         panels.down.multiply(product(inner, true), activated, hidden);
     }
     for span in spans {
         span.cache.advance(span.tokens.len());
     }
+}
+
+/// `silu(gate) * up` of all rows.
+pub(super) fn activate(gate_up: &[f32], inner: usize, activated: &mut [f32]) {
+    let parts = activated.par_chunks_mut(PART_ROWS * inner).zip(gate_up.par_chunks(2 * PART_ROWS * inner));
+    parts.with_min_len(MIN_PARALLEL.div_ceil(PART_ROWS * inner)).for_each(|(out, part)| swiglu(part, inner, out));
 }
 
 /// Attention of all spans in one layer. Rows are cut into blocks, which are tasks if there is enough to do.

@@ -92,9 +92,9 @@ fn pass(config: &DecoderConfig, tokens: usize) -> usize {
     let (queries, keys) = (config.head_count * config.head_dim, config.kv_head_count * config.head_dim);
     let qkv = queries + 2 * keys;
     let normalized = if config.has_qk_norm() { queries + keys } else { 0 };
-    // As `LayerActivations` has them, and `BackwardBuffers`.
-    let layer = 4 * hidden + qkv + queries + normalized + 3 * inner;
-    let backward = 2 * hidden + queries + qkv + 3 * inner;
+    // As `LayerActivations` has them, `Workspace` and `BackwardBuffers`.
+    let layer = 2 * hidden + qkv + queries + normalized + 2 * inner;
+    let backward = 3 * hidden + queries + qkv + 4 * inner;
     let head_rows = tokens.min((MAX_LOGITS / config.vocab_size).max(super::head::MIN_ROWS));
     let head = 4 * hidden * tokens + (config.vocab_size + 2 * hidden) * head_rows;
     let stream = hidden * tokens;

@@ -10,10 +10,10 @@ use std::cmp::Reverse;
 use super::adapter::{AdapterScratch, adapted_backward};
 use super::attention::{Attended, Prefix, attend_backward};
 use super::cache::CpuCache;
-use super::forward::{LayerActivations, Span, Workspace, forward};
+use super::forward::{LayerActivations, Span, Workspace, activate, forward};
 use super::gradients::Gradients;
 use super::head::{HeadScratch, Targets, head_backward, head_scores};
-use super::kernels::{add_scaled, norm_heads_backward, rms_norm_backward, swiglu_backward};
+use super::kernels::{add_scaled, norm_heads_backward, rms_norm, rms_norm_backward, swiglu_backward};
 use super::matmul::{Operand, Packing, Product, multiply, sized};
 use super::model::{Joint, Model};
 use crate::policy::tree::{Node, needed_tokens};
@@ -378,7 +378,7 @@ fn layer_backward(
     if is_read {
         mlp_backward(model, (index, count), gradients, workspace, buffers);
     }
-    let Workspace { layers, attention, packing, .. } = workspace;
+    let Workspace { layers, normalized: input, attention, packing, .. } = workspace;
     let layer: &LayerActivations = &layers[index];
     let BackwardBuffers { hidden, normalized, attended, qkv, adapter, unused, .. } = buffers;
     let hidden = sized(hidden, count * hidden_size);
@@ -414,9 +414,10 @@ fn layer_backward(
         qkv.chunks_exact(heads.row_width()).for_each(|row| add_scaled(bias, 1.0, row));
     }
     let normalized = sized(normalized, count * hidden_size);
-    let known = (count, &layer.attention_input[..], &*qkv);
-    joint_backward(model, (index, Joint::Qkv), known, normalized, (gradients, adapter, packing));
     let norm = (&layer.input[..count * hidden_size], model.at(&places.attention_norm), model.eps);
+    let input = sized(input, count * hidden_size);
+    rms_norm(norm.0, norm.1, norm.2, input);
+    joint_backward(model, (index, Joint::Qkv), (count, input, qkv), normalized, (gradients, adapter, packing));
     rms_norm_backward(norm, normalized, hidden, gradients.vector(&places.attention_norm, unused));
 }
 
@@ -430,19 +431,21 @@ fn mlp_backward(
 ) {
     let (inner, hidden_size) = (model.config.intermediate_size, model.config.hidden_size);
     let places = &model.layout.layers[index];
-    let Workspace { layers, packing, .. } = workspace;
+    let Workspace { layers, normalized: input, activated: product, packing, .. } = workspace;
     let layer: &LayerActivations = &layers[index];
     let BackwardBuffers { hidden, normalized, gate_up, activated, adapter, unused, .. } = buffers;
     let hidden = sized(hidden, rows * hidden_size);
     let activated = sized(activated, rows * inner);
-    let known = (rows, &layer.activated[..], &*hidden);
-    joint_backward(model, (index, Joint::Down), known, activated, (gradients, adapter, packing));
+    let product = sized(product, rows * inner);
+    activate(&layer.gate_up[..rows * 2 * inner], inner, product);
+    joint_backward(model, (index, Joint::Down), (rows, product, hidden), activated, (gradients, adapter, packing));
     let gate_up = sized(gate_up, rows * 2 * inner);
     swiglu_backward(&layer.gate_up, inner, activated, gate_up);
     let normalized = sized(normalized, rows * hidden_size);
-    let known = (rows, &layer.mlp_input[..], &*gate_up);
-    joint_backward(model, (index, Joint::GateUp), known, normalized, (gradients, adapter, packing));
     let norm = (&layer.middle[..rows * hidden_size], model.at(&places.mlp_norm), model.eps);
+    let input = sized(input, rows * hidden_size);
+    rms_norm(norm.0, norm.1, norm.2, input);
+    joint_backward(model, (index, Joint::GateUp), (rows, input, gate_up), normalized, (gradients, adapter, packing));
     rms_norm_backward(norm, normalized, hidden, gradients.vector(&places.mlp_norm, unused));
 }
 
