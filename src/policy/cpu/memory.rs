@@ -80,7 +80,9 @@ pub fn training_memory(
         OptimizerStates::F32 => 2 * FLOAT * trained,
         OptimizerStates::EightBit => 2 * trained,
     };
-    let values = adapter.map_or(0, |_| FLOAT * trained);
+    // The adapter's values, and what the allocator keeps of the memory that reading took: about half, as measured. Where all
+    // weights are trained, gradients and moments take its place.
+    let values = adapter.map_or(0, |_| FLOAT * trained + weights(config).0 / 2);
     let optimizer = values + FLOAT * trained * (1 + shards) + moments;
     let running = shards.min(size.threads).max(1);
     plan(config, optimizer, running * pass(config, size.tokens))
