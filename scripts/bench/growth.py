@@ -5,7 +5,7 @@ Markdown tables and writes scripts/bench/results/growth-cpu.json.
     cargo build --release
     python3 scripts/bench/growth.py [--shape tiny] [--most-batch 512] [--most-context 16384] [--turns 16] [--out FILE]
 
-`share` is the share of what the machine could do at best (the floor, measured in the same process). Set GIFT_HOST to measure
+--plot FILE.svg draws them as well, with matplotlib. `share` is the share of what the machine could do at best (the floor, measured in the same process). Set GIFT_HOST to measure
 another binary.
 """
 
@@ -33,6 +33,30 @@ def powers(first, most, factor):
     return sizes
 
 
+def draw(result, path):
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "gift-host"})
+    from matplotlib import pyplot
+
+    rate = lambda report, part: report[part]["tokens_per_s"]
+    figure, (by_batch, by_context, by_turn) = pyplot.subplots(1, 3, figsize=(12, 3.2))
+    by_batch.plot([report["batch"] for report in result["batch"]], [rate(report, "decode") for report in result["batch"]], ".-")
+    by_batch.set(xlabel="sequences", ylabel="sampled tokens/s", xscale="log")
+    contexts = [report["prompt"] + report["new"] for report in result["context"]]
+    for part, label in (("prefill", "prompt"), ("decode", "sampled")):
+        by_context.plot(contexts, [rate(report, part) for report in result["context"]], ".-", label=label)
+    by_context.set(xlabel="context", ylabel="tokens/s", xscale="log", yscale="log")
+    by_context.legend()
+    by_turn.plot(range(1, len(result["turns"]["turn_seconds"]) + 1), result["turns"]["turn_seconds"], ".-")
+    by_turn.set(xlabel="turn", ylabel="seconds", ylim=(0, None))
+    for axis in (by_batch, by_context, by_turn):
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="tiny")
@@ -41,6 +65,7 @@ def main():
     parser.add_argument("--turns", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", default=str(ROOT / "scripts/bench/results/growth-cpu.json"))
+    parser.add_argument("--plot", metavar="FILE.svg")
     arguments = parser.parse_args()
     shape, rounds = arguments.shape, arguments.rounds
     result = {"shape": shape, "batch": [], "context": [], "turns": None}
@@ -70,6 +95,8 @@ def main():
         if turn < 2 or (turn + 1) & turn == 0:
             print(f"| {turn + 1} | {turn * 80} | {seconds:.4f} |")
     pathlib.Path(arguments.out).write_text(json.dumps(result, indent=2) + "\n")
+    if arguments.plot:
+        draw(result, arguments.plot)
 
 
 if __name__ == "__main__":
