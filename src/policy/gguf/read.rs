@@ -68,7 +68,7 @@ pub fn read_quantized(path: &Path, device: &Device) -> Result<(QuantizedDecoder,
 }
 
 /// Whether sampling on the CPU is better done with the matrices as they are: candle has fast products for them, or widening
-/// them would take more than [`MAX_WIDENED`] bytes.
+/// them would take more than 4 GiB.
 ///
 /// # Errors
 /// As [`read_gguf`].
