@@ -4,7 +4,7 @@ number of episodes, measures every few iterations against `search`, which plays 
 file; prints a table.
 
     cargo build --release
-    python3 scripts/bench/league.py --out results.json [--steps 250] [--every 25] [--folder runs/league] [--seeds 1] [--jobs 2]
+    python3 scripts/bench/league.py --out results.json [--steps 250] [--every 25] [--folder runs/league] [--seeds 1] [--first-seed 0] [--jobs 2]
 
 Every evaluation plays the same episodes, which no run trains on. Half of them begin with a random move of each side, after which
 some are decided: `search` in the model's place tells how many. Set GIFT_HOST to measure another binary. Every training is
@@ -78,6 +78,7 @@ def main():
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--every", type=int, default=25, help="iterations between two evaluations")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--episodes", type=int, default=500, help="episodes of each evaluation")
     parser.add_argument("--folder", help="where the runs are kept; runs that are there go on, or are only measured")
@@ -85,7 +86,8 @@ def main():
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="handed to gift-host train")
     options = parser.parse_args()
     players = {player: evaluate(["--player", player], "search", options.episodes) for player in ("random", "bot", "search")}
-    work = [(name, seed) for seed in range(options.seeds) for name in options.only]
+    work = [(name, seed) for seed in range(options.first_seed, options.first_seed + options.seeds)
+            for name in options.only]
     runs = []
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         for future in [pool.submit(train, name, seed, options) for name, seed in work]:

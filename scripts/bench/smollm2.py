@@ -7,7 +7,7 @@ and, for each game, one episode of the beginning, of the middle and of the end.
     pip install matplotlib zstandard
     python3 scripts/bench/smollm2.py runs/smollm2
 
-writes scripts/bench/results/smollm2.svg and smollm2.json (the metrics that are drawn, and the evaluations).
+writes scripts/bench/results/smollm2.svg and smollm2.json (the metrics that are drawn, and the evaluations), or below --out.
 """
 
 import argparse
@@ -56,15 +56,20 @@ def transcript(episode):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=pathlib.Path)
-    folder = parser.parse_args().run
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="the folder for both files")
+    options = parser.parse_args()
+    folder = options.run
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    evaluations = [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
+    measured = folder / "evaluations.jsonl"
+    evaluations = [json.loads(line) for line in measured.read_text().splitlines()] if measured.exists() else []
 
     figure, axes = pyplot.subplots(1, len(CURVES), figsize=(13, 3))
     kept = {}
     for axis, (title, name) in zip(axes, CURVES.items()):
         for game in GAMES:
             points = [(line["step"], line[key]) for line in metrics if (key := name.format(game=game)) in line]
+            if not points:
+                continue  # not played yet
             kept[name.format(game=game)] = [[step, round(value, 4)] for step, value in points]
             steps, values = zip(*points)
             (line,) = axis.plot(steps, values, linewidth=0.6, alpha=0.3)
@@ -76,16 +81,18 @@ def main():
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(RESULTS / "smollm2.svg", metadata={"Date": None})
+    figure.savefig(options.out / "smollm2.svg", metadata={"Date": None})
     seconds = sum(line["time/rollout_s"] + line["time/update_s"] for line in metrics)
     document = {"seconds": round(seconds), "iterations": len(metrics), "curves": kept, "evaluations": evaluations}
-    (RESULTS / "smollm2.json").write_text(json.dumps(document, indent=1) + "\n")
+    (options.out / "smollm2.json").write_text(json.dumps(document, indent=1) + "\n")
 
     print(f"{len(metrics)} iterations, {seconds:.0f} s of rollout and update")
     for line in evaluations:
         print(json.dumps(line))
     for game in GAMES:
         steps = [line["step"] for line in metrics if f"success/{game}" in line]
+        if not steps:
+            continue
         for step in (steps[0], steps[len(steps) // 2], steps[-1]):
             played = [episode for episode in episodes(folder, step) if episode["game"] == game]
             # The one in the middle by reward: neither the best nor the worst.

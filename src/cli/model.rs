@@ -264,12 +264,23 @@ pub(crate) fn loader(
     config: &RunConfig,
 ) -> impl Fn(&Path) -> Result<LoadedModel, Box<Diagnostic>> + Send + Sync + 'static {
     let (device, dtype, seed) = (config.device.clone(), config.dtype.clone(), Seed::new(config.seed));
+    let is_brief = config.decode.observation == ObservationKind::Brief;
+    let warn = move |path: &Path, tokenizer: &Tokenizer| {
+        if is_brief && !matches!(tokenizer, Tokenizer::Bytes) {
+            log(&format!(
+                "warning: {} sees the short observations of the tiny model; `--set decode.observation=full` shows it whole \
+                 prompts",
+                path.display()
+            ));
+        }
+    };
     move |path| {
         let problem = |error: Error| unusable(path, &error);
         if is_gguf(path) {
             let device = open(&device)?;
             if !device.is_cpu() || prefers_quantized(path).map_err(problem)? {
                 let (decoder, tokenizer) = read_quantized(path, &device).map_err(problem)?;
+                warn(path, &tokenizer);
                 return Ok(LoadedModel { decoder: Box::new(decoder), tokenizer, place: path.to_owned() });
             }
             log(&format!(
@@ -278,6 +289,7 @@ pub(crate) fn loader(
             ));
         }
         let model = load(&path.to_string_lossy(), seed)?;
+        warn(path, &model.tokenizer);
         let decoder = place(&model, &device, &dtype)?;
         let place = model.folder.unwrap_or_else(|| path.to_owned());
         Ok(LoadedModel { decoder, tokenizer: model.tokenizer, place })

@@ -67,7 +67,7 @@ pub struct Rates {
     pub truncated: f64,
     /// Mean number of the player's turns an episode.
     pub turns: f64,
-    /// Mean number of tokens that the player sampled an episode; 0 for scripted players.
+    /// Mean number of tokens that the player sampled an episode; 0 for players other than a policy.
     pub tokens: f64,
 }
 

@@ -51,7 +51,9 @@ impl Running<'_> {
             let Reply::Answer(answer) = reply? else { return Ok(None) };
             self.episode.act(seat, &Action { text: answer.action, well_formed: true })?;
             if is_own {
-                self.tally.turns += 1;
+                // Answers that could not be read were asked for again; as a policy's, they count as turns.
+                self.tally.turns += 1 + answer.invalid;
+                self.tally.format_error += answer.invalid;
                 self.tally.illegal += usize::from(self.episode.turns().last().is_some_and(|turn| !turn.legal));
             }
         }

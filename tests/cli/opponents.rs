@@ -190,6 +190,14 @@ fn a_quantized_model_plays_alike_on_any_threads() {
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     assert_eq!(eval("threads=1"), eval("threads=3"));
+    // A model of random weights answers in no format; random play takes its place, and it is told.
+    let player = ["eval", "--games", "games/tictactoe.lua", "--player", "gguf:model-q8_0.gguf", "--json", "--episodes"];
+    let free =
+        ["4", "--set", "decode.constrain=off", "--set", "decode.format=think", "--set", "rollout.max_new_tokens=4"];
+    let output = place.run(&[&player[..], &free, &["--device", "cpu"]].concat());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("sees the short observations"), "{}", show(&output));
+    let rate = &serde_json::from_slice::<Value>(&output.stdout).expect("JSON")["games"][0];
+    assert!(rate["format_error"].as_f64().is_some_and(|share| share > 0.5), "{rate}");
 }
 
 #[test]

@@ -40,7 +40,8 @@ pub struct CandleDecoder {
 
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
-        Self::Tensor { message: error.to_string() }
+        // A backtrace may follow the first line.
+        Self::Tensor { message: error.to_string().lines().next().unwrap_or_default().to_owned() }
     }
 }
 

@@ -106,7 +106,7 @@ impl<'a> Opened<'a> {
         let file = File::open(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         let mut reader = BufReader::new(file);
         let refuse = |message: String| Error::Format { path: path.to_owned(), message };
-        let content = Content::read(&mut reader).map_err(|error| refuse(error.to_string()))?;
+        let content = Content::read(&mut reader).map_err(|error| refuse(damaged(&error)))?;
         let config = shape(&Header(&content.metadata), &content).map_err(refuse)?;
         let mut opened = Self { path, reader, content, config };
         if opened.content.tensor_infos.contains_key(ROPE_FACTORS) {
@@ -123,13 +123,13 @@ impl<'a> Opened<'a> {
 
     fn tensor(&mut self, name: &str) -> Result<QTensor, Error> {
         let tensor = self.content.tensor(&mut self.reader, name, &Device::Cpu);
-        tensor.map_err(|error| self.refuse(format!("tensor `{name}`: {error}")))
+        tensor.map_err(|error| self.refuse(format!("tensor `{name}`: {}", damaged(&error))))
     }
 
     /// A tensor's values, row by row.
     fn values(&mut self, name: &str) -> Result<Vec<f32>, Error> {
         let values = self.tensor(name)?.dequantize(&Device::Cpu).and_then(|tensor| tensor.flatten_all()?.to_vec1());
-        values.map_err(|error| self.refuse(format!("tensor `{name}`: {error}")))
+        values.map_err(|error| self.refuse(format!("tensor `{name}`: {}", damaged(&error))))
     }
 
     /// Whether the file orders the rows of each head for rotations of neighbours, as Llama's do: the decoder rotates halves.
@@ -143,6 +143,12 @@ impl<'a> Opened<'a> {
         let tokenizer = TextTokenizer::new(self.path, files, self.config.vocab_size)?;
         Ok(Tokenizer::Text(Arc::new(tokenizer)))
     }
+}
+
+/// What is wrong with a file; candle's words may go on with a backtrace.
+fn damaged(error: &candle_core::Error) -> String {
+    let words = error.to_string();
+    format!("{}; the file is damaged or was cut short", words.lines().next().unwrap_or_default())
 }
 
 /// Metadata by key.
