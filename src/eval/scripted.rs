@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Match;
 use super::rates::{EpisodeResult, is_draw};
 use crate::diag::Diagnostic;
-use crate::game::{Action, Episode, GameDef, Status, for_each_abandonable};
+use crate::game::{Action, Episode, GameDef, Seat, Status, for_each_abandonable};
 use crate::opponent::{Fault, Lineup, ModelPasses, Opponents, Reply, View};
 use crate::seed::Stream;
 
@@ -30,10 +30,10 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
-    /// Who has the turn: whether it is the player that is measured, and the lineup.
-    fn players(&mut self) -> Option<&mut Lineup> {
+    /// The seat whose turn it is, and the lineup that it plays for.
+    fn turn(&mut self) -> Option<(Seat, &mut Lineup)> {
         let Status::Turn(seat) = *self.episode.status() else { return None };
-        Some(if seat.0 == self.tally.seat { &mut self.own } else { &mut self.others })
+        Some((seat, if seat.0 == self.tally.seat { &mut self.own } else { &mut self.others }))
     }
 
     /// Plays on until somebody has to think; the result if the episode is over.
@@ -59,7 +59,7 @@ impl Running<'_> {
         }
         let mut tally = self.tally;
         tally.truncated = *self.episode.status() == Status::Truncated;
-        (tally.score, tally.success) = self.episode.result(crate::game::Seat(tally.seat));
+        (tally.score, tally.success) = self.episode.result(Seat(tally.seat));
         if let Status::Terminated(outcome) = self.episode.status() {
             tally.draw = is_draw(&outcome.scores, tally.seat, tally.success);
         }
@@ -98,10 +98,7 @@ impl<'a> Place<'a> {
     /// Whether there is something to do but to wait.
     fn is_ready(&mut self) -> bool {
         self.played.is_none()
-            && self.running.as_mut().is_none_or(|running| {
-                let Status::Turn(seat) = *running.episode.status() else { return true };
-                running.players().is_none_or(|lineup| lineup.is_ready(seat))
-            })
+            && self.running.as_mut().and_then(Running::turn).is_none_or(|(seat, lineup)| lineup.is_ready(seat))
     }
 
     fn finish(&mut self, played: Played) {
@@ -139,9 +136,8 @@ pub(super) fn play_scripted(
             stuck.finish(Err(game.stuck()));
         }
         let waiting = places.iter_mut().filter_map(|place| {
-            let running = place.running.as_mut()?;
-            let Status::Turn(seat) = *running.episode.status() else { return None };
-            running.players()?.thinking(seat)
+            let (seat, lineup) = place.running.as_mut()?.turn()?;
+            lineup.thinking(seat)
         });
         match passes.advance(waiting) {
             Ok(has_sampled) if is_idle && !has_sampled => std::thread::sleep(PATIENCE),

@@ -276,8 +276,9 @@ fn model(kind: ModelKind, path: Option<&str>, expected: &str) -> Result<Spec, Bo
         ModelKind::Checkpoint => ("checkpoint", "checkpoint:runs/tictactoe-1"),
         ModelKind::Gguf => ("gguf", "gguf:models/small.gguf"),
     };
+    let message = if path.is_empty() { "does not say where its model is" } else { "is given no such file" };
     Err(Box::new(
-        Diagnostic::error("opponent::model", format!("`{name}` does not say where its model is"))
+        Diagnostic::error("opponent::model", format!("`{name}` {message}"))
             .expected(format!("{expected}, behind the `:`"))
             .found(format!("`{}`", source.to_string().trim_end_matches(':')))
             .help(format!("such as `{example}`")),

@@ -3,6 +3,7 @@
 //!
 //! Which tokens are shared, and so how sums are ordered, depends on the sequences alone and not on the machine.
 
+use std::borrow::Borrow;
 use std::cmp::Reverse;
 use std::ops::Range;
 
@@ -108,6 +109,21 @@ pub(super) fn trees(sequences: &[Sequence<'_>], least: usize, max_rows: usize) -
     trees
 }
 
+/// Nodes in runs of at most `max_rows` rows, but at least one node each.
+pub(super) fn in_runs<N: Borrow<Node>>(mut nodes: &[N], max_rows: usize) -> impl Iterator<Item = &[N]> {
+    std::iter::from_fn(move || {
+        let mut rows = 0;
+        let fits = |node: &&N| {
+            rows += (*node).borrow().rows();
+            rows <= max_rows
+        };
+        let count = nodes.iter().take_while(fits).count().max(1).min(nodes.len());
+        let (run, later) = nodes.split_at(count);
+        nodes = later;
+        (!run.is_empty()).then_some(run)
+    })
+}
+
 /// Two trees of about the same number of rows.
 fn halves(tree: Node) -> (Node, Node) {
     let Node { range, mut children, .. } = tree;
@@ -177,6 +193,17 @@ mod tests {
         for (least, max_rows) in [(9, usize::MAX), (1, 98), (1, 0)] {
             assert_eq!(of(&texts, least, max_rows), [0, 1, 2, 3].map(|index| leaf(0..94, index)));
         }
+    }
+
+    #[test]
+    fn runs_hold_every_node_in_order() {
+        let nodes: Vec<Node> = [3, 4, 9, 1, 1].iter().enumerate().map(|(at, &rows)| leaf(0..rows, at)).collect();
+        let runs = |max_rows| -> Vec<Vec<usize>> {
+            in_runs(&nodes, max_rows).map(|run| run.iter().map(|node| node.sequence).collect()).collect()
+        };
+        assert_eq!(runs(7), [vec![0, 1], vec![2], vec![3, 4]]);
+        assert_eq!(runs(0), [[0], [1], [2], [3], [4]]);
+        assert_eq!(in_runs::<Node>(&[], 7).count(), 0);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use candle_core::{D, DType, Device, Result as TensorResult, Tensor, Var};
 use super::backward::Pass;
 use super::network::{Adapted, CandleCache, Network, Pack, Rotary, Span};
 use crate::config::OptimizerStates;
-use crate::policy::tree::{Node, trees};
+use crate::policy::tree::{in_runs, trees};
 use crate::policy::{
     AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, Inference, KvCache, NamedTensor,
     Sequence, SequenceLoss, TensorKind, TokenScore, inputs,
@@ -156,19 +156,10 @@ impl CandleDecoder {
         mut work: impl FnMut(&Pack) -> Result<Vec<(usize, Vec<TokenScore>)>, Error>,
     ) -> Result<Vec<Vec<TokenScore>>, Error> {
         let mut scores = vec![Vec::new(); sequences.len()];
-        let trees = trees(sequences, 1, PACK_ROWS);
-        let mut rest = &trees[..];
-        while !rest.is_empty() {
-            let mut rows = 0;
-            let fits = |tree: &&Node| {
-                rows += tree.rows();
-                rows <= PACK_ROWS
-            };
-            let (pack, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+        for pack in in_runs(&trees(sequences, 1, PACK_ROWS), PACK_ROWS) {
             for (index, found) in work(&Pack::new(pack, sequences, &self.rotary)?)? {
                 scores[index] = found;
             }
-            rest = later;
         }
         Ok(scores)
     }

@@ -4,7 +4,7 @@
 //! Only differentiable operations appear here. candle-nn's fused `rms_norm`, `rope`, `softmax_last_dim` and `sdpa` would
 //! stop gradients without an error, so norm, rotary positions and softmax are composed of basic operations.
 
-mod backward; // gradients of one sequence, layer by layer
+mod backward; // gradients of packed sequences, layer by layer
 mod decoder; // the implementation of `Decoder`
 mod frozen; // products with weights that are not trained
 mod network; // the forward pass and the scores

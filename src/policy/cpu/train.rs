@@ -16,7 +16,7 @@ use super::head::{HeadScratch, Targets, head_backward, head_scores};
 use super::kernels::{add_scaled, norm_heads_backward, rms_norm, rms_norm_backward, swiglu_backward};
 use super::matmul::{Operand, Packing, Product, multiply, sized};
 use super::model::{Joint, Model};
-use crate::policy::tree::{Node, needed_tokens};
+use crate::policy::tree::{Node, in_runs, needed_tokens};
 use crate::policy::{Sequence, SequenceLoss, TokenGradient, TokenScore};
 
 /// Gradients (1 GiB of them) that may exist at once beside the accumulated ones.
@@ -184,16 +184,8 @@ impl Pass<'_> {
         let (leaves, branches): (Vec<&Node>, Vec<&Node>) =
             node.children.iter().partition(|child| child.children.is_empty());
         let mut has_gradient = false;
-        let mut rest = &leaves[..];
-        while !rest.is_empty() {
-            let mut rows = 0;
-            let fits = |leaf: &&&Node| {
-                rows += leaf.range.len();
-                rows <= LEAF_ROWS
-            };
-            let (chunk, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
-            has_gradient |= self.leaves(chunk, depth + 1, learning, workspace, scored);
-            rest = later;
+        for run in in_runs(&leaves, LEAF_ROWS) {
+            has_gradient |= self.leaves(run, depth + 1, learning, workspace, scored);
         }
         for branch in branches {
             has_gradient |= self.visit(branch, depth + 1, learning, workspace, scored);
