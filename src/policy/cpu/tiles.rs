@@ -9,9 +9,6 @@ const BASE_ROWS: usize = 6;
 /// Most rows computed together with 32 registers of 512 bits. Twelve sums hide the latency of two multiply-adds a cycle.
 const WIDE_ROWS: usize = 12;
 
-/// Most rows of a tile that reads them in place: more pointers than that do not fit the registers.
-const ROW_POINTERS: usize = 8;
-
 /// The instructions that are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
@@ -70,17 +67,43 @@ fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
 
 type Sums<const M: usize, const N: usize> = [[[f32; LANES]; N]; M];
 
-/// `M` rows by `N` panels. Nothing in the loop can panic, and no inlining mixes the sums with other memory: both are needed
-/// for the compiler to keep them in registers, which makes the loop three times as fast.
+/// Where the values of a left side stand: that of row `i` at inner index `p` at `i * row + p * step`.
+#[derive(Clone, Copy)]
+struct Strides {
+    row: usize,
+    step: usize,
+}
+
+/// Stops the program if `M` rows or a panel end before what a tile reads of them.
+#[inline]
+fn check_ends<const M: usize, const N: usize>(block: &Block, left: &[f32], strides: Strides, right: [&[f32]; N]) {
+    let Some(last) = block.depth.checked_sub(1) else { return };
+    assert!(M > 0 && (M - 1) * strides.row + last * strides.step < left.len(), "the left side ends early");
+    assert!(right.iter().all(|panel| last * block.right_stride + LANES <= panel.len()), "a panel ends early");
+}
+
+/// `M` rows by `N` panels. With slices in the loop every index would be tested, which takes as long as the arithmetic; and
+/// no inlining may mix the sums with other memory, so that the compiler keeps them in registers.
 #[inline(never)]
-fn rows_base<const M: usize, const N: usize>(block: &Block, left: &[f32], right: [&[f32]; N]) -> Sums<M, N> {
+#[expect(unsafe_code, reason = "the ends of all that is read are compared with the slices first")]
+fn multiply_base<const M: usize, const N: usize>(
+    block: &Block,
+    left: &[f32],
+    strides: Strides,
+    right: [&[f32]; N],
+) -> Sums<M, N> {
+    check_ends::<M, N>(block, left, strides, right);
     let mut sums = [[[0.0; LANES]; N]; M];
-    let rows: [&[f32]; M] = std::array::from_fn(|i| &left[i * block.left_stride..][..block.depth]);
-    let mut panels = right.map(|panel| panel.chunks(block.right_stride));
-    for p in 0..block.depth {
-        let values: [f32; M] = std::array::from_fn(|i| rows[i].get(p).copied().unwrap_or(0.0));
+    let mut left = left.as_ptr();
+    let mut panels = right.map(<[f32]>::as_ptr);
+    for _ in 0..block.depth {
+        // SAFETY: at inner index `p`, the value at `i * row + p * step`, at most the last one compared above.
+        let values: [f32; M] = std::array::from_fn(|i| unsafe { *left.add(i * strides.row) });
+        left = left.wrapping_add(strides.step);
         for n in 0..N {
-            let Some(column) = panels[n].next().and_then(<[f32]>::first_chunk::<LANES>) else { break };
+            // SAFETY: at inner index `p`, `LANES` values from `p * right_stride` on, which end within the panel.
+            let column: [f32; LANES] = unsafe { *panels[n].cast() };
+            panels[n] = panels[n].wrapping_add(block.right_stride);
             for i in 0..M {
                 for j in 0..LANES {
                     sums[i][n][j] = multiply_add(values[i], column[j], sums[i][n][j]);
@@ -91,25 +114,8 @@ fn rows_base<const M: usize, const N: usize>(block: &Block, left: &[f32], right:
     sums
 }
 
-/// As [`rows_base`] for an interleaved left side.
-#[inline(never)]
-fn interleaved_base<const M: usize, const N: usize>(block: &Block, left: &[f32], right: [&[f32]; N]) -> Sums<M, N> {
-    let mut sums = [[[0.0; LANES]; N]; M];
-    let mut panels = right.map(|panel| panel.chunks(block.right_stride));
-    for values in left.as_chunks::<BASE_ROWS>().0.iter().take(block.depth) {
-        for n in 0..N {
-            let Some(column) = panels[n].next().and_then(<[f32]>::first_chunk::<LANES>) else { break };
-            for i in 0..M.min(BASE_ROWS) {
-                for j in 0..LANES {
-                    sums[i][n][j] = multiply_add(values[i], column[j], sums[i][n][j]);
-                }
-            }
-        }
-    }
-    sums
-}
-
-/// The same with AVX-512. Left to itself, the compiler does not unroll a loop of this length.
+/// The same with AVX-512. Left to itself, the compiler does not unroll a loop of this length; and with slices it tests every
+/// index, which takes as long as the arithmetic.
 #[cfg(target_arch = "x86_64")]
 mod wide {
     use std::arch::x86_64::{
@@ -117,26 +123,10 @@ mod wide {
         _mm512_storeu_ps,
     };
 
-    use super::{Block, LANES, Sums, WIDE_ROWS};
+    use super::{Block, LANES, Strides, Sums, WIDE_ROWS, check_ends};
 
     /// Values by which a prefetch is ahead.
     const PREFETCH: usize = 768;
-
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    #[expect(unsafe_code, reason = "an array of 16 values is 64 readable bytes")]
-    fn load(values: &[f32; LANES]) -> __m512 {
-        // SAFETY: the reference covers all that is read; the load needs no alignment.
-        unsafe { _mm512_loadu_ps(values.as_ptr()) }
-    }
-
-    /// Asks for what comes so much later in the same panel: weights that stream from memory arrive in time.
-    #[inline]
-    #[expect(unsafe_code, reason = "a prefetch of any address is only a hint")]
-    fn prefetch(values: &[f32; LANES]) {
-        // SAFETY: nothing is read, and no address faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_add(PREFETCH).cast()) };
-    }
 
     #[target_feature(enable = "avx512f")]
     #[inline]
@@ -152,27 +142,47 @@ mod wide {
         out
     }
 
+    /// As [`super::multiply_base`]; where the right side is `is_streamed` from memory, it is asked for in time.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    #[expect(unsafe_code, reason = "the ends of all that is read are compared with the slices first")]
+    fn multiply<const M: usize, const N: usize>(
+        block: &Block,
+        left: &[f32],
+        strides: Strides,
+        right: [&[f32]; N],
+        is_streamed: bool,
+    ) -> Sums<M, N> {
+        check_ends::<M, N>(block, left, strides, right);
+        let mut sums = [[_mm512_setzero_ps(); N]; M];
+        let mut left = left.as_ptr();
+        let mut panels = right.map(<[f32]>::as_ptr);
+        for _ in 0..block.depth {
+            let mut columns = [_mm512_setzero_ps(); N];
+            for n in 0..N {
+                // SAFETY: at inner index `p`, `LANES` values from `p * right_stride` on, which end within the panel.
+                columns[n] = unsafe { _mm512_loadu_ps(panels[n]) };
+                if is_streamed {
+                    _mm_prefetch::<_MM_HINT_T0>(panels[n].wrapping_add(PREFETCH).cast());
+                }
+                panels[n] = panels[n].wrapping_add(block.right_stride);
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: at inner index `p`, the value at `i * row + p * step`, at most the last one compared above.
+                let value = _mm512_set1_ps(unsafe { *left.add(i * strides.row) });
+                for n in 0..N {
+                    sums[n] = _mm512_fmadd_ps(value, columns[n], sums[n]);
+                }
+            }
+            left = left.wrapping_add(strides.step);
+        }
+        store(sums)
+    }
+
     #[target_feature(enable = "avx512f")]
     #[inline(never)]
     pub(super) fn rows<const M: usize, const N: usize>(block: &Block, left: &[f32], right: [&[f32]; N]) -> Sums<M, N> {
-        let mut sums = [[_mm512_setzero_ps(); N]; M];
-        let rows: [&[f32]; M] = std::array::from_fn(|i| &left[i * block.left_stride..][..block.depth]);
-        let mut panels = right.map(|panel| panel.chunks(block.right_stride));
-        for p in 0..block.depth {
-            let mut columns = [_mm512_setzero_ps(); N];
-            for n in 0..N {
-                let Some(column) = panels[n].next().and_then(<[f32]>::first_chunk::<LANES>) else { break };
-                columns[n] = load(column);
-                prefetch(column);
-            }
-            for i in 0..M {
-                let value = _mm512_set1_ps(rows[i].get(p).copied().unwrap_or(0.0));
-                for n in 0..N {
-                    sums[i][n] = _mm512_fmadd_ps(value, columns[n], sums[i][n]);
-                }
-            }
-        }
-        store(sums)
+        multiply(block, left, Strides { row: block.left_stride, step: 1 }, right, true)
     }
 
     #[target_feature(enable = "avx512f")]
@@ -182,22 +192,7 @@ mod wide {
         left: &[f32],
         right: [&[f32]; N],
     ) -> Sums<M, N> {
-        let mut sums = [[_mm512_setzero_ps(); N]; M];
-        let mut panels = right.map(|panel| panel.chunks(block.right_stride));
-        for values in left.as_chunks::<WIDE_ROWS>().0.iter().take(block.depth) {
-            let mut columns = [_mm512_setzero_ps(); N];
-            for n in 0..N {
-                let Some(column) = panels[n].next().and_then(<[f32]>::first_chunk::<LANES>) else { break };
-                columns[n] = load(column);
-            }
-            for i in 0..M {
-                let value = _mm512_set1_ps(values[i]);
-                for n in 0..N {
-                    sums[i][n] = _mm512_fmadd_ps(value, columns[n], sums[i][n]);
-                }
-            }
-        }
-        store(sums)
+        multiply(block, left, Strides { row: 1, step: WIDE_ROWS }, right, false)
     }
 }
 
@@ -216,8 +211,8 @@ fn sums_of<const M: usize, const N: usize>(
         (Level::Wide, Order::Rows) => unsafe { wide::rows(block, left, right) },
         #[cfg(target_arch = "x86_64")]
         (Level::Wide, Order::Interleaved) => unsafe { wide::interleaved(block, left, right) },
-        (_, Order::Rows) => rows_base(block, left, right),
-        (_, Order::Interleaved) => interleaved_base(block, left, right),
+        (_, Order::Rows) => multiply_base(block, left, Strides { row: block.left_stride, step: 1 }, right),
+        (_, Order::Interleaved) => multiply_base(block, left, Strides { row: 1, step: BASE_ROWS }, right),
     }
 }
 
@@ -259,7 +254,7 @@ pub(super) fn sweep<const N: usize>(
         let rest = block.rows - row;
         // Interleaved rows lie in full groups; others are divided evenly, as tiles of few rows wait for their sums.
         let count = match order {
-            Order::Rows => rest.div_ceil(rest.div_ceil(most.min(ROW_POINTERS))),
+            Order::Rows => rest.div_ceil(rest.div_ceil(most)),
             Order::Interleaved => rest.min(most),
         };
         let left = match order {
