@@ -5,8 +5,9 @@
 
 The first table puts each SPEC into a seat drawn for each episode, against random play: `gift-host eval --player SPEC
 --opponent random`. Episodes a second are of the whole command, with its start, on all cores. The second table trains the
-tiny model against each SPEC for some iterations and divides the time in scripts and opponents (`time/env_s`) by that of
-rollout and update.
+tiny model against random play and each SPEC for some iterations and divides the time that the model waits for scripts and
+opponents (`time/env_s`) by that of rollout and update; the last column is what is left without the time against random play,
+which is that of the scripts.
 """
 
 import argparse
@@ -47,8 +48,9 @@ def main():
 
     if arguments.iterations == 0:
         return
-    print(f"\n{'opponent':<24} {'iteration':>10} {'scripts and opponents':>22} {'share':>7}", flush=True)
-    for spec in arguments.specs:
+    print(f"\n{'opponent':<24} {'iteration':>10} {'scripts and opponents':>22} {'share':>7} {'opponent':>9}", flush=True)
+    scripts = None
+    for spec in ["random", *(spec for spec in arguments.specs if spec != "random")]:
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder) / "run"
             command = [arguments.binary, "train", "--games", arguments.game, "--opponent", spec, "--out", str(run)]
@@ -57,7 +59,12 @@ def main():
             lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         whole = sum(line["time/rollout_s"] + line["time/update_s"] for line in lines) / len(lines)
         env = sum(line["time/env_s"] for line in lines) / len(lines)
-        print(f"{spec:<24} {whole:>8.2f} s {env:>20.3f} s {100 * env / whole:>5.1f} %", flush=True)
+        scripts = env if scripts is None else scripts
+        own = max(0, env - scripts)
+        print(
+            f"{spec:<24} {whole:>8.2f} s {env:>20.3f} s {100 * env / whole:>5.1f} % {100 * own / whole:>7.1f} %",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 //! further at a time ([`FrozenModel::advance`]). Each seat of each episode has a dialogue of its own.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::form::stop_rule;
 use super::lineup::{Answer, Fault, Opponent, Reply, View};
@@ -13,8 +13,11 @@ use super::scripted::random_action;
 use crate::config::{AnswerFormat, Constrain, ObservationKind, OnInvalid, RunConfig};
 use crate::diag::Diagnostic;
 use crate::game::told_again;
-use crate::policy::{AnswerRules, Batcher, Dialogue, Inference, Sampling, Tokenizer, advance};
+use crate::policy::{AnswerRules, Batcher, Dialogue, Inference, PrefixCache, Sampling, Tokenizer, advance};
 use crate::seed::{Seed, Stream};
+
+/// Bytes that a model keeps of what it computed at earlier positions.
+const MAX_KNOWN_BYTES: usize = 64 << 20;
 
 /// Reads a model and puts it on the run's device: its weights, its tokenizer, and where it was found (for a run directory,
 /// its newest checkpoint).
@@ -70,6 +73,8 @@ pub struct FrozenModel {
     decoder: Box<dyn Inference>,
     tokenizer: Tokenizer,
     settings: FrozenSettings,
+    /// What it computed at the positions it met last; none where keys and values are bounded.
+    known: Option<Arc<Mutex<PrefixCache>>>,
 }
 
 impl std::fmt::Debug for FrozenModel {
@@ -82,12 +87,18 @@ impl FrozenModel {
     pub(super) fn new(name: String, loaded: LoadedModel, settings: &FrozenSettings) -> Self {
         let mut settings = settings.clone();
         settings.rules.max_context = settings.rules.max_context.min(loaded.decoder.config().max_positions);
-        Self { name, decoder: loaded.decoder, tokenizer: loaded.tokenizer, settings }
+        let is_bounded = settings.rules.max_cache_bytes > 0;
+        let known = (!is_bounded).then(|| Arc::new(Mutex::new(PrefixCache::new(MAX_KNOWN_BYTES))));
+        Self { name, decoder: loaded.decoder, tokenizer: loaded.tokenizer, settings, known }
     }
 
     /// What keeps the caches of dialogues with this model.
     pub fn batcher(&self) -> Batcher {
-        self.settings.rules.batcher()
+        let batcher = self.settings.rules.batcher();
+        match &self.known {
+            Some(known) => batcher.with_prefix_cache(Arc::clone(known)),
+            None => batcher,
+        }
     }
 
     /// Takes dialogues that wait for this model one token further, in batches.
@@ -119,7 +130,7 @@ impl ModelPasses {
     /// A [`Diagnostic`] if a model fails.
     pub fn advance<'a>(
         &mut self,
-        waiting: impl Iterator<Item = (&'a Arc<FrozenModel>, &'a mut Dialogue)>,
+        waiting: impl IntoIterator<Item = (&'a Arc<FrozenModel>, &'a mut Dialogue)>,
     ) -> Result<bool, Box<Diagnostic>> {
         let mut by_model: Vec<Vec<&mut Dialogue>> = self.0.iter().map(|_| Vec::new()).collect();
         for (model, dialogue) in waiting {

@@ -6,8 +6,9 @@
 //! [`Inference::extend`] on the CPU), so batching decides about time and memory alone.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::prefix_cache::{ContextKey, PrefixCache};
 use super::{Chunk, Error, Inference, KvCache};
 
 /// Tokens that a sequence must have in common with another to wait for its cache.
@@ -46,6 +47,8 @@ pub struct BatchStats {
     pub computed: usize,
     /// Tokens whose keys and values were taken over from another sequence.
     pub shared: usize,
+    /// Tokens whose keys and values another batcher of the model had computed.
+    pub recalled: usize,
     /// Caches dropped to make room.
     pub preempted: usize,
     /// The largest size of all caches together after a call; looked at only under a bound.
@@ -72,8 +75,8 @@ struct Sequence {
     held: Option<Held>,
     is_started: bool,
     is_over: bool,
-    /// A hash of the first tokens, and how many they are.
-    hash: (usize, u64),
+    /// Of the tokens of the last request.
+    key: ContextKey,
     /// Who has the sequence, if it was leased.
     lease: Option<Weak<Lease>>,
 }
@@ -87,6 +90,8 @@ pub struct Batcher {
     max_cache_bytes: usize,
     stats: BatchStats,
     tag: Arc<()>,
+    /// What other batchers of the same model computed.
+    known: Option<Arc<Mutex<PrefixCache>>>,
 }
 
 /// Sequences that stand at the same tokens, the one with the longest cache first.
@@ -110,7 +115,13 @@ impl Batcher {
         let mut sequences = Vec::new();
         sequences.resize_with(count, Sequence::default);
         let (max_batch_tokens, stats, tag) = (max_batch_tokens.max(1), BatchStats::default(), Arc::default());
-        Self { sequences, max_batch_tokens, max_cache_bytes, stats, tag }
+        Self { sequences, max_batch_tokens, max_cache_bytes, stats, tag, known: None }
+    }
+
+    /// With what earlier batchers of the same model computed; its weights must be theirs.
+    #[must_use]
+    pub fn with_prefix_cache(self, known: Arc<Mutex<PrefixCache>>) -> Self {
+        Self { known: Some(known), ..self }
     }
 
     /// The number of a leased sequence; a new one if the lease is empty or of another batcher.
@@ -148,13 +159,15 @@ impl Batcher {
         for sequence in &mut self.sequences {
             sequence.is_over |= sequence.lease.as_ref().is_some_and(|lease| lease.strong_count() == 0);
         }
-        let mut entries = self.merge(requests);
+        self.hash(requests);
+        let (recalled, unknown) = self.recall(decoder, requests);
+        let mut entries = self.merge(&unknown);
         self.share(&mut entries)?;
         let singles = entries.iter().filter(|entry| entry.pending() == 1).count();
         // Single tokens first; the order is otherwise that of the requests.
         entries.sort_by_key(|entry| entry.pending() != 1);
         let mut rest = &mut entries[..];
-        let mut passes = Vec::new();
+        let mut passes = vec![recalled];
         let (mut served, mut singles) = (0, singles);
         while !rest.is_empty() {
             let (batch, counts) = self.admit(decoder, rest, served == 0);
@@ -180,20 +193,49 @@ impl Batcher {
         Ok(passes)
     }
 
-    /// Sequences with the same tokens become one entry.
-    fn merge<'a>(&mut self, requests: &[Request<'a>]) -> Vec<Entry<'a>> {
-        let mut entries: Vec<Entry<'a>> = Vec::new();
-        let mut known: HashMap<(usize, u64), usize> = HashMap::new();
+    /// Brings the keys of the sequences to their tokens.
+    fn hash(&mut self, requests: &[Request<'_>]) {
         for request in requests {
-            let sequence = &mut self.sequences[request.sequence];
-            let (count, hash) = &mut sequence.hash;
+            let (count, hash) = &mut self.sequences[request.sequence].key;
             for &token in &request.tokens[*count..] {
-                // FNV-1a (by 32 bits): equality is checked below, so a collision costs time only.
+                // FNV-1a (by 32 bits): equality is always checked as well, so a collision costs time only.
                 *hash = (*hash ^ u64::from(token)).wrapping_mul(0x0100_0000_01b3).rotate_left(17);
             }
             *count = request.tokens.len();
+        }
+    }
+
+    /// The logits of the sequences that stand where another batcher of this model has been, and the other requests.
+    fn recall<'a>(&mut self, decoder: &dyn Inference, requests: &[Request<'a>]) -> (Pass, Vec<Request<'a>>) {
+        let mut pass = Pass { logits: Vec::new(), vocab_size: decoder.config().vocab_size, rows: Vec::new() };
+        let mut unknown = Vec::with_capacity(requests.len());
+        let Some(known) = self.known.clone() else { return (pass, requests.to_vec()) };
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        for request in requests {
+            let sequence = &mut self.sequences[request.sequence];
+            let Some(found) = known.get(sequence.key, request.tokens) else {
+                unknown.push(*request);
+                continue;
+            };
+            let held = sequence.held.take().map_or(0, |held| held.cache.len());
+            self.stats.recalled += request.tokens.len() - held;
+            sequence.held = Some(Held { cache: found.cache, tokens: request.tokens.to_vec() });
+            sequence.is_started = true;
+            pass.rows.push((request.sequence, pass.logits.len() / pass.vocab_size));
+            pass.logits.extend_from_slice(&found.logits);
+        }
+        pass.rows.sort_unstable();
+        (pass, unknown)
+    }
+
+    /// Sequences with the same tokens become one entry.
+    fn merge<'a>(&mut self, requests: &[Request<'a>]) -> Vec<Entry<'a>> {
+        let mut entries: Vec<Entry<'a>> = Vec::new();
+        let mut known: HashMap<ContextKey, usize> = HashMap::new();
+        for request in requests {
+            let sequence = &mut self.sequences[request.sequence];
             let held = sequence.held.as_ref().map_or(0, |held| held.cache.len());
-            let entry = *known.entry(sequence.hash).or_insert(entries.len());
+            let entry = *known.entry(sequence.key).or_insert(entries.len());
             match entries.get_mut(entry) {
                 Some(entry) if entry.tokens == request.tokens => {
                     entry.sequences.push(request.sequence);
@@ -344,7 +386,10 @@ impl Batcher {
         }
         self.stats.computed += counts.iter().sum::<usize>();
         let logits = decoder.extend(&mut chunks)?; // [batch, vocab]
+        let vocab_size = decoder.config().vocab_size;
         let mut rows = BTreeMap::new();
+        // What stands behind an observation comes again, what stands within an answer seldom.
+        let mut kept = self.known.as_ref().map(|known| known.lock().unwrap_or_else(PoisonError::into_inner));
         for (row, (held, &index)) in held.into_iter().zip(batch).enumerate() {
             let entry = &entries[index];
             let is_done = held.cache.len() == entry.tokens.len();
@@ -360,9 +405,13 @@ impl Batcher {
                     self.sequences[sequence].is_started = true;
                     rows.insert(sequence, row);
                 }
+                if let Some(kept) = kept.as_mut().filter(|_| counts[row] > 1) {
+                    let key = self.sequences[entry.sequences[0]].key;
+                    kept.insert(key, entry.tokens, &held.cache, &logits[row * vocab_size..][..vocab_size]);
+                }
             }
             self.sequences[entry.sequences[0]].held = Some(held);
         }
-        Ok(Pass { logits, vocab_size: decoder.config().vocab_size, rows: rows.into_iter().collect() })
+        Ok(Pass { logits, vocab_size, rows: rows.into_iter().collect() })
     }
 }

@@ -2,7 +2,7 @@
 //! the end token; the distribution is renormalized over those.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The tokens of a vocabulary that spell a text, by their bytes.
 #[derive(Clone, Debug, Default)]
@@ -39,32 +39,51 @@ pub struct AnswerTrie {
     longest: usize,
 }
 
+/// A trie is made for every turn and walked along one path, so nodes are small and list their tokens when they are asked.
 #[derive(Clone, Debug, Default)]
 struct Node {
-    children: BTreeMap<u32, usize>,
-    allowed: Arc<[u32]>,
+    /// Tokens, ascending, and where they lead.
+    children: Vec<(u32, usize)>,
+    allowed: OnceLock<Arc<[u32]>>,
+}
+
+impl Node {
+    /// Where the token leads; to `fresh` if it led nowhere.
+    fn child(&mut self, token: u32, fresh: usize) -> usize {
+        match self.children.binary_search_by_key(&token, |child| child.0) {
+            Ok(place) => self.children[place].1,
+            Err(place) => {
+                self.children.insert(place, (token, fresh));
+                fresh
+            }
+        }
+    }
 }
 
 impl AnswerTrie {
     /// Where every answer starts.
     pub const ROOT: usize = 0;
+    /// Where every answer ends.
+    const END: usize = 1;
 
     /// The answers in these spellings and no others; `end` is appended to each.
-    pub fn new(spellings: impl IntoIterator<Item = Vec<u32>>, end: u32) -> Self {
-        let mut nodes = vec![Node::default()];
+    pub fn new(spellings: impl IntoIterator<Item: IntoIterator<Item = u32>>, end: u32) -> Self {
+        let mut nodes = vec![Node::default(), Node::default()];
         let mut longest = 0;
         for spelling in spellings {
-            longest = longest.max(spelling.len());
-            let mut at = 0;
-            for token in spelling.into_iter().chain([end]) {
-                let next = nodes.len();
-                at = *nodes[at].children.entry(token).or_insert(next);
-                if at == next {
+            let (mut at, mut length) = (Self::ROOT, 0);
+            for token in spelling {
+                length += 1;
+                let fresh = nodes.len();
+                at = nodes[at].child(token, fresh);
+                if at == fresh {
                     nodes.push(Node::default());
                 }
             }
+            longest = longest.max(length);
+            nodes[at].child(end, Self::END);
         }
-        Self::finished(nodes, longest)
+        Self { nodes, longest }
     }
 
     /// The answers in every way in which tokens spell them; `end` is appended to each.
@@ -80,7 +99,7 @@ impl AnswerTrie {
                 // A start that no tokens reach leads nowhere and is not reached.
                 let Some(&at) = places.get(&bytes[..start]) else { continue };
                 if start == bytes.len() {
-                    nodes[at].children.insert(end, 1);
+                    nodes[at].child(end, Self::END);
                     continue;
                 }
                 let mut edges: Vec<(u32, usize)> = pieces.beginnings(&bytes[start..]).collect();
@@ -98,18 +117,11 @@ impl AnswerTrie {
                     if next == nodes.len() {
                         nodes.push(Node::default());
                     }
-                    nodes[at].children.insert(token, next);
+                    nodes[at].child(token, next);
                 }
             }
         }
-        Self::finished(without_dead_ends(nodes, &places), longest)
-    }
-
-    fn finished(mut nodes: Vec<Node>, longest: usize) -> Self {
-        for node in &mut nodes {
-            node.allowed = node.children.keys().copied().collect();
-        }
-        Self { nodes, longest }
+        Self { nodes: without_dead_ends(nodes, &places), longest }
     }
 
     /// Most tokens of an answer, the end token not counted.
@@ -119,12 +131,14 @@ impl AnswerTrie {
 
     /// The tokens that may follow at `node`, ascending; empty after the end token.
     pub fn allowed(&self, node: usize) -> &Arc<[u32]> {
-        &self.nodes[node].allowed
+        let node = &self.nodes[node];
+        node.allowed.get_or_init(|| node.children.iter().map(|child| child.0).collect())
     }
 
     /// The node after `token` at `node`, or `None` if it may not follow.
     pub fn next(&self, node: usize, token: u32) -> Option<usize> {
-        self.nodes[node].children.get(&token).copied()
+        let children = &self.nodes[node].children;
+        children.binary_search_by_key(&token, |child| child.0).ok().map(|place| children[place].1)
     }
 }
 
@@ -135,7 +149,7 @@ fn without_dead_ends(mut nodes: Vec<Node>, places: &BTreeMap<&[u8], usize>) -> V
     order.sort_unstable_by(|one, other| other.cmp(one));
     let mut is_dead = vec![false; nodes.len()];
     for (_, at) in order {
-        nodes[at].children.retain(|_, next| !is_dead[*next]);
+        nodes[at].children.retain(|(_, next)| !is_dead[*next]);
         is_dead[at] = nodes[at].children.is_empty();
     }
     nodes

@@ -15,11 +15,13 @@ mod dialogue; // one player's side of an episode as tokens, sampled in batches
 mod gguf; // llama.cpp's files, in and out
 mod hub; // models by their name on the Hugging Face Hub
 mod inputs; // checks of what callers hand in, the same for every backend
+mod prefix_cache; // what a frozen model computed at earlier contexts
 mod sampling; // from logits to a token
 mod tokenizer; // text to token ids and back
 mod tree; // what several sequences begin with
 mod weights; // random initialization, safetensors in and out
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 pub use adapter::{AdapterConfig, Projection};
@@ -35,6 +37,7 @@ pub use decoder::{
 pub use dialogue::{AnswerRules, Dialogue, StopRule, advance};
 pub use gguf::{GgufType, prefers_quantized, read_gguf, read_quantized, write_gguf};
 pub use hub::{HubError, HubEvent, HubName, fetch_model};
+pub use prefix_cache::PrefixCache;
 pub use sampling::{Sampled, Sampling, sample};
 pub use tokenizer::{TextTokenizer, Tokenizer};
 pub use weights::{initial_weights, read_adapter, read_safetensors, read_weights, write_adapter, write_safetensors};
@@ -116,18 +119,19 @@ impl KvCache {
 
     /// Bytes of all these caches, what several hold counted once (where the backend knows of it).
     pub fn total_bytes<'a>(caches: impl IntoIterator<Item = &'a Self>) -> usize {
-        let mut seen = std::collections::HashSet::new();
-        let mut total = 0;
-        for cache in caches {
-            match &cache.0 {
-                CacheStorage::Cpu(cache) => {
-                    let (blocks, bytes) = cache.blocks();
-                    total += bytes * blocks.filter(|&block| seen.insert(block)).count();
-                }
-                CacheStorage::Candle(cache) => total += cache.bytes(),
+        let mut seen = HashSet::new();
+        caches.into_iter().map(|cache| cache.bytes_beside(&mut seen)).sum()
+    }
+
+    /// Bytes beside what is in `seen`, to which they are added.
+    fn bytes_beside(&self, seen: &mut HashSet<usize>) -> usize {
+        match &self.0 {
+            CacheStorage::Cpu(cache) => {
+                let (blocks, bytes) = cache.blocks();
+                bytes * blocks.filter(|&block| seen.insert(block)).count()
             }
+            CacheStorage::Candle(cache) => cache.bytes(),
         }
-        total
     }
 
     /// Whether no token is held.

@@ -15,6 +15,15 @@ use super::{Error, Group, GroupPlan, RolloutSettings, RolloutStats, Table};
 /// How long the loop sleeps where every trajectory waits for an opponent.
 const PATIENCE: Duration = Duration::from_millis(5);
 
+/// Both results, by two threads if `is_parallel`.
+fn at_once<A: Send, B: Send>(
+    is_parallel: bool,
+    one: impl FnOnce() -> A + Send,
+    other: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    if is_parallel { rayon::join(one, other) } else { (one(), other()) }
+}
+
 /// Plays every member of every group to its end. The result depends on the plans, the weights and the settings alone,
 /// not on the number of threads.
 ///
@@ -59,27 +68,53 @@ pub fn play(
             return Err(Error::Opponent(problem));
         }
         stats.env += (table.clock)().saturating_sub(rules_started);
-        let mut dialogues: Vec<&mut Dialogue> =
-            slots.iter_mut().filter(|slot| slot.waiting == Waiting::Model).filter_map(Slot::open_dialogue).collect();
-        let is_idle = dialogues.is_empty();
-        advance(&mut dialogues, &mut batcher, table.decoder, table.tokenizer, &rules)?;
+        let (mut dialogues, mut thinking): (Vec<&mut Dialogue>, Vec<_>) = (Vec::new(), Vec::new());
+        for slot in &mut slots {
+            match slot.waiting {
+                Waiting::Model => dialogues.extend(slot.open_dialogue()),
+                Waiting::Opponent => thinking.extend(slot.thinking()),
+                _ => {}
+            }
+        }
+        let is_idle = dialogues.is_empty() && thinking.is_empty();
+        let models_started = (table.clock)();
+        // On the CPU a small pass leaves threads idle, so both go on at once.
+        let (learner, opponents) = at_once(
+            table.decoder.device() == "cpu",
+            || {
+                advance(&mut dialogues, &mut batcher, table.decoder, table.tokenizer, &rules)?;
+                Ok::<_, Error>((table.clock)())
+            },
+            || passes.advance(thinking),
+        );
+        let learner_done = learner?;
+        opponents.map_err(Error::Opponent)?;
+        stats.env += (table.clock)().saturating_sub(learner_done.max(models_started));
         for slot in slots.iter_mut().filter(|slot| slot.waiting == Waiting::Model) {
             if slot.open_dialogue().is_none() {
                 slot.waiting = Waiting::Rules;
             }
         }
-        let opponents_started = (table.clock)();
-        let waiting = slots.iter_mut().filter(|slot| slot.waiting == Waiting::Opponent).filter_map(Slot::thinking);
-        let is_idle = !passes.advance(waiting).map_err(Error::Opponent)? && is_idle;
         if is_idle {
             if !slots.iter().any(|slot| slot.waiting == Waiting::Opponent) {
                 break;
             }
             // Nothing can be done but to wait.
             std::thread::sleep(PATIENCE);
+            stats.env += (table.clock)().saturating_sub(learner_done);
         }
-        stats.env += (table.clock)().saturating_sub(opponents_started);
     }
+    let groups = finish(plans, slots, &mut stats);
+    let batching = batcher.stats();
+    stats.model_tokens = batching.computed;
+    stats.shared_tokens = batching.shared;
+    stats.preempted = batching.preempted;
+    stats.total = (table.clock)().saturating_sub(started);
+    Ok((groups, stats))
+}
+
+/// The trajectories by group, those of further seats behind the planned ones.
+fn finish(plans: &[GroupPlan], slots: Vec<Slot<'_>>, stats: &mut RolloutStats) -> Vec<Group> {
     let mut groups: Vec<Group> = plans
         .iter()
         .map(|plan| Group {
@@ -113,10 +148,5 @@ pub fn play(
         let trajectories = trajectories.into_iter().map(numbered).collect();
         groups.push(Group { games: vec![groups[group].games[stage].clone()], trajectories, voided: Vec::new() });
     }
-    let batching = batcher.stats();
-    stats.model_tokens = batching.computed;
-    stats.shared_tokens = batching.shared;
-    stats.preempted = batching.preempted;
-    stats.total = (table.clock)().saturating_sub(started);
-    Ok((groups, stats))
+    groups
 }

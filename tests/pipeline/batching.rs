@@ -1,6 +1,8 @@
 //! What sequences share, how prompts are cut and which caches give way decides about time and memory, never about a token.
 
-use gift_host::policy::{BatchStats, Batcher, Request};
+use std::sync::{Arc, Mutex};
+
+use gift_host::policy::{BatchStats, Batcher, PrefixCache, Request};
 use gift_host::policy::{CpuDecoder, DecoderConfig, Inference as _, Sampling, initial_weights, sample};
 use gift_host::seed::{Seed, Stream};
 
@@ -36,10 +38,13 @@ type Played = (Vec<u32>, Vec<u32>);
 
 /// Every sequence after some turns, and what batching did.
 fn play(threads: usize, max_batch_tokens: usize, max_cache_bytes: usize) -> (Vec<Played>, BatchStats) {
+    play_with(threads, Batcher::new(12, max_batch_tokens, max_cache_bytes))
+}
+
+fn play_with(threads: usize, mut batcher: Batcher) -> (Vec<Played>, BatchStats) {
     let decoder = decoder();
     pool(threads).install(|| {
         let sampling = Sampling::default();
-        let mut batcher = Batcher::new(12, max_batch_tokens, max_cache_bytes);
         let mut streams: Vec<Stream> =
             (0..12).map(|sequence| Seed::new(4).child("member", sequence).stream()).collect();
         let mut played: Vec<Played> = (0..12).map(|sequence| (prompt(sequence), Vec::new())).collect();
@@ -117,6 +122,28 @@ fn what_is_shared_is_computed_once() {
     assert!(stats.computed <= prompts + own && stats.computed + 12 * 4 > prompts + own, "{stats:?}");
     assert_eq!(stats.computed + stats.shared, unshared, "{stats:?}");
     assert_eq!(stats.preempted, 0);
+}
+
+/// A frozen model knows again what it met in an earlier rollout, and plays on as if it had computed it.
+#[test]
+fn what_an_earlier_rollout_computed_is_taken_over() {
+    let (expected, fresh) = play(2, 8192, 0);
+    for (max_bytes, is_room) in [(64 << 20, true), (6 * BLOCK_BYTES, false)] {
+        let known = Arc::new(Mutex::new(PrefixCache::new(max_bytes)));
+        for rollout in 0..3 {
+            let (played, stats) = play_with(2, Batcher::new(12, 8192, 0).with_prefix_cache(Arc::clone(&known)));
+            assert!(played == expected, "rollout {rollout} with {max_bytes} bytes: {stats:?}");
+            match (rollout, is_room) {
+                (0, _) => assert_eq!((stats.recalled, stats.computed), (0, fresh.computed)),
+                // All prompts and turns; what is left are the sampled tokens.
+                (_, true) => {
+                    let texts = 12 * (PROMPT + (TURNS - 1) * (TURN_PROMPT + 1));
+                    assert!(stats.recalled >= texts && stats.computed <= 12 * TURNS * (NEW - 1), "{stats:?}");
+                }
+                (_, false) => assert!(stats.computed + 2 * PROMPT > fresh.computed, "{stats:?}"),
+            }
+        }
+    }
 }
 
 /// Caches stay below the bound as long as more than one sequence is held, and what gave way is computed again.

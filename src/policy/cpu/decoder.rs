@@ -118,9 +118,15 @@ fn in_order(scored: impl IntoIterator<Item = Scored>, count: usize) -> Vec<Vec<T
     scores
 }
 
-/// Cuts spans into groups of about as many rows as a task takes, at borders that depend on the sizes alone.
+/// Cuts spans into groups of about as many rows as a task takes. Where there are few, every thread has a part of them: a row
+/// has the same bits in any group.
 fn group_sizes(model: &Model, spans: &[Span<'_>]) -> Vec<usize> {
-    let limit = if is_small(model) { SMALL_MODEL_ROWS } else { LARGE_MODEL_ROWS };
+    let rows: usize = spans.iter().map(|span| span.tokens.len()).sum();
+    let limit = if is_small(model) {
+        SMALL_MODEL_ROWS.min(rows.div_ceil(rayon::current_num_threads()))
+    } else {
+        LARGE_MODEL_ROWS
+    };
     let mut sizes = Vec::new();
     let (mut count, mut rows) = (0, 0);
     for span in spans {

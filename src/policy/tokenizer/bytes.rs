@@ -17,7 +17,12 @@ pub(super) const VOCABULARY: usize = 264;
 
 /// The ids of a text.
 pub(super) fn encode(text: &str) -> Vec<u32> {
-    text.bytes().map(u32::from).collect()
+    ids(text).collect()
+}
+
+/// As [`encode`], one by one.
+pub(super) fn ids(text: &str) -> impl Iterator<Item = u32> {
+    text.bytes().map(u32::from)
 }
 
 /// The text of some ids; special and unused ids are left out, bytes that are not UTF-8 become U+FFFD.
