@@ -41,7 +41,8 @@ impl Seed {
     }
 }
 
-fn mix(value: u64) -> u64 {
+/// A number that looks unrelated to this one, and is the same every time.
+pub fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -142,7 +142,8 @@ fn info(args: &InfoArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
         ("first turn", format!("{:?}", whole(&first))),
         ("later turn", format!("{:?}", whole(&later))),
     ];
-    let size = StepSize { sequences: 8, tokens: config.max_positions.min(512), threads: 2 };
+    let size =
+        StepSize { sequences: 8, tokens: config.max_positions.min(512), threads: 2, gradient_checkpointing: false };
     let gigabytes = |plan: MemoryPlan| format!("{:.2} GB", plan.peak() as f64 / 1e9);
     let (sampling, training) =
         (rollout_memory(&config, size), training_memory(&config, adapter.as_ref(), OptimizerStates::F32, size));

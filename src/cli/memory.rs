@@ -32,6 +32,9 @@ pub(super) struct MemoryArgs {
     /// Rank of the adapter of `lora`
     #[arg(long, default_value_t = 16)]
     rank: usize,
+    /// Keep only the inputs of layers for the backward pass, as `optimizer.gradient_checkpointing` does
+    #[arg(long)]
+    gradient_checkpointing: bool,
     /// Take one step on random tokens and compare the process' peak with the prediction
     #[arg(long, value_enum, value_name = "METHOD")]
     measure: Option<Method>,
@@ -79,7 +82,7 @@ impl Method {
 
 fn adapter(rank: usize) -> AdapterConfig {
     let targets = Projection::ALL.to_vec();
-    AdapterConfig { rank, alpha: 2.0 * rank as f64, targets, dora: false, root_scaling: false }
+    AdapterConfig { rank, alpha: 2.0 * rank as f64, targets, dora: false, root_scaling: false, dropout: 0.0 }
 }
 
 /// Raises every sampled token a little.
@@ -95,7 +98,8 @@ impl SequenceLoss for Likelihood {
 
 /// Prints the predictions, and the measured peak if one is asked for.
 pub(super) fn run(args: &MemoryArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
-    let size = StepSize { sequences: args.sequences, tokens: args.tokens, threads: args.threads };
+    let &MemoryArgs { sequences, tokens, threads, gradient_checkpointing, .. } = args;
+    let size = StepSize { sequences, tokens, threads, gradient_checkpointing };
     let model = model::load(&args.source, Seed::new(0))?;
     let config = model.config.clone();
     if args.sequences == 0 || args.threads == 0 || !(2..=config.max_positions).contains(&args.tokens) {
@@ -135,8 +139,8 @@ pub(super) fn run(args: &MemoryArgs, out: &mut dyn Write) -> anyhow::Result<Exit
         return Ok(ExitStatus::Done);
     }
     let gigabytes = |bytes: usize| format!("{:.2} GB", bytes as f64 / 1e9);
-    let (sequences, tokens, threads) = (size.sequences, size.tokens, size.threads);
-    writeln!(out, "{sequences} sequences of {tokens} tokens, {threads} threads, on a CPU in 32 bits:")?;
+    let how = if gradient_checkpointing { ", with gradient checkpointing" } else { "" };
+    writeln!(out, "{sequences} sequences of {tokens} tokens, {threads} threads, on a CPU in 32 bits{how}:")?;
     writeln!(out, "{:<8} {:>9}  sampled at once", "rollout", gigabytes(rollout.peak()))?;
     for (method, plan) in plans {
         let rank = if method == Method::Lora { format!(" of rank {}", args.rank) } else { String::new() };
@@ -157,6 +161,7 @@ fn measure(mut model: model::Model, method: Method, adapter: &AdapterConfig, siz
     }
     let mut decoder = model::place(&model, "cpu", "f32")?;
     drop(model);
+    decoder.set_gradient_checkpointing(size.gradient_checkpointing);
     let mut stream = Seed::new(2).stream();
     let tokens: Vec<Vec<u32>> =
         (0..size.sequences).map(|_| (0..size.tokens).map(|_| stream.index(vocab_size) as u32).collect()).collect();

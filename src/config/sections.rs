@@ -240,6 +240,8 @@ section! {
         dora: bool = false,
         /// Count it `alpha / sqrt(rank)` times (rank-stabilized, arXiv:2312.03732).
         root_scaling: bool = false,
+        /// The probability with which training leaves out an input of the adapter, from 0 to below 1.
+        dropout: f64 = 0.0,
     }
 }
 
@@ -298,6 +300,9 @@ section! {
         /// Most tokens that go forward and backward at once; a larger minibatch adds up its gradients over several such
         /// passes. 0 takes a minibatch at once.
         max_pass_tokens: usize = 65_536,
+        /// Keep only the input of each layer for the backward pass and compute the rest again: a fraction of the memory of
+        /// activations for about a third more time. On a GPU it is always so.
+        gradient_checkpointing: bool = false,
         /// How both moments are stored: in 32 bits, or in 8 (arXiv:2110.02861), a quarter of the memory.
         states: OptimizerStates = OptimizerStates::F32,
     }

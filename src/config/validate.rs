@@ -85,6 +85,7 @@ impl RunConfig {
             ("loss.entropy_coefficient", loss.entropy_coefficient, Range::Finite),
             ("loss.max_importance_weight", loss.max_importance_weight, Range::AtLeast(0.0)),
             ("lora.rank", self.lora.rank as f64, Range::Between(0.0, 4096.0)),
+            ("lora.dropout", self.lora.dropout, Range::Decay),
             ("lora.alpha", self.lora.alpha, Range::Above(0.0)),
             // Without any, nothing would be trained.
             ("lora.targets", self.lora.targets.len() as f64, Range::Between(1.0, 7.0)),

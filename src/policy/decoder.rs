@@ -154,13 +154,21 @@ pub trait Decoder: Inference {
         Ok(weights)
     }
 
-    /// Scores every target of every sequence without gradients.
+    /// Whether activations are computed again in the backward pass instead of being kept (arXiv:1604.06174). The candle
+    /// decoder always does so.
+    fn set_gradient_checkpointing(&mut self, _is_on: bool) {}
+
+    /// Decides anew which inputs of the adapter the next calls of [`Decoder::accumulate`] leave out, where it has dropout.
+    fn draw_dropout(&mut self, _seed: u64) {}
+
+    /// Scores every target of every sequence without gradients; nothing is left out.
     ///
     /// # Errors
     /// As [`Inference::extend`]; also for targets that are not ascending, outside the sequence or not among their `allowed`.
     fn score(&self, sequences: &[Sequence<'_>], temperature: f32) -> Result<Vec<Vec<TokenScore>>, Error>;
 
-    /// Scores every target and adds the gradients of `loss` to the accumulated ones. Returns the scores.
+    /// Scores every target and adds the gradients of `loss` to the accumulated ones. Returns the scores, which dropout
+    /// changes.
     ///
     /// # Errors
     /// As [`Decoder::score`].

@@ -179,6 +179,7 @@ impl Learner {
         context: &UpdateContext,
     ) -> Result<UpdateStats, Error> {
         let mut totals = Totals::default();
+        policy.set_gradient_checkpointing(self.optimizer.gradient_checkpointing);
         let examples = self.examples(policy, reference, batch, context, &mut totals.agreement)?;
         let minibatch = if self.optimizer.minibatch == 0 { examples.len() } else { self.optimizer.minibatch };
         policy.clear_gradients()?;
@@ -219,14 +220,20 @@ impl Learner {
                 example.reference = Some(log_probs(&scores));
             }
         }
-        if self.loss.max_importance_weight > 0.0 {
+        if self.scores_apart(policy) {
             let scores = score_all(policy, &sequences_of(&examples), context)?;
             for (example, scores) in examples.iter_mut().zip(scores) {
                 agreement.add(&scores, example.item.old_log_probs);
-                example.proximal = Some(log_probs(&scores));
+                example.proximal = (self.loss.max_importance_weight > 0.0).then(|| log_probs(&scores));
             }
         }
         Ok(examples)
+    }
+
+    /// Whether trainer and sampler are compared in a pass of its own: because its scores are wanted before the first update,
+    /// or because those of a training pass have dropout in them.
+    fn scores_apart(&self, policy: &dyn Decoder) -> bool {
+        self.loss.max_importance_weight > 0.0 || policy.adapter().is_some_and(|adapter| adapter.dropout > 0.0)
     }
 
     /// One minibatch: forward and backward in passes that fit, then a step or a skip.
@@ -239,7 +246,8 @@ impl Learner {
     ) -> Result<(), Error> {
         let counts: Vec<usize> = examples.iter().map(|example| example.item.targets.len()).collect();
         let weights = token_weights(self.loss.aggregation, self.loss.constant, &counts);
-        let compares = totals.updates == 0 && self.loss.max_importance_weight <= 0.0;
+        let compares = totals.updates == 0 && !self.scores_apart(policy);
+        policy.draw_dropout(context.seed.child("dropout", totals.updates + totals.skipped).value());
         let lengths: Vec<usize> = examples.iter().map(|example| example.sequence.tokens.len()).collect();
         let mut sums = SequenceValue::default();
         for range in passes(&lengths, context.max_pass_tokens) {

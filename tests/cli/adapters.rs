@@ -5,11 +5,13 @@ use serde_json::Value;
 use super::models::with_model;
 use super::support::{Place, show};
 
-const LORA: [&str; 8] = [
+const LORA: [&str; 10] = [
     "--set",
     "lora.rank=4",
     "--set",
     "lora.dora=true",
+    "--set",
+    "lora.dropout=0.1",
     "--set",
     "optimizer.learning_rate=0.01",
     "--set",
@@ -53,6 +55,11 @@ fn a_run_trains_an_adapter() {
     let base = settings["base_model_name_or_path"].as_str().expect("a path");
     assert_eq!(std::path::Path::new(base), place.path("model").canonicalize().expect("there"));
     assert_eq!((&settings["r"], &settings["use_dora"]), (&4.into(), &true.into()));
+    assert_eq!(settings["lora_dropout"], 0.1);
+    // Sampler and trainer are compared without what training leaves out.
+    for line in place.read("run/metrics.jsonl").lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")) {
+        assert!(line["kl/rollout_train"].as_f64().expect("a number") < 1e-9, "{line}");
+    }
     assert_eq!(place.read(&format!("{folder}/tokenizer.json")), place.read("model/tokenizer.json"));
     let shown = run(&place, &["model", "info", "run"]);
     assert!(shown.contains("DoRA, rank 4, alpha 32"), "{shown}");

@@ -2,7 +2,8 @@
 //! weights that training just changed; frozen weights that stay.
 
 use gift_host::policy::{
-    AdamWStep, AdapterConfig, CpuDecoder, Decoder, DecoderConfig, Error, NamedTensor, Projection, TensorKind,
+    AdamWStep, AdapterConfig, CpuDecoder, Decoder, DecoderConfig, Error, NamedTensor, Projection, SequenceLoss,
+    TensorKind, TokenGradient, TokenScore,
 };
 use gift_host::seed::Seed;
 
@@ -13,7 +14,7 @@ use super::decoder::{
 
 pub(super) fn settings(dora: bool) -> AdapterConfig {
     let targets = vec![Projection::Query, Projection::Value, Projection::Output, Projection::Gate, Projection::Down];
-    AdapterConfig { rank: 3, alpha: 6.0, targets, dora, root_scaling: false }
+    AdapterConfig { rank: 3, alpha: 6.0, targets, dora, root_scaling: false, dropout: 0.0 }
 }
 
 /// An adapter that has been trained: no `B` is zero any more.
@@ -73,6 +74,67 @@ fn the_two_decoders_agree_with_an_adapter() {
             assert_tensors_close(&other_gradients, &gradients, 1e-5);
             assert_tensors_close(&other_stepped, &stepped, 1e-5);
             assert_scores_close(&other_after, &after, 1e-4);
+        }
+    }
+}
+
+/// A loss that is always 0, to see the scores of a training pass.
+struct Nothing;
+
+impl SequenceLoss for Nothing {
+    fn gradient(&self, _: usize, _: &[TokenScore], _: &mut [TokenGradient]) {}
+}
+
+/// As [`gradients_match_finite_differences`], with the same inputs left out each time.
+#[test]
+fn gradients_with_dropout_match_finite_differences() {
+    for config in [small(), qwen3()] {
+        let settings = AdapterConfig { dropout: 0.3, ..settings(false) };
+        let data = Data::new(&config, &[30, 8]);
+        for mut decoder in adapted(&config, &settings) {
+            decoder.draw_dropout(7);
+            decoder.accumulate(&data.sequences(), 1.3, &Linear).expect("accumulated");
+            let start = decoder.tensors(TensorKind::Adapter).expect("tensors");
+            for (index, gradient) in decoder.tensors(TensorKind::Gradient).expect("gradients").iter().enumerate() {
+                let (at, &largest) =
+                    gradient.data.iter().enumerate().max_by(|a, b| a.1.abs().total_cmp(&b.1.abs())).expect("values");
+                let mut value = |step: f32| {
+                    let mut moved = start.clone();
+                    moved[index].data[at] += step;
+                    decoder.set_tensors(TensorKind::Adapter, &moved).expect("it fits");
+                    Linear::value(&decoder.accumulate(&data.sequences(), 1.3, &Nothing).expect("scored"))
+                };
+                let difference = (value(1e-2) - value(-1e-2)) / 2e-2;
+                let error = (f64::from(largest) - difference).abs();
+                assert!(error < 0.01 * difference.abs() + 1e-3, "{}: {largest}, not {difference}", gradient.name);
+            }
+        }
+    }
+}
+
+/// Both leave out the same inputs, whatever goes through the layers together; scores that are not trained on know of none.
+#[test]
+fn the_two_decoders_leave_out_the_same() {
+    for (config, dora) in [(small(), false), (untied(), true), (qwen2(), true)] {
+        let settings = AdapterConfig { dropout: 0.2, ..settings(dora) };
+        let data = Data::new(&config, &[50, 1, 9, 22]);
+        let mut results = adapted(&config, &settings).into_iter().map(|mut decoder| {
+            let plain = decoder.score(&data.sequences(), 1.3).expect("scored");
+            decoder.draw_dropout(3);
+            let scores = decoder.accumulate(&data.sequences(), 1.3, &Linear).expect("accumulated");
+            let gradients = decoder.tensors(TensorKind::Gradient).expect("gradients");
+            assert_eq!(decoder.score(&data.sequences(), 1.3).expect("scored"), plain);
+            let alone = decoder.accumulate(&data.sequences()[3..], 1.3, &Nothing).expect("accumulated");
+            assert_scores_close(&alone, &scores[3..], 1e-5);
+            decoder.draw_dropout(4);
+            let other = decoder.accumulate(&data.sequences(), 1.3, &Nothing).expect("accumulated");
+            assert!(other != scores && scores != plain, "nothing is left out");
+            (scores, gradients)
+        });
+        let (scores, gradients) = results.next().expect("the CPU decoder");
+        for (other_scores, other_gradients) in results {
+            assert_scores_close(&other_scores, &scores, 1e-5);
+            assert_tensors_close(&other_gradients, &gradients, 1e-5);
         }
     }
 }

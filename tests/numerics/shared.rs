@@ -2,8 +2,8 @@
 //! summed, the same gradients where sums have another order.
 
 use gift_host::policy::{
-    CpuDecoder, Decoder, DecoderConfig, NamedTensor, Sequence, SequenceLoss, Target, TensorKind, TokenGradient,
-    TokenScore,
+    AdapterConfig, CpuDecoder, Decoder, DecoderConfig, NamedTensor, Sequence, SequenceLoss, Target, TensorKind,
+    TokenGradient, TokenScore,
 };
 use gift_host::seed::Seed;
 
@@ -110,6 +110,41 @@ fn what_is_shared_gets_the_gradients_of_all_that_follows() {
 fn what_is_shared_gets_the_gradients_of_all_that_follows_with_an_adapter() {
     for (config, dora) in [(long(&small()), false), (long(&qwen3()), true)] {
         assert_shared_equals_alone(adapted(&config, &settings(dora)), &episodes(&config));
+    }
+}
+
+/// What is left out of a row depends on the tokens up to it, so rows that are shared lose what they would lose alone.
+#[test]
+fn what_is_shared_leaves_out_the_same() {
+    let config = long(&small());
+    let settings = AdapterConfig { dropout: 0.2, ..settings(true) };
+    let data = episodes(&config);
+    for mut decoder in adapted(&config, &settings) {
+        decoder.draw_dropout(9);
+        let (scores, gradients) = one_by_one(decoder.as_mut(), &data.sequences());
+        let together = decoder.accumulate(&data.sequences(), 1.3, &SomeWithout).expect("accumulated");
+        assert_scores_close(&together, &scores, 1e-5);
+        assert_tensors_close(&decoder.tensors(TensorKind::Gradient).expect("gradients"), &gradients, 1e-5);
+    }
+}
+
+/// What is computed again in the backward pass is what the forward pass had.
+#[test]
+fn gradient_checkpointing_changes_no_bit() {
+    for (config, dropout) in [(small(), 0.0), (qwen2(), 0.0), (qwen3(), 0.2)] {
+        let config = long(&config);
+        let data = episodes(&config);
+        let gradients = |mut decoder: Box<dyn Decoder>, is_on| {
+            decoder.set_gradient_checkpointing(is_on);
+            decoder.draw_dropout(2);
+            let scores = decoder.accumulate(&data.sequences(), 1.3, &SomeWithout).expect("accumulated");
+            (scores, tensor_bits(decoder.as_ref(), TensorKind::Gradient))
+        };
+        let full = || every_decoder(&config, &weights(&config, 1)).remove(0);
+        assert!(gradients(full(), true) == gradients(full(), false));
+        let adapter = AdapterConfig { dropout, ..settings(true) };
+        let adapted = || adapted(&config, &adapter).remove(0);
+        assert!(gradients(adapted(), true) == gradients(adapted(), false));
     }
 }
 

@@ -126,9 +126,14 @@ fn keep_base(model: &mut Model, folder: &Path) -> Result<(), checkpoint::Error> 
 
 /// The model of a checkpoint, which must be of the kind that the settings ask for.
 fn checkpoint_model(folder: &Path, config: &RunConfig) -> Result<Model, Box<Diagnostic>> {
-    let model = model::load_apart(&folder.to_string_lossy(), Seed::new(config.seed))?;
+    let mut model = model::load_apart(&folder.to_string_lossy(), Seed::new(config.seed))?;
+    let wanted = AdapterConfig::of(&config.lora);
+    // Dropout belongs to training and not to the tensors, so it may change.
+    if let (Some((found, _)), Some(wanted)) = (&mut model.adapter, &wanted) {
+        found.dropout = wanted.dropout;
+    }
     let found = model.adapter.as_ref().map(|(adapter, _)| adapter);
-    if found != AdapterConfig::of(&config.lora).as_ref() {
+    if found != wanted.as_ref() {
         let kind = |adapter: Option<&AdapterConfig>| match adapter {
             Some(adapter) => format!("{adapter:?}"),
             None => "all weights trained, without an adapter".to_owned(),
@@ -137,7 +142,7 @@ fn checkpoint_model(folder: &Path, config: &RunConfig) -> Result<Model, Box<Diag
             Diagnostic::error("config::lora", "a run cannot go on with another adapter than it has")
                 .at(SourceSpan::file(folder))
                 .expected(kind(found))
-                .found(kind(AdapterConfig::of(&config.lora).as_ref()))
+                .found(kind(wanted.as_ref()))
                 .help("leave `lora` as it is, or begin a new run with `--model` and this folder"),
         ));
     }

@@ -5,8 +5,10 @@
 //! `s = alpha / rank`; only `A` and `B` are trained. `DoRA` (arXiv:2402.09353, equation 5) trains a length `m` for each
 //! row besides: `W'' = m W' / |W'|`, row by row, where no gradient flows through `|W'|` (section 4.3).
 
+mod dropout; // which inputs are left out in a training pass
 mod peft; // the settings as PEFT's `adapter_config.json` has them
 
+pub(super) use dropout::Dropout;
 pub(super) use peft::PREFIX;
 
 use super::{DecoderConfig, Error, NamedTensor, inputs};
@@ -89,6 +91,8 @@ pub struct AdapterConfig {
     pub dora: bool,
     /// Whether the product is divided by the root of the rank only (rank-stabilized `LoRA`, arXiv:2312.03732).
     pub root_scaling: bool,
+    /// The probability with which training leaves out an input of `A`, below 1.
+    pub dropout: f64,
 }
 
 /// The names of the tensors of one adapted projection.
@@ -124,8 +128,8 @@ impl AdapterConfig {
         let mut targets: Vec<Projection> = settings.targets.iter().map(projection).collect();
         targets.sort_unstable();
         targets.dedup();
-        let (rank, alpha) = (settings.rank, settings.alpha);
-        (rank > 0).then_some(Self { rank, alpha, targets, dora: settings.dora, root_scaling: settings.root_scaling })
+        let &Lora { rank, alpha, dora, root_scaling, dropout, .. } = settings;
+        (rank > 0).then_some(Self { rank, alpha, targets, dora, root_scaling, dropout })
     }
 
     /// What the product `B A` is multiplied by.
@@ -178,6 +182,9 @@ impl AdapterConfig {
         }
         if !(self.alpha.is_finite() && self.alpha > 0.0) {
             return Err(refuse("alpha", "a number above 0", self.alpha.to_string()));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(refuse("dropout", "a probability from 0 to below 1", self.dropout.to_string()));
         }
         if self.targets.windows(2).any(|pair| pair[0] >= pair[1]) {
             let names: Vec<_> = self.targets.iter().map(|target| target.name()).collect();
@@ -287,7 +294,7 @@ mod tests {
 
     fn settings(dora: bool) -> AdapterConfig {
         let targets = vec![Projection::Query, Projection::Value, Projection::Down];
-        AdapterConfig { rank: 4, alpha: 8.0, targets, dora, root_scaling: false }
+        AdapterConfig { rank: 4, alpha: 8.0, targets, dora, root_scaling: false, dropout: 0.0 }
     }
 
     #[test]
@@ -356,6 +363,7 @@ mod tests {
         // Values have 64 rows.
         refused(AdapterConfig { rank: 65, ..settings(false) }, "from 1 to 64");
         refused(AdapterConfig { alpha: f64::NAN, ..settings(false) }, "alpha");
+        refused(AdapterConfig { dropout: 1.0, ..settings(false) }, "below 1");
         refused(AdapterConfig { targets: Vec::new(), ..settings(false) }, "at least one");
         refused(AdapterConfig { targets: vec![Projection::Down, Projection::Query], ..settings(false) }, "order");
     }

@@ -38,14 +38,14 @@ impl AdapterConfig {
         let targets: Vec<&str> = self.targets.iter().map(|target| target.name()).collect();
         let settings = json!({
             "base_model_name_or_path": base, "bias": "none", "fan_in_fan_out": false, "inference_mode": true,
-            "init_lora_weights": true, "lora_alpha": alpha, "lora_dropout": 0.0, "peft_type": "LORA", "r": self.rank,
+            "init_lora_weights": true, "lora_alpha": alpha, "lora_dropout": self.dropout, "peft_type": "LORA", "r": self.rank,
             "target_modules": targets, "task_type": "CAUSAL_LM", "use_dora": self.dora, "use_rslora": self.root_scaling,
         });
         format!("{settings:#}\n")
     }
 
     /// Understands the text of PEFT's `adapter_config.json`; `path` is only for the message. Returns the base model that it
-    /// names besides. Dropout is passed over: it changes training alone.
+    /// names besides.
     ///
     /// # Errors
     /// [`Error::Format`] for text that is not such a file, or an adapter of another kind.
@@ -97,6 +97,7 @@ impl AdapterConfig {
             targets,
             dora: flag("use_dora"),
             root_scaling: flag("use_rslora"),
+            dropout: raw.get("lora_dropout").and_then(Value::as_f64).unwrap_or(0.0),
         };
         Ok((settings, raw.get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned)))
     }
@@ -112,18 +113,24 @@ mod tests {
 
     #[test]
     fn settings_read_back_the_same() {
-        for (dora, root_scaling, alpha) in [(false, false, 16.0), (true, true, 0.5)] {
+        for (dora, root_scaling, alpha, dropout) in [(false, false, 16.0, 0.0), (true, true, 0.5, 0.05)] {
             let targets = vec![Projection::Key, Projection::Gate];
-            let settings = AdapterConfig { rank: 8, alpha, targets, dora, root_scaling };
+            let settings = AdapterConfig { rank: 8, alpha, targets, dora, root_scaling, dropout };
             assert_eq!(parse(&settings.to_peft("a/b")), Ok((settings, Some("a/b".to_owned()))));
         }
     }
 
     #[test]
     fn other_adapters_are_refused_by_name() {
-        let text =
-            AdapterConfig { rank: 8, alpha: 16.0, targets: vec![Projection::Query], dora: false, root_scaling: false }
-                .to_peft("base");
+        let text = AdapterConfig {
+            rank: 8,
+            alpha: 16.0,
+            targets: vec![Projection::Query],
+            dora: false,
+            root_scaling: false,
+            dropout: 0.0,
+        }
+        .to_peft("base");
         for (from, to, word) in [
             ("\"LORA\"", "\"IA3\"", "IA3"),
             ("\"none\"", "\"all\"", "bias"),

@@ -8,6 +8,7 @@ use candle_core::{D, DType, Device, Result as TensorResult, Tensor, Var};
 use super::backward::Pass;
 use super::network::{Adapted, CandleCache, Network, Pack, Rotary, Span};
 use crate::config::OptimizerStates;
+use crate::policy::adapter::Dropout;
 use crate::policy::tree::{in_runs, trees};
 use crate::policy::{
     AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, Inference, KvCache, NamedTensor,
@@ -34,6 +35,8 @@ pub struct CandleDecoder {
     gradients: BTreeMap<String, Tensor>,
     first_moments: BTreeMap<String, Tensor>,
     second_moments: BTreeMap<String, Tensor>,
+    /// What training leaves out of the adapter's inputs.
+    dropout: Option<Dropout>,
     /// Lengths of the rows of adapted matrices, if the adapter trains lengths.
     lengths: BTreeMap<String, Tensor>,
 }
@@ -96,6 +99,7 @@ impl CandleDecoder {
         let mut decoder = Self {
             rotary: Rotary::new(&config, &device)?,
             variables: weights.iter().map(rounded).collect::<TensorResult<_>>()?,
+            dropout: adapter.as_ref().and_then(|(adapter, _)| Dropout::new(adapter.dropout)),
             adapter: adapter.map(|(adapter, _)| adapter),
             frozen,
             weights,
@@ -143,8 +147,13 @@ impl CandleDecoder {
         self.adapter.as_ref().map_or_else(|| self.config.parameters(), |adapter| adapter.parameters(&self.config))
     }
 
-    fn network<'a>(&'a self, weights: &'a BTreeMap<String, Tensor>) -> Network<'a> {
-        let adapted = |adapter: &AdapterConfig| Adapted { scale: f64::from(adapter.scale()), lengths: &self.lengths };
+    /// The network with these weights; `keys` are those of the rows of a training pass.
+    fn network<'a>(&'a self, weights: &'a BTreeMap<String, Tensor>, keys: Option<&'a [u64]>) -> Network<'a> {
+        let adapted = |adapter: &AdapterConfig| Adapted {
+            scale: f64::from(adapter.scale()),
+            lengths: &self.lengths,
+            left_out: self.dropout.as_ref().zip(keys),
+        };
         let adapter = self.adapter.as_ref().map(adapted);
         Network { config: &self.config, weights, rotary: &self.rotary, adapter, quantized: None }
     }
@@ -240,7 +249,7 @@ impl Inference for CandleDecoder {
 
     fn extend(&self, chunks: &mut [Chunk<'_>]) -> Result<Vec<f32>, Error> {
         let weights = self.network_weights(false);
-        extend(self.network(&weights), chunks, &self.device, self.dtype)
+        extend(self.network(&weights, None), chunks, &self.device, self.dtype)
     }
 }
 
@@ -249,10 +258,16 @@ impl Decoder for CandleDecoder {
         self.adapter.as_ref()
     }
 
+    fn draw_dropout(&mut self, seed: u64) {
+        if let Some(dropout) = &mut self.dropout {
+            dropout.draw(seed);
+        }
+    }
+
     fn score(&self, sequences: &[Sequence<'_>], temperature: f32) -> Result<Vec<Vec<TokenScore>>, Error> {
         inputs::check_sequences(&self.config, sequences, temperature)?;
         let weights = self.network_weights(false);
-        let plain = self.network(&weights);
+        let plain = self.network(&weights, None);
         let pass = Pass { plain, recorded: plain, variables: &self.variables };
         self.in_packs(sequences, |pack| Ok(pass.train((pack, sequences), (temperature, None), &mut BTreeMap::new())?))
     }
@@ -266,8 +281,10 @@ impl Decoder for CandleDecoder {
         inputs::check_sequences(&self.config, sequences, temperature)?;
         let mut gradients = std::mem::take(&mut self.gradients);
         let (plain, recorded) = (self.network_weights(false), self.network_weights(true));
-        let pass = Pass { plain: self.network(&plain), recorded: self.network(&recorded), variables: &self.variables };
         let scores = self.in_packs(sequences, |pack| {
+            let keys = Some(&*pack.keys);
+            let (plain, recorded) = (self.network(&plain, keys), self.network(&recorded, keys));
+            let pass = Pass { plain, recorded, variables: &self.variables };
             Ok(pass.train((pack, sequences), (temperature, Some(loss)), &mut gradients)?)
         });
         self.gradients = gradients;

@@ -9,8 +9,9 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use super::backward::{EMBEDDING, FINAL_NORM};
 use super::frozen::FrozenProduct;
 use super::quantized::QuantizedMatrices;
+use crate::policy::adapter::Dropout;
 use crate::policy::tree::Node;
-use crate::policy::{DecoderConfig, Sequence};
+use crate::policy::{DecoderConfig, Projection, Sequence};
 
 /// Added to logits outside the allowed ids. Not infinite: `p log p` must be 0 there, not NaN.
 const EXCLUDED: f32 = -1e30;
@@ -79,6 +80,8 @@ pub(super) struct Adapted<'a> {
     pub(super) scale: f64,
     /// Lengths of the rows of `W + s B A`, `[out]`, by the matrix' name; empty unless lengths are trained apart.
     pub(super) lengths: &'a BTreeMap<String, Tensor>,
+    /// What a training pass leaves out, and what it knows the rows by.
+    pub(super) left_out: Option<(&'a Dropout, &'a [u64])>,
 }
 
 /// Cosines and sines of the rotary positions, `[max_positions, 1, head_dim / 2]` in `f32`.
@@ -135,6 +138,8 @@ pub(super) struct Span<'a> {
 pub(super) struct Pack {
     pub(super) tokens: Vec<u32>,
     pub(super) segments: Vec<Segment>,
+    /// What dropout knows the rows by.
+    pub(super) keys: Vec<u64>,
     rotations: (Tensor, Tensor),
 }
 
@@ -152,13 +157,13 @@ pub(super) struct Segment {
 impl Pack {
     /// The rows of these trees of `sequences`.
     pub(super) fn new(trees: &[Node], sequences: &[Sequence<'_>], rotary: &Rotary) -> Result<Self> {
-        let (mut tokens, mut segments) = (Vec::new(), Vec::new());
+        let (mut tokens, mut segments, mut keys) = (Vec::new(), Vec::new(), Vec::new());
         for tree in trees {
-            lay_out(tree, &[], sequences, (&mut tokens, &mut segments));
+            lay_out(tree, &[], sequences, (&mut tokens, &mut segments, &mut keys));
         }
         let positions = segments.iter().flat_map(|segment| segment.start..segment.start + segment.rows.len());
         let rotations = rotary.at(&positions.map(|position| position as u32).collect::<Vec<_>>())?;
-        Ok(Self { tokens, segments, rotations })
+        Ok(Self { tokens, segments, keys, rotations })
     }
 }
 
@@ -167,15 +172,17 @@ fn lay_out(
     node: &Node,
     before: &[Range<usize>],
     sequences: &[Sequence<'_>],
-    (tokens, segments): (&mut Vec<u32>, &mut Vec<Segment>),
+    (tokens, segments, keys): (&mut Vec<u32>, &mut Vec<Segment>, &mut Vec<u64>),
 ) {
     let rows = tokens.len()..tokens.len() + node.range.len();
-    tokens.extend(&sequences[node.sequence].tokens[node.range.clone()]);
+    let known = &sequences[node.sequence].tokens[..node.range.end];
+    tokens.extend(&known[node.range.start..]);
+    keys.extend(Dropout::keys(known).skip(node.range.start));
     let sequence = node.children.is_empty().then_some(node.sequence);
     segments.push(Segment { rows: rows.clone(), before: before.to_vec(), start: node.range.start, sequence });
     let before = [before, &[rows]].concat();
     for child in &node.children {
-        lay_out(child, &before, sequences, (tokens, segments));
+        lay_out(child, &before, sequences, (tokens, segments, keys));
     }
 }
 
@@ -194,7 +201,8 @@ impl Network<'_> {
     }
 
     /// `x W^T`, with the adapter on `W` if there is one: `f (x W^T + s (x A^T) B^T)`.
-    fn linear(&self, x: &Tensor, name: &str) -> Result<Tensor> {
+    fn linear(&self, x: &Tensor, layer: usize, projection: Projection) -> Result<Tensor> {
+        let name = &format!("{}.weight", projection.path(layer));
         if let Some(quantized) = self.quantized {
             return quantized.multiply(x, name);
         }
@@ -204,7 +212,16 @@ impl Network<'_> {
         let path = name.trim_end_matches(".weight");
         let Some(a) = self.weights.get(&format!("{path}.lora_A.weight")) else { return Ok(plain) };
         let b = self.weight(&format!("{path}.lora_B.weight"))?;
-        let product = (plain + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * adapted.scale)?)?;
+        let kept = match adapted.left_out {
+            None => x.clone(),
+            Some((dropout, keys)) => {
+                let columns = x.dim(1)?;
+                let mut factors = vec![0.0; keys.len() * columns];
+                dropout.factors((layer, projection), keys, columns, &mut factors);
+                (x * Tensor::from_vec(factors, (keys.len(), columns), x.device())?.to_dtype(x.dtype())?)?
+            }
+        };
+        let product = (plain + (kept.matmul(&a.t()?)?.matmul(&b.t()?)? * adapted.scale)?)?;
         match (self.weights.get(&format!("{path}.lora_magnitude_vector")), adapted.lengths.get(name)) {
             (Some(magnitude), Some(lengths)) => product.broadcast_mul(&(magnitude / lengths)?),
             _ => Ok(product),
@@ -233,11 +250,11 @@ impl Network<'_> {
         let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
         let normalized = self.rms_norm(x, &name("input_layernorm"))?;
         let attended = self.attention(layer, &normalized, context)?;
-        let x = (x + self.linear(&attended, &name("self_attn.o_proj"))?)?;
+        let x = (x + self.linear(&attended, layer, Projection::Output)?)?;
         let normalized = self.rms_norm(&x, &name("post_attention_layernorm"))?;
-        let gate = self.linear(&normalized, &name("mlp.gate_proj"))?.silu()?;
-        let activated = (gate * self.linear(&normalized, &name("mlp.up_proj"))?)?;
-        x + self.linear(&activated, &name("mlp.down_proj"))?
+        let gate = self.linear(&normalized, layer, Projection::Gate)?.silu()?;
+        let activated = (gate * self.linear(&normalized, layer, Projection::Up)?)?;
+        x + self.linear(&activated, layer, Projection::Down)?
     }
 
     /// The norm after the last layer.
@@ -265,22 +282,22 @@ impl Network<'_> {
     /// - `x`: `[rows, hidden]`; returns `[rows, heads * head_dim]`
     fn attention(&self, layer: usize, x: &Tensor, context: &mut Context<'_, '_>) -> Result<Tensor> {
         let config = self.config;
-        let project = |part: &str, heads: usize| {
-            let mut projected = self.linear(x, &format!("model.layers.{layer}.self_attn.{part}.weight"))?;
+        let project = |projection: Projection, heads: usize| {
+            let mut projected = self.linear(x, layer, projection)?;
             if config.has_qkv_bias() {
-                let bias = self.weight(&format!("model.layers.{layer}.self_attn.{part}.bias"))?;
+                let bias = self.weight(&format!("{}.bias", projection.path(layer)))?;
                 projected = projected.broadcast_add(bias)?;
             }
             projected.reshape((x.dim(0)?, heads, config.head_dim)) // [rows, heads, head_dim]
         };
-        let mut queries = project("q_proj", config.head_count)?;
-        let mut keys = project("k_proj", config.kv_head_count)?;
+        let mut queries = project(Projection::Query, config.head_count)?;
+        let mut keys = project(Projection::Key, config.kv_head_count)?;
         if config.has_qk_norm() {
             let norm =
                 |x: &Tensor, part: &str| self.rms_norm(x, &format!("model.layers.{layer}.self_attn.{part}.weight"));
             (queries, keys) = (norm(&queries, "q_norm")?, norm(&keys, "k_norm")?);
         }
-        let values = project("v_proj", config.kv_head_count)?;
+        let values = project(Projection::Value, config.kv_head_count)?;
         let spans = match context {
             Context::Cached(spans) => spans,
             Context::Packed(pack) => return attend_packed(pack, &queries, &keys, &values),

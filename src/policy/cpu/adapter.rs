@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::gradients::Gradients;
 use super::matmul::{Operand, Packing, Product, Rows, multiply, sized};
 use super::model::{Joint, Model, Places};
-use crate::policy::adapter::{AdapterConfig, add_product, length, row_factor};
+use crate::policy::adapter::{AdapterConfig, Dropout, add_product, length, row_factor};
 use crate::policy::{DecoderConfig, Error, NamedTensor, Projection};
 
 /// Rows of a matrix that one task adds the adapter to.
@@ -20,6 +20,7 @@ const MERGE_ROWS: usize = 64;
 struct Part {
     /// Its rows among those of the matrices that are multiplied together.
     rows: Range<usize>,
+    projection: Projection,
     /// `A`, `[rank, in]`, and `B`, `[out, rank]`, in the flat vector of the adapter.
     a: Range<usize>,
     b: Range<usize>,
@@ -37,11 +38,16 @@ pub(super) struct Adapter {
     pub(super) values: Vec<f32>,
     layers: Vec<[Vec<Part>; 4]>,
     factors: Vec<f32>,
+    /// What training leaves out.
+    pub(super) dropout: Option<Dropout>,
 }
 
-/// Buffers of the backward pass.
+/// Buffers of both passes.
 #[derive(Debug, Default)]
 pub(super) struct AdapterScratch {
+    /// The inputs that are not left out, `[rows, in]`, and what they are multiplied by.
+    kept: Vec<f32>,
+    factors: Vec<f32>,
     /// `s x A^T`, `[rows, rank]`.
     down: Vec<f32>,
     /// `s dy B`, `[rows, rank]`.
@@ -75,11 +81,19 @@ impl Adapter {
                     factors = factor_count..factor_count + outputs;
                     factor_count += outputs;
                 }
-                joints[joint as usize].push(Part { rows: start..start + outputs, a, b, magnitude, factors });
+                joints[joint as usize].push(Part {
+                    rows: start..start + outputs,
+                    projection,
+                    a,
+                    b,
+                    magnitude,
+                    factors,
+                });
             }
             layers.push(joints);
         }
-        Ok(Self { config, places, values, layers, factors: vec![0.0; factor_count] })
+        let dropout = Dropout::new(config.dropout);
+        Ok(Self { config, places, values, layers, factors: vec![0.0; factor_count], dropout })
     }
 
     /// Whether any of the matrices that are multiplied together carries an adapter.
@@ -126,20 +140,91 @@ fn joint_of(projection: Projection, shape: &DecoderConfig) -> (Joint, usize) {
     }
 }
 
-/// Backward of an adapted product `y = x W''^T` with `W'' = f (W + s B A)`, where `f` is 1 or the factor of each row, which
-/// counts as constant but for its part `m`. With `g = f dy`: `dx = g W + (s g B) A`, `dA = (s g B)^T x`, `dB = g^T (s x A^T)`,
-/// `dm = sum over rows of dy y / m`.
+/// Rows on their way through an adapted product.
+#[derive(Clone, Copy)]
+pub(super) struct Through<'a> {
+    /// How many they are.
+    pub(super) rows: usize,
+    /// What dropout knows them by; empty where nothing is left out.
+    pub(super) keys: &'a [u64],
+    /// `[rows, in]`.
+    pub(super) input: &'a [f32],
+}
+
+impl Through<'_> {
+    /// What a part's inputs are multiplied by, `[rows, columns]`; `None` where nothing is left out.
+    fn factors<'b>(
+        &self,
+        adapter: &Adapter,
+        (layer, part): (usize, &Part),
+        columns: usize,
+        buffer: &'b mut Vec<f32>,
+    ) -> Option<&'b [f32]> {
+        let dropout = adapter.dropout.as_ref().filter(|_| !self.keys.is_empty())?;
+        let factors = sized(buffer, self.rows * columns);
+        dropout.factors((layer, part.projection), &self.keys[..self.rows], columns, factors);
+        Some(factors)
+    }
+}
+
+/// Adds what dropout changes in an adapted product whose matrices hold the whole adapter: `f s B A ((k - 1) x)`, with `k`
+/// what the inputs are multiplied by.
 ///
 /// # Shapes
-/// - `input`: `[rows, in]`; `output_gradient`: `[rows, out]`; `input_gradient`: `[rows, in]`, written
+/// - `output`: `[rows, out]`
+pub(super) fn leave_out(
+    adapter: &Adapter,
+    (layer, joint): (usize, Joint),
+    through: Through<'_>,
+    output: &mut [f32],
+    (scratch, packing): (&mut AdapterScratch, &mut Packing),
+) {
+    let (rows, rank, scale) = (through.rows, adapter.config.rank, adapter.config.scale());
+    let outputs = output.len() / rows;
+    for part in &adapter.layers[layer][joint as usize] {
+        let (a, b) = (&adapter.values[part.a.clone()], &adapter.values[part.b.clone()]);
+        let (columns, count) = (a.len() / rank, part.rows.len());
+        let Some(factors) = through.factors(adapter, (layer, part), columns, &mut scratch.factors) else { return };
+        let changed = sized(&mut scratch.kept, rows * columns);
+        for ((changed, &value), &factor) in changed.iter_mut().zip(through.input).zip(factors) {
+            *changed = (factor - 1.0) * value;
+        }
+        let down = sized(&mut scratch.down, rows * rank);
+        let thin = Product { rows, columns: rank, depth: columns, out_stride: rank, accumulate: false };
+        multiply(thin, Operand::new(changed, columns), Operand::transposed(a, columns), down, packing);
+        for value in &mut *down {
+            *value *= scale;
+        }
+        let sum = sized(&mut scratch.output, rows * count);
+        let wide = Product { rows, columns: count, depth: rank, out_stride: count, accumulate: false };
+        multiply(wide, Operand::new(down, rank), Operand::transposed(b, rank), sum, packing);
+        let lengths = adapter.factors.get(part.factors.clone()).filter(|factors| !factors.is_empty());
+        for (row, sum) in output.chunks_exact_mut(outputs).zip(sum.chunks_exact(count)) {
+            let row = row[part.rows.clone()].iter_mut().zip(sum);
+            match lengths {
+                Some(lengths) => row.zip(lengths).for_each(|((value, sum), factor)| *value += factor * sum),
+                None => row.for_each(|(value, sum)| *value += sum),
+            }
+        }
+    }
+}
+
+/// Backward of an adapted product `y = x W''^T` with `W'' = f (W + s B A)`, where `f` is 1 or the factor of each row, which
+/// counts as constant but for its part `m`. With `g = f dy`: `dx = g W + (s g B) A`, `dA = (s g B)^T x`, `dB = g^T (s x A^T)`,
+/// `dm = sum over rows of dy y / m`. With dropout `x` stands for the inputs that are kept wherever `A` is, and what comes back
+/// through `A` goes to those alone.
+///
+/// # Shapes
+/// - `output_gradient`: `[rows, out]`; `input_gradient`: `[rows, in]`, written
 pub(super) fn adapted_backward(
     (model, adapter): (&Model, &Adapter),
     (layer, joint): (usize, Joint),
-    (rows, input, output_gradient): (usize, &[f32], &[f32]),
+    (through, output_gradient): (Through<'_>, &[f32]),
     input_gradient: &mut [f32],
     (gradients, scratch, packing): (&mut Gradients<'_>, &mut AdapterScratch, &mut Packing),
 ) {
     let weight = model.at(&model.layout.layers[layer].joint(joint));
+    let Through { rows, input, .. } = through;
     let columns = input_gradient.len() / rows;
     let outputs = weight.len() / columns;
     let rank = adapter.config.rank;
@@ -155,6 +240,13 @@ pub(super) fn adapted_backward(
             input,
             output,
         );
+        if !through.keys.is_empty() {
+            // `leave_out` needs the buffer.
+            let mut whole = std::mem::take(&mut scratch.output);
+            leave_out(adapter, (layer, joint), through, &mut whole[..rows * outputs], (scratch, packing));
+            scratch.output = whole;
+        }
+        let output = &scratch.output[..rows * outputs];
         let scaled = sized(&mut scratch.scaled, rows * outputs);
         scaled.copy_from_slice(back);
         for part in parts {
@@ -180,6 +272,17 @@ pub(super) fn adapted_backward(
         let (a, b) = (&adapter.values[part.a.clone()], &adapter.values[part.b.clone()]);
         let (first, count) = (part.rows.start, part.rows.len());
         let thin = Product { rows, columns: rank, depth: columns, out_stride: rank, accumulate: false };
+        let factors = through.factors(adapter, (layer, part), columns, &mut scratch.factors);
+        let input = match factors {
+            None => input,
+            Some(factors) => {
+                let kept = sized(&mut scratch.kept, rows * columns);
+                for ((kept, &value), &factor) in kept.iter_mut().zip(input).zip(factors) {
+                    *kept = factor * value;
+                }
+                kept
+            }
+        };
         let down = sized(&mut scratch.down, rows * rank);
         multiply(thin, Operand::new(input, columns), Operand::transposed(a, columns), down, packing);
         let up = sized(&mut scratch.up, rows * rank);
@@ -192,7 +295,15 @@ pub(super) fn adapted_backward(
         let of_a = Product { rows: rank, columns, depth: rows, out_stride: columns, accumulate: true };
         let left = Operand::transposed(up, rank);
         multiply(of_a, left, Operand::new(input, columns), &mut gradient[part.a.clone()], packing);
-        let of_input = Product { rows, columns, depth: rank, out_stride: columns, accumulate: true };
-        multiply(of_input, Operand::new(up, rank), Operand::new(a, columns), input_gradient, packing);
+        let of_input = Product { rows, columns, depth: rank, out_stride: columns, accumulate: factors.is_none() };
+        let Some(factors) = factors else {
+            multiply(of_input, Operand::new(up, rank), Operand::new(a, columns), input_gradient, packing);
+            continue;
+        };
+        let back = sized(&mut scratch.kept, rows * columns);
+        multiply(of_input, Operand::new(up, rank), Operand::new(a, columns), back, packing);
+        for ((sum, &value), &factor) in input_gradient.iter_mut().zip(&*back).zip(factors) {
+            *sum += factor * value;
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::cache::CpuCache;
-use super::forward::{Span, Workspace, forward};
+use super::forward::{Keep, Span, Workspace, forward};
 use super::gradients::Gradients;
 use super::head::{HeadScratch, logits_of};
 use super::model::Model;
@@ -41,6 +41,8 @@ pub struct CpuDecoder {
     first_moment: Moment,
     second_moment: Moment,
     shards: Vec<Vec<f32>>,
+    /// What passes keep for their gradients.
+    keep: Keep,
     extend_pool: Pool<(Workspace, HeadScratch)>,
     tree_pool: Pool<TreeWorkspace>,
 }
@@ -93,6 +95,7 @@ impl CpuDecoder {
             first_moment: Moment::Zero,
             second_moment: Moment::Zero,
             shards: Vec::new(),
+            keep: Keep::All,
             extend_pool: Pool::new(),
             tree_pool: Pool::new(),
         }
@@ -144,7 +147,7 @@ fn group_sizes(model: &Model, spans: &[Span<'_>]) -> Vec<usize> {
 /// Runs one group and writes the logits after each span's last token.
 fn extend_group(model: &Model, spans: &mut [Span<'_>], logits: &mut [f32], buffers: &mut (Workspace, HeadScratch)) {
     let (workspace, head) = buffers;
-    forward(model, spans, false, workspace);
+    forward(model, spans, Keep::Nothing, workspace);
     let width = model.config.hidden_size;
     let mut end = 0;
     // Rows move to the front; a row's new place is never behind its old one.
@@ -201,6 +204,16 @@ impl Decoder for CpuDecoder {
         self.model.adapter.as_ref().map(|adapter| &adapter.config)
     }
 
+    fn set_gradient_checkpointing(&mut self, is_on: bool) {
+        self.keep = if is_on { Keep::Inputs } else { Keep::All };
+    }
+
+    fn draw_dropout(&mut self, seed: u64) {
+        if let Some(dropout) = self.model.adapter.as_mut().and_then(|adapter| adapter.dropout.as_mut()) {
+            dropout.draw(seed);
+        }
+    }
+
     fn score(&self, sequences: &[Sequence<'_>], temperature: f32) -> Result<Vec<Vec<TokenScore>>, Error> {
         inputs::check_sequences(&self.model.config, sequences, temperature)?;
         let pass = Pass { model: &self.model, sequences, temperature };
@@ -240,7 +253,7 @@ impl Decoder for CpuDecoder {
                 for tree in &trees {
                     let is_adapted = this.model.adapter.is_some();
                     let gradients = if is_adapted { Gradients::Adapter(shard) } else { Gradients::Weights(shard) };
-                    pass.train(tree, Learning { loss, gradients }, workspace, &mut scored);
+                    pass.train(tree, Learning { loss, gradients, keep: this.keep }, workspace, &mut scored);
                 }
             });
             scored

@@ -4,11 +4,12 @@
 
 use rayon::prelude::*;
 
+use super::adapter::{AdapterScratch, Through, leave_out};
 use super::attention::{AttentionScratch, BLOCK_ROWS, Heads, attend};
 use super::cache::CpuCache;
 use super::kernels::{add_scaled, norm_heads, rms_norm, swiglu};
 use super::matmul::{Packing, Rows, sized};
-use super::model::Model;
+use super::model::{Joint, Model};
 
 /// Rows of a part of element-wise work, and elements from which parts go to several threads.
 const PART_ROWS: usize = 4;
@@ -20,6 +21,13 @@ const MIN_PARALLEL_ATTENTION: usize = 1 << 20;
 pub(super) struct Span<'a> {
     pub(super) tokens: &'a [u32],
     pub(super) cache: &'a mut CpuCache,
+}
+
+impl Span<'_> {
+    /// Tokens before them, in a cache that holds them already or not yet.
+    fn start(&self, is_again: bool) -> usize {
+        if is_again { self.cache.len() - self.tokens.len() } else { self.cache.len() }
+    }
 }
 
 /// What a layer computes on its way, `[rows, ..]` each. What is quickly computed again from these is not kept.
@@ -37,6 +45,20 @@ pub(super) struct LayerActivations {
     pub(super) middle: Vec<f32>,
     /// Gate and up projections.
     pub(super) gate_up: Vec<f32>,
+    /// Keys and values, `[rows, 2 kv width]`, where the rest is not kept.
+    pub(super) known: Vec<f32>,
+}
+
+/// What a forward pass leaves behind for the backward pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The input of each layer, with keys and values: [`forward_again`] computes the rest (arXiv:1604.06174).
+    Inputs,
+    /// All of [`LayerActivations`].
+    All,
 }
 
 /// Buffers of a pass, kept from call to call.
@@ -44,80 +66,135 @@ pub(super) struct LayerActivations {
 pub(super) struct Workspace {
     /// The residual stream, `[rows, hidden]`.
     pub(super) hidden: Vec<f32>,
-    /// One entry a layer if they are kept for the backward pass, else one in all.
+    /// One entry a layer as far as they are kept for the backward pass, and one for the layer at work.
     pub(super) layers: Vec<LayerActivations>,
+    /// What the last forward pass kept.
+    kept: Keep,
     /// The input of a product, normalized, `[rows, hidden]`.
     pub(super) normalized: Vec<f32>,
     /// `silu(gate) * up`, `[rows, inner]`.
     pub(super) activated: Vec<f32>,
     pub(super) attention: AttentionScratch,
     pub(super) packing: Packing,
+    /// What dropout knows the rows by; empty where nothing is left out.
+    pub(super) keys: Vec<u64>,
+    pub(super) adapter: AdapterScratch,
+}
+
+impl Workspace {
+    /// Where a layer's activations are, once they were kept or computed again.
+    pub(super) fn slot(&self, model: &Model, layer: usize) -> usize {
+        if self.kept == Keep::All { layer } else { model.config.layer_count }
+    }
 }
 
 /// Appends the tokens of every span to its cache and leaves the residual stream after the last layer in
-/// `workspace.hidden`, span after span. With `keep`, what the layers computed stays in `workspace.layers`.
-pub(super) fn forward(model: &Model, spans: &mut [Span<'_>], keep: bool, workspace: &mut Workspace) {
-    let (config, heads) = (&model.config, model.heads);
+/// `workspace.hidden`, span after span, and what is to be kept in `workspace.layers`.
+pub(super) fn forward(model: &Model, spans: &mut [Span<'_>], keep: Keep, workspace: &mut Workspace) {
+    let config = &model.config;
     let rows: usize = spans.iter().map(|span| span.tokens.len()).sum();
-    let (hidden_size, width, inner) = (config.hidden_size, heads.row_width(), config.intermediate_size);
-    let product = |stride, accumulate| Rows { count: rows, stride, accumulate };
-    let Workspace { hidden, layers, normalized, activated, attention, .. } = workspace;
-    let normalized = sized(normalized, rows * hidden_size);
-    let activated = sized(activated, rows * inner);
-    layers.resize_with(layers.len().max(if keep { config.layer_count } else { 1 }), LayerActivations::default);
-
+    let hidden_size = config.hidden_size;
+    workspace.kept = keep;
+    workspace.layers.resize_with(config.layer_count + 1, LayerActivations::default);
     for span in spans.iter_mut() {
         span.cache.reserve(span.tokens.len());
     }
-    let hidden = sized(hidden, rows * hidden_size);
+    let hidden = sized(&mut workspace.hidden, rows * hidden_size);
     let embedding = model.at(&model.layout.embedding);
     let tokens = spans.iter().flat_map(|span| span.tokens);
     for (row, &token) in hidden.chunks_exact_mut(hidden_size).zip(tokens) {
         row.copy_from_slice(&embedding[token as usize * hidden_size..][..hidden_size]);
     }
-    for (index, (places, panels)) in model.layout.layers.iter().zip(&model.panels).enumerate() {
-        let layer = &mut layers[if keep { index } else { 0 }];
-        if keep {
-            sized(&mut layer.input, rows * hidden_size).copy_from_slice(hidden);
+    for index in 0..config.layer_count {
+        if keep != Keep::Nothing {
+            let input = sized(&mut workspace.layers[index].input, rows * hidden_size);
+            input.copy_from_slice(&workspace.hidden[..rows * hidden_size]);
         }
-        rms_norm(hidden, model.at(&places.attention_norm), model.eps, normalized);
-        let qkv = sized(&mut layer.qkv, rows * width);
-        panels.qkv.multiply(product(hidden_size, false), normalized, qkv);
-        if !places.qkv_bias.is_empty() {
-            let bias = model.at(&places.qkv_bias);
-            qkv.chunks_exact_mut(width).for_each(|row| add_scaled(row, 1.0, bias));
+        layer_forward(model, (index, false), spans, workspace);
+        let (kept, at_work) = workspace.layers.split_at_mut(config.layer_count);
+        kept[index].known.clear();
+        if keep == Keep::Inputs {
+            let qkv = at_work[0].qkv.chunks_exact(model.heads.row_width()).take(rows);
+            qkv.for_each(|row| kept[index].known.extend_from_slice(&row[model.heads.query_width()..]));
         }
-        if !places.query_norm.is_empty() {
-            let widths = heads.norm_widths();
-            let count = widths.queries + widths.keys;
-            let projected = sized(&mut layer.projected, rows * count);
-            for (row, projected) in qkv.chunks_exact(width).zip(projected.chunks_exact_mut(count)) {
-                projected.copy_from_slice(&row[..count]);
-            }
-            let norms = (model.at(&places.query_norm), model.at(&places.key_norm));
-            norm_heads(projected, norms, model.eps, widths, qkv);
-        }
-        let attended = sized(&mut layer.attended, rows * heads.query_width());
-        let mut rest = &mut *qkv;
-        for span in spans.iter_mut() {
-            let (rows, later) = rest.split_at_mut(span.tokens.len() * width);
-            append(model, index, span.cache, rows);
-            rest = later;
-        }
-        attend_all(heads, index, spans, qkv, attended, &mut attention.weights);
-        panels.attention_out.multiply(product(heads.query_width(), true), attended, hidden);
-        if keep {
-            sized(&mut layer.middle, rows * hidden_size).copy_from_slice(hidden);
-        }
-        rms_norm(hidden, model.at(&places.mlp_norm), model.eps, normalized);
-        let gate_up = sized(&mut layer.gate_up, rows * 2 * inner);
-        panels.gate_up.multiply(product(hidden_size, false), normalized, gate_up);
-        activate(gate_up, inner, activated);
-        panels.down.multiply(product(inner, true), activated, hidden);
     }
     for span in spans {
         span.cache.advance(span.tokens.len());
     }
+}
+
+/// Computes the activations of a layer again from its input. The caches hold the tokens of the spans.
+pub(super) fn forward_again(model: &Model, layer: usize, spans: &mut [Span<'_>], workspace: &mut Workspace) {
+    let Workspace { hidden, layers, .. } = workspace;
+    let rows: usize = spans.iter().map(|span| span.tokens.len()).sum();
+    let size = rows * model.config.hidden_size;
+    let (kept, at_work) = layers.split_at_mut(model.config.layer_count);
+    sized(hidden, size).copy_from_slice(&kept[layer].input[..size]);
+    std::mem::swap(&mut at_work[0].input, &mut kept[layer].input);
+    layer_forward(model, (layer, true), spans, workspace);
+}
+
+/// All rows through one layer: `workspace.hidden` goes from its input to its output. `is_again` says that the caches hold the
+/// tokens already; the output is then left out.
+fn layer_forward(model: &Model, (index, is_again): (usize, bool), spans: &mut [Span<'_>], workspace: &mut Workspace) {
+    let (config, heads) = (&model.config, model.heads);
+    let rows: usize = spans.iter().map(|span| span.tokens.len()).sum();
+    let (hidden_size, width, inner) = (config.hidden_size, heads.row_width(), config.intermediate_size);
+    let product = |stride, accumulate| Rows { count: rows, stride, accumulate };
+    let (places, panels) = (&model.layout.layers[index], &model.panels[index]);
+    let slot = workspace.slot(model, index);
+    let keeps = is_again || workspace.kept == Keep::All;
+    let Workspace { hidden, layers, normalized, activated, attention, packing, keys, adapter, .. } = workspace;
+    let mut leave_out = |joint: Joint, input: &[f32], output: &mut [f32]| {
+        if let Some(adapted) = model.adapter.as_ref().filter(|_| !keys.is_empty()) {
+            leave_out(adapted, (index, joint), Through { rows, keys, input }, output, (adapter, packing));
+        }
+    };
+    let hidden = &mut hidden[..rows * hidden_size];
+    let normalized = sized(normalized, rows * hidden_size);
+    let layer = &mut layers[slot];
+    rms_norm(hidden, model.at(&places.attention_norm), model.eps, normalized);
+    let qkv = sized(&mut layer.qkv, rows * width);
+    panels.qkv.multiply(product(hidden_size, false), normalized, qkv);
+    leave_out(Joint::Qkv, normalized, qkv);
+    if !places.qkv_bias.is_empty() {
+        let bias = model.at(&places.qkv_bias);
+        qkv.chunks_exact_mut(width).for_each(|row| add_scaled(row, 1.0, bias));
+    }
+    if !places.query_norm.is_empty() {
+        let widths = heads.norm_widths();
+        let count = widths.queries + widths.keys;
+        let projected = sized(&mut layer.projected, rows * count);
+        for (row, projected) in qkv.chunks_exact(width).zip(projected.chunks_exact_mut(count)) {
+            projected.copy_from_slice(&row[..count]);
+        }
+        let norms = (model.at(&places.query_norm), model.at(&places.key_norm));
+        norm_heads(projected, norms, model.eps, widths, qkv);
+    }
+    let attended = sized(&mut layer.attended, rows * heads.query_width());
+    let mut rest = &mut *qkv;
+    for span in spans.iter_mut() {
+        let (rows, later) = rest.split_at_mut(span.tokens.len() * width);
+        append(model, (index, is_again), span, rows);
+        rest = later;
+    }
+    attend_all(heads, (index, is_again), spans, qkv, attended, &mut attention.weights);
+    panels.attention_out.multiply(product(heads.query_width(), true), attended, hidden);
+    leave_out(Joint::AttentionOut, attended, hidden);
+    if keeps {
+        sized(&mut layer.middle, rows * hidden_size).copy_from_slice(hidden);
+    }
+    rms_norm(hidden, model.at(&places.mlp_norm), model.eps, normalized);
+    let gate_up = sized(&mut layer.gate_up, rows * 2 * inner);
+    panels.gate_up.multiply(product(hidden_size, false), normalized, gate_up);
+    leave_out(Joint::GateUp, normalized, gate_up);
+    if is_again {
+        return;
+    }
+    let activated = sized(activated, rows * inner);
+    activate(gate_up, inner, activated);
+    panels.down.multiply(product(inner, true), activated, hidden);
+    leave_out(Joint::Down, activated, hidden);
 }
 
 /// `silu(gate) * up` of all rows.
@@ -129,7 +206,7 @@ pub(super) fn activate(gate_up: &[f32], inner: usize, activated: &mut [f32]) {
 /// Attention of all spans in one layer. Rows are cut into blocks, which are tasks if there is enough to do.
 fn attend_all(
     heads: Heads,
-    layer: usize,
+    (layer, is_again): (usize, bool),
     spans: &[Span<'_>],
     qkv: &[f32],
     attended: &mut [f32],
@@ -141,7 +218,7 @@ fn attend_all(
     let (mut rest, mut rest_out) = (qkv, attended);
     for span in spans {
         let cache = span.cache.layer(layer);
-        let mut length = span.cache.len();
+        let mut length = span.start(is_again);
         let mut left = span.tokens.len();
         while left > 0 {
             let count = left.min(BLOCK_ROWS);
@@ -163,13 +240,16 @@ fn attend_all(
     tasks.for_each_init(Vec::new, |scores, (rows, cache, out)| attend(heads, rows, cache, out, scores));
 }
 
-/// Turns queries and keys of the new rows to their positions and appends keys and values to the cache of one layer.
-fn append(model: &Model, layer: usize, cache: &mut CpuCache, qkv: &mut [f32]) {
+/// Turns queries and keys of the new rows to their positions and appends keys and values to the cache of one layer, unless
+/// it has them.
+fn append(model: &Model, (layer, is_again): (usize, bool), span: &mut Span<'_>, qkv: &mut [f32]) {
     let heads = model.heads;
-    let start = cache.len();
+    let start = span.start(is_again);
     for (position, row) in (start..).zip(qkv.chunks_exact_mut(heads.row_width())) {
         model.rotary.turn(row, heads.count + heads.kv_count, position, false);
-        let (keys, values) = row[heads.query_width()..].split_at(heads.kv_width());
-        cache.put(layer, position, keys, values);
+        if !is_again {
+            let (keys, values) = row[heads.query_width()..].split_at(heads.kv_width());
+            span.cache.put(layer, position, keys, values);
+        }
     }
 }

@@ -17,6 +17,8 @@ pub struct StepSize {
     pub tokens: usize,
     /// Threads that work at once.
     pub threads: usize,
+    /// Whether activations are computed again instead of being kept.
+    pub gradient_checkpointing: bool,
 }
 
 /// Peak memory, in bytes.
@@ -85,22 +87,27 @@ pub fn training_memory(
     let values = adapter.map_or(0, |_| FLOAT * trained + weights(config).0 / 2);
     let optimizer = values + FLOAT * trained * (1 + shards) + moments;
     let running = shards.min(size.threads).max(1);
-    plan(config, optimizer, running * pass(config, size.tokens))
+    plan(config, optimizer, running * pass(config, size))
 }
 
 /// What one running sequence holds: the activations of all layers, the gradients of one, keys and values, and the head.
-fn pass(config: &DecoderConfig, tokens: usize) -> usize {
+fn pass(config: &DecoderConfig, StepSize { tokens, gradient_checkpointing, .. }: StepSize) -> usize {
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
     let (queries, keys) = (config.head_count * config.head_dim, config.kv_head_count * config.head_dim);
     let qkv = queries + 2 * keys;
     let normalized = if config.has_qk_norm() { queries + keys } else { 0 };
     // As `LayerActivations` has them, `Workspace` and `BackwardBuffers`.
     let layer = 2 * hidden + qkv + queries + normalized + 2 * inner;
+    let layers = if gradient_checkpointing {
+        config.layer_count * (hidden + 2 * keys) + layer
+    } else {
+        config.layer_count * layer
+    };
     let backward = 3 * hidden + queries + qkv + 4 * inner;
     let head_rows = tokens.min((MAX_LOGITS / config.vocab_size).max(super::head::MIN_ROWS));
     let head = 4 * hidden * tokens + (config.vocab_size + 2 * hidden) * head_rows;
     let stream = hidden * tokens;
-    FLOAT * (tokens * (config.layer_count * layer + backward) + head + stream) + cache(config, tokens)
+    FLOAT * (tokens * (layers + backward) + head + stream) + cache(config, tokens)
 }
 
 #[cfg(test)]
@@ -112,17 +119,22 @@ mod tests {
     fn adapters_and_small_states_take_less() {
         let config =
             DecoderConfig { hidden_size: 576, intermediate_size: 1536, layer_count: 30, ..DecoderConfig::tiny(49_152) };
-        let size = StepSize { sequences: 8, tokens: 512, threads: 2 };
+        let size = StepSize { sequences: 8, tokens: 512, threads: 2, gradient_checkpointing: false };
         let adapter = AdapterConfig {
             rank: 16,
             alpha: 32.0,
             targets: Projection::ALL.to_vec(),
             dora: false,
             root_scaling: false,
+            dropout: 0.0,
         };
         let full = training_memory(&config, None, OptimizerStates::F32, size);
         let narrow = training_memory(&config, None, OptimizerStates::EightBit, size);
         let lora = training_memory(&config, Some(&adapter), OptimizerStates::F32, size);
+        let again =
+            training_memory(&config, None, OptimizerStates::F32, StepSize { gradient_checkpointing: true, ..size });
+        assert_eq!(full.optimizer, again.optimizer);
+        assert!(again.activations * 3 < full.activations, "{again:?}, {full:?}");
         assert_eq!(full.optimizer - narrow.optimizer, 6 * config.parameter_count());
         assert!(lora.peak() < narrow.peak() && narrow.peak() < full.peak());
         assert!(rollout_memory(&config, size).peak() <= lora.peak());

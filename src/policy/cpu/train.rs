@@ -7,15 +7,16 @@
 
 use std::cmp::Reverse;
 
-use super::adapter::{AdapterScratch, adapted_backward};
+use super::adapter::{AdapterScratch, Through, adapted_backward};
 use super::attention::{Attended, Prefix, attend_backward};
 use super::cache::CpuCache;
-use super::forward::{LayerActivations, Span, Workspace, activate, forward};
+use super::forward::{Keep, LayerActivations, Span, Workspace, activate, forward, forward_again};
 use super::gradients::Gradients;
 use super::head::{HeadScratch, Targets, head_backward, head_scores};
 use super::kernels::{add_scaled, norm_heads_backward, rms_norm, rms_norm_backward, swiglu_backward};
 use super::matmul::{Operand, Packing, Product, multiply, sized};
 use super::model::{Joint, Model};
+use crate::policy::adapter::Dropout;
 use crate::policy::tree::{Node, in_runs, needed_tokens};
 use crate::policy::{Sequence, SequenceLoss, TokenGradient, TokenScore};
 
@@ -65,8 +66,12 @@ impl Path {
         let heads = model.heads;
         self.layers.resize_with(model.config.layer_count, PathLayer::default);
         for (layer, activations) in self.layers.iter_mut().zip(activations) {
-            for row in activations.qkv.chunks_exact(heads.row_width()).take(rows) {
-                layer.known.extend_from_slice(&row[heads.query_width()..]);
+            // Where only the inputs of layers are kept, these are kept apart.
+            layer.known.extend_from_slice(&activations.known);
+            if activations.known.is_empty() {
+                for row in activations.qkv.chunks_exact(heads.row_width()).take(rows) {
+                    layer.known.extend_from_slice(&row[heads.query_width()..]);
+                }
             }
             layer.gradient.resize(layer.known.len(), 0.0);
         }
@@ -135,6 +140,13 @@ pub(super) struct Pass<'a> {
 pub(super) struct Learning<'a> {
     pub(super) loss: &'a dyn SequenceLoss,
     pub(super) gradients: Gradients<'a>,
+    /// What the forward pass keeps.
+    pub(super) keep: Keep,
+}
+
+/// What a pass keeps for its gradients, if there will be any.
+fn keep_of(learning: Option<&Learning<'_>>) -> Keep {
+    learning.map_or(Keep::Nothing, |learning| learning.keep)
 }
 
 impl Pass<'_> {
@@ -175,8 +187,9 @@ impl Pass<'_> {
         let trunk = &mut workspace.trunks[depth];
         trunk.caches.clear();
         trunk.caches.push(cache);
+        self.key_rows(&[node], learning.is_some(), &mut trunk.forward.keys);
         let span = Span { tokens, cache: &mut trunk.caches[0] };
-        forward(model, &mut [span], learning.is_some(), &mut trunk.forward);
+        forward(model, &mut [span], keep_of(learning.as_ref()), &mut trunk.forward);
         if learning.is_some() {
             workspace.path.extend(model, tokens.len(), &trunk.forward.layers);
         }
@@ -200,6 +213,17 @@ impl Pass<'_> {
             workspace.path.truncate(model, node.range.start);
         }
         has_gradient
+    }
+
+    /// What dropout knows the rows of these nodes by; nothing where it leaves out nothing.
+    fn key_rows(&self, nodes: &[&Node], is_training: bool, keys: &mut Vec<u64>) {
+        keys.clear();
+        if is_training && self.model.adapter.as_ref().is_some_and(|adapter| adapter.dropout.is_some()) {
+            for node in nodes {
+                let tokens = &self.sequences[node.sequence].tokens[..node.range.end];
+                keys.extend(Dropout::keys(tokens).skip(node.range.start));
+            }
+        }
     }
 
     /// A cache of the tokens before `start`, which the trunk above `depth` computed.
@@ -231,9 +255,10 @@ impl Pass<'_> {
             workspace.leaves.caches.resize(nodes.len(), cache);
         }
         let TreeWorkspace { leaves, path, head, backward, .. } = workspace;
+        self.key_rows(nodes, learning.is_some(), &mut leaves.forward.keys);
         let own = |node: &Node| &needed_tokens(&self.sequences[node.sequence])[node.range.clone()];
         let spans = nodes.iter().zip(&mut leaves.caches).map(|(node, cache)| Span { tokens: own(node), cache });
-        forward(model, &mut spans.collect::<Vec<_>>(), learning.is_some(), &mut leaves.forward);
+        forward(model, &mut spans.collect::<Vec<_>>(), keep_of(learning.as_ref()), &mut leaves.forward);
 
         let mut starts = vec![0];
         let mut has_gradient = false;
@@ -246,7 +271,7 @@ impl Pass<'_> {
             starts.push(first + node.range.len());
             let targets = Targets::new(sequence, start, self.temperature);
             let scores = head_scores(model, targets, &leaves.forward.hidden[range.clone()], head);
-            if let Some(Learning { loss, gradients }) = learning {
+            if let Some(Learning { loss, gradients, .. }) = learning {
                 let mut score_gradients = vec![TokenGradient::default(); scores.len()];
                 loss.gradient(node.sequence, &scores, &mut score_gradients);
                 let hidden_gradient = &mut hidden_gradient[range];
@@ -304,6 +329,11 @@ fn backward_pass(
     let mut alone = PathLayer::default();
     for layer in (0..model.config.layer_count).rev() {
         let path = path.layers.get_mut(layer).unwrap_or(&mut alone);
+        if forward.slot(model, layer) != layer {
+            let ranges = rows.starts.windows(2).map(|pair| pair[0]..pair[1]);
+            let spans = ranges.zip(&mut *caches).map(|(range, cache)| Span { tokens: &tokens[range], cache });
+            forward_again(model, layer, &mut spans.collect::<Vec<_>>(), forward);
+        }
         layer_backward(model, (layer, rows), (caches, path), gradients, forward, buffers);
     }
     let hidden_size = model.config.hidden_size;
@@ -338,20 +368,20 @@ fn linear_backward(
 fn joint_backward(
     model: &Model,
     (layer, joint): (usize, Joint),
-    (rows, input, output_gradient): (usize, &[f32], &[f32]),
+    (through, output_gradient): (Through<'_>, &[f32]),
     input_gradient: &mut [f32],
     (gradients, scratch, packing): (&mut Gradients<'_>, &mut AdapterScratch, &mut Packing),
 ) {
     if let Some(adapter) = &model.adapter {
-        let known = (rows, input, output_gradient);
+        let known = (through, output_gradient);
         let scratch = (gradients, scratch, packing);
         adapted_backward((model, adapter), (layer, joint), known, input_gradient, scratch);
         return;
     }
     let place = model.layout.layers[layer].joint(joint);
     let Some(weight_gradient) = gradients.at(&place) else { return };
-    let known = (input, model.at(&place), output_gradient);
-    linear_backward(rows, known, (input_gradient, weight_gradient), packing);
+    let known = (through.input, model.at(&place), output_gradient);
+    linear_backward(through.rows, known, (input_gradient, weight_gradient), packing);
 }
 
 /// Backward through one layer: `buffers.hidden` goes from the gradient of its output to that of its input.
@@ -365,19 +395,20 @@ fn layer_backward(
 ) {
     let (heads, hidden_size, count) = (model.heads, model.config.hidden_size, rows.count());
     let places = &model.layout.layers[index];
+    let slot = workspace.slot(model, index);
     // Of the last layer of a trunk only keys and values are read.
     let is_read = !rows.is_trunk || index + 1 < model.config.layer_count;
     if is_read {
         mlp_backward(model, (index, count), gradients, workspace, buffers);
     }
-    let Workspace { layers, normalized: input, attention, packing, .. } = workspace;
-    let layer: &LayerActivations = &layers[index];
+    let Workspace { layers, normalized: input, attention, packing, keys, .. } = workspace;
+    let layer: &LayerActivations = &layers[slot];
     let BackwardBuffers { hidden, normalized, attended, qkv, adapter, unused, .. } = buffers;
     let hidden = sized(hidden, count * hidden_size);
     let (width, out_width) = (heads.row_width(), heads.query_width());
     if is_read {
         let attended = sized(attended, count * out_width);
-        let known = (count, &layer.attended[..], &*hidden);
+        let known = (Through { rows: count, keys, input: &layer.attended }, &*hidden);
         joint_backward(model, (index, Joint::AttentionOut), known, attended, (gradients, adapter, packing));
     }
     let qkv = sized(qkv, count * width);
@@ -409,7 +440,8 @@ fn layer_backward(
     let norm = (&layer.input[..count * hidden_size], model.at(&places.attention_norm), model.eps);
     let input = sized(input, count * hidden_size);
     rms_norm(norm.0, norm.1, norm.2, input);
-    joint_backward(model, (index, Joint::Qkv), (count, input, qkv), normalized, (gradients, adapter, packing));
+    let known = (Through { rows: count, keys, input }, &*qkv);
+    joint_backward(model, (index, Joint::Qkv), known, normalized, (gradients, adapter, packing));
     rms_norm_backward(norm, normalized, hidden, gradients.vector(&places.attention_norm, unused));
 }
 
@@ -423,21 +455,24 @@ fn mlp_backward(
 ) {
     let (inner, hidden_size) = (model.config.intermediate_size, model.config.hidden_size);
     let places = &model.layout.layers[index];
-    let Workspace { layers, normalized: input, activated: product, packing, .. } = workspace;
-    let layer: &LayerActivations = &layers[index];
+    let slot = workspace.slot(model, index);
+    let Workspace { layers, normalized: input, activated: product, packing, keys, .. } = workspace;
+    let layer: &LayerActivations = &layers[slot];
     let BackwardBuffers { hidden, normalized, gate_up, activated, adapter, unused, .. } = buffers;
     let hidden = sized(hidden, rows * hidden_size);
     let activated = sized(activated, rows * inner);
     let product = sized(product, rows * inner);
     activate(&layer.gate_up[..rows * 2 * inner], inner, product);
-    joint_backward(model, (index, Joint::Down), (rows, product, hidden), activated, (gradients, adapter, packing));
+    let known = (Through { rows, keys, input: product }, &*hidden);
+    joint_backward(model, (index, Joint::Down), known, activated, (gradients, adapter, packing));
     let gate_up = sized(gate_up, rows * 2 * inner);
     swiglu_backward(&layer.gate_up, inner, activated, gate_up);
     let normalized = sized(normalized, rows * hidden_size);
     let norm = (&layer.middle[..rows * hidden_size], model.at(&places.mlp_norm), model.eps);
     let input = sized(input, rows * hidden_size);
     rms_norm(norm.0, norm.1, norm.2, input);
-    joint_backward(model, (index, Joint::GateUp), (rows, input, gate_up), normalized, (gradients, adapter, packing));
+    let known = (Through { rows, keys, input }, &*gate_up);
+    joint_backward(model, (index, Joint::GateUp), known, normalized, (gradients, adapter, packing));
     rms_norm_backward(norm, normalized, hidden, gradients.vector(&places.mlp_norm, unused));
 }
 
