@@ -38,6 +38,7 @@ CASES = {
                          {"transformers": 1.5, "llama.cpp": 1.0}),
     "smollm2-single": ("rollout", dict(shape="smollm2", batch=1, groups=1, prompt=200, new=64),
                        {"transformers": 2.0, "llama.cpp": None}),
+    "tiny-update": ("update", dict(shape="tiny", batch=64, groups=64, prompt=100, new=60), {"torch": 1.2}),
     "smollm2-update": ("update", dict(shape="smollm2", batch=16, groups=16, prompt=1, new=255), {"torch": 1.2}),
     "smollm2-update-group": ("update", dict(shape="smollm2", batch=16, groups=1, prompt=192, new=64), {"torch": None}),
 }
