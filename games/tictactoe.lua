@@ -4,6 +4,8 @@
 -- start, one of four wordings of the rules, and the win condition spelt out in half of the episodes. A win scores 1, a
 -- draw 0.5, a loss 0; only a win is a success.
 --
+-- Options: opening = 0 lets every episode begin on an empty board.
+--
 -- tests/games/tictactoe.rhai is the same game in Rhai and must give the same episodes for the same seed: it asks the
 -- rng the same questions in the same order. Change both together.
 
@@ -135,7 +137,7 @@ function game.init(rng, options)
     turn = 0, -- the seat to move; 0 once the game is over
     last = 0, -- the cell marked last; 0 on an empty board
     winner = 0, -- the seat with a line; 0 while there is none
-    opening = rng:int(0, 1), -- random rounds played before the first turn
+    opening = rng:int(0, if options.opening == 0 then 0 else 1), -- random rounds played before the first turn
     rules = 0, -- which of the four wordings
     win_text = false, -- whether the prompt states the win condition
   }

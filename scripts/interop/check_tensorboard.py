@@ -22,7 +22,7 @@ from tensorboard.util.tensor_util import make_ndarray
 # What every run reports at least once, by run and by game.
 METRICS = (
     "reward/mean success/all entropy loss grad_norm clip_fraction kl/rollout_train ratio_max groups/kept groups/zero_std "
-    "truncated length/response tokens/rollout_per_s tokens/update_per_s time/rollout_s time/env_s time/update_s"
+    "truncated length/response tokens/rollout_per_s tokens/update_per_s time/rollout_s time/env_s time/scripts_s time/update_s"
 ).split()
 GAME_METRICS = "reward success format_error illegal voided turns".split()
 

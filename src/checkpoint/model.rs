@@ -152,7 +152,7 @@ pub fn load_model(folder: &Path) -> Result<(DecoderConfig, Vec<NamedTensor>), Bo
             Diagnostic::error("model::missing", format!("no model in `{}`", folder.display()))
                 .expected("a folder with `config.json` and `model.safetensors`, such as a checkpoint of a run")
                 .found("no `config.json` there")
-                .help("give `--model tiny`, or a folder `runs/NAME/checkpoints/step-…`"),
+                .help("a run's are in `runs/NAME/checkpoints/`; `--model tiny` is the built-in one"),
         ));
     }
     let config = DecoderConfig::read(&path).map_err(|error| unusable(folder, &path, describe(&error)))?;

@@ -93,7 +93,10 @@ fn explain(diagnostic: Diagnostic, message: &str, table: &Table) -> Diagnostic {
         };
     }
     let mut diagnostic = diagnostic;
-    diagnostic.message = format!("unknown key `{}`", quoted[0]);
+    diagnostic.message = match bad_value(table).as_ref().and_then(|(key, _)| key.rsplit_once('.')) {
+        Some((section, key)) if key == quoted[0] => format!("unknown key `{key}` in `[{section}]`"),
+        _ => format!("unknown key `{}`", quoted[0]),
+    };
     match closest(quoted[0], quoted[1..].iter().copied()) {
         Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
         None => diagnostic.help(format!("known keys here: {}", quoted[1..].join(", "))),
@@ -210,7 +213,7 @@ mod tests {
     fn unknown_keys_and_bad_values_are_named_with_the_fix() {
         let text = "seed = 3\n[loss]\nclip_lwo = 0.1\n";
         let problem = from_toml(Some((Path::new("c.toml"), text)), &[]).unwrap_err().to_string();
-        assert!(problem.contains("unknown key `clip_lwo`") && problem.contains("c.toml:3"), "{problem}");
+        assert!(problem.contains("unknown key `clip_lwo` in `[loss]`") && problem.contains("c.toml:3"), "{problem}");
         assert!(problem.contains("did you mean `clip_low`?"), "{problem}");
         let problem = from_toml(None, &["rollout.group_size=1".to_owned()]).unwrap_err().to_string();
         assert!(problem.contains("`rollout.group_size` is out of its range"), "{problem}");

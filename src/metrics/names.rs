@@ -68,7 +68,8 @@ metrics! {
         OPPONENT_INVALID = "opponent/invalid", "answers", "those of them that could not be read or were refused";
         LEAGUE_SNAPSHOTS = "league/snapshots", "snapshots", "snapshots of the policy that are members of the league";
         TIME_ROLLOUT_S = "time/rollout_s", "s", "time of the rollout, time/env_s included";
-        TIME_ENV_S = "time/env_s", "s", "time in scripts and opponents";
+        TIME_ENV_S = "time/env_s", "s", "time in which the model waited for scripts and opponents";
+        TIME_SCRIPTS_S = "time/scripts_s", "s", "time of all threads together in scripts, also while the model samples";
         TIME_UPDATE_S = "time/update_s", "s", "time of the updates";
         TIME_RECORD_S = "time/record_s", "s", "time that keeping figures and episodes of the iteration before took";
         RELOAD_ACTIVATED = "reload/activated", "versions", "script versions that came into service with the iteration";
@@ -146,6 +147,7 @@ mod tests {
             TOKENS_UPDATE_PER_S,
             TIME_ROLLOUT_S,
             TIME_ENV_S,
+            TIME_SCRIPTS_S,
             TIME_UPDATE_S,
             TIME_RECORD_S,
             MEMORY_PEAK_BYTES,

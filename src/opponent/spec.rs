@@ -244,6 +244,9 @@ fn one(text: &str) -> Result<Spec, Box<Diagnostic>> {
     let problem =
         |message: String| Diagnostic::error("opponent::unknown", message).expected(KNOWN).found(format!("`{text}`"));
     match (kind, argument) {
+        ("", None) => Err(Box::new(
+            problem("an opponent is missing".to_owned()).help("write one there, or drop the `+`, `=` or `,` beside it"),
+        )),
         ("random", None) => Ok(Spec::Random),
         ("bot", None) => Ok(Spec::Bot),
         ("human", None) => Ok(Spec::Human),
@@ -389,7 +392,7 @@ mod tests {
             ("random*x+bot", "`x` in `random*x`"),
             ("random*-1+bot", "above 0"),
             ("random+human", "a person cannot be part"),
-            ("random+", "not a known opponent"),
+            ("random+", "an opponent is missing"),
             ("self:3", "takes no argument"),
             ("checkpoint", "does not say where"),
             ("checkpoint:", "runs/tictactoe-1"),

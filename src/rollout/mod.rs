@@ -1,11 +1,11 @@
 //! Plays many episodes at once with one policy and returns trajectories as plain data. Sits between [`crate::game`] and
 //! [`crate::policy`], which it joins, and [`crate::advantage`] and [`crate::train`], which use what it returns.
 //!
-//! Episodes enter and leave the batch at any token: each pass of the loop lets every episode that waits for its rules go
-//! on (in parallel), then takes one step of the model for every episode that waits for a token. What several trajectories
-//! have in common is computed once.
+//! Episodes enter and leave the batch at any token: each pass of the loop lets the episodes that wait for their rules go on
+//! while it takes one step of the model for those that wait for a token. What several trajectories have in common is computed
+//! once.
 
-mod play; // the loop: rules, model, rules, …
+mod play; // the loop: rules and models at once, until all is played
 mod score; // finished episodes, by seat of the policy
 mod slot; // one episode while it is played
 mod types; // what a rollout returns
@@ -125,6 +125,8 @@ pub struct RolloutStats {
     pub opponent_invalid: usize,
     /// Time in rules and opponents that the model had to wait for.
     pub env: Duration,
+    /// Time of all threads together in rules and scripted opponents, whether a model waited or not.
+    pub scripts: Duration,
     /// Time altogether.
     pub total: Duration,
 }

@@ -1,27 +1,29 @@
 //! The loop of a rollout: rules, models, rules, until every trajectory is over.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::game::for_each_abandonable;
 use crate::opponent::ModelPasses;
-use crate::policy::{Dialogue, advance};
+use crate::policy::advance;
 
 use super::slot::{FurtherTrajectory, Slot, Starts, Waiting};
 use super::{Error, Group, GroupPlan, RolloutSettings, RolloutStats, Table};
 
 /// How long the loop sleeps where every trajectory waits for an opponent.
 const PATIENCE: Duration = Duration::from_millis(5);
+/// Trajectories from which it pays to let the model sample for them alone.
+const MIN_HALF: usize = 32;
 
-/// Both results, by two threads if `is_parallel`.
-fn at_once<A: Send, B: Send>(
-    is_parallel: bool,
-    one: impl FnOnce() -> A + Send,
-    other: impl FnOnce() -> B + Send,
-) -> (A, B) {
-    if is_parallel { rayon::join(one, other) } else { (one(), other()) }
+/// How many trajectories go on by the rules at most. Where no model has anything to do, one half of many: from then on each half
+/// is at the rules while the model samples for the other.
+fn most_at_the_rules(slots: &[Slot<'_>]) -> usize {
+    let at = |place: Waiting| slots.iter().filter(|slot| slot.waiting == place).count();
+    let count = at(Waiting::Rules);
+    let is_split = count >= 2 * MIN_HALF && at(Waiting::Model) == 0 && at(Waiting::Opponent) == 0;
+    if is_split { count.div_ceil(2) } else { count }
 }
 
 /// Plays every member of every group to its end. The result depends on the plans, the weights and the settings alone,
@@ -52,44 +54,55 @@ pub fn play(
     let rules = settings.answer_rules();
     let mut batcher = rules.batcher();
     let mut passes = ModelPasses::default();
+    let scripts_ns = AtomicU64::new(0);
     loop {
         if table.interrupt.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
-        let rules_started = (table.clock)();
         for slot in slots.iter_mut().filter(|slot| slot.waiting == Waiting::Opponent && slot.is_answered()) {
             slot.waiting = Waiting::Rules;
         }
-        let at_the_rules = slots.iter_mut().filter(|slot| slot.waiting == Waiting::Rules).collect();
-        for slot in for_each_abandonable(at_the_rules, |slot| slot.advance(table, settings)) {
-            slot.void_as_stuck();
+        let most = most_at_the_rules(&slots);
+        let (mut at_the_rules, mut dialogues, mut thinking) = (Vec::new(), Vec::new(), Vec::new());
+        for slot in &mut slots {
+            match slot.waiting {
+                Waiting::Rules if at_the_rules.len() < most => at_the_rules.push(slot),
+                Waiting::Model => dialogues.extend(slot.open_dialogue()),
+                Waiting::Opponent => thinking.extend(slot.thinking()),
+                Waiting::Rules | Waiting::Nothing => {}
+            }
         }
+        let is_idle = at_the_rules.is_empty() && dialogues.is_empty() && thinking.is_empty();
+        let mut learner = || {
+            advance(&mut dialogues, &mut batcher, table.decoder, table.tokenizer, &rules)?;
+            Ok::<_, Error>((table.clock)())
+        };
+        let opponents = || passes.advance(thinking);
+        let by_the_rules = || {
+            let go_on = |slot: &mut Slot<'_>| {
+                let started = (table.clock)();
+                slot.advance(table, settings);
+                let taken = (table.clock)().saturating_sub(started);
+                scripts_ns.fetch_add(taken.as_nanos() as u64, Ordering::Relaxed);
+            };
+            for slot in for_each_abandonable(at_the_rules, go_on) {
+                slot.void_as_stuck();
+            }
+        };
+        let (learner_done, opponents) = if table.decoder.device() == "cpu" {
+            // A small pass leaves threads idle, so models go on at once as well.
+            rayon::join(|| rayon::join(learner, opponents), by_the_rules).0
+        } else {
+            std::thread::scope(|scope| {
+                scope.spawn(by_the_rules);
+                (learner(), opponents())
+            })
+        };
+        let learner_done = learner_done?;
+        opponents.map_err(Error::Opponent)?;
         if let Some(problem) = slots.iter_mut().find_map(|slot| slot.stop.take()) {
             return Err(Error::Opponent(problem));
         }
-        stats.env += (table.clock)().saturating_sub(rules_started);
-        let (mut dialogues, mut thinking): (Vec<&mut Dialogue>, Vec<_>) = (Vec::new(), Vec::new());
-        for slot in &mut slots {
-            match slot.waiting {
-                Waiting::Model => dialogues.extend(slot.open_dialogue()),
-                Waiting::Opponent => thinking.extend(slot.thinking()),
-                _ => {}
-            }
-        }
-        let is_idle = dialogues.is_empty() && thinking.is_empty();
-        let models_started = (table.clock)();
-        // On the CPU a small pass leaves threads idle, so both go on at once.
-        let (learner, opponents) = at_once(
-            table.decoder.device() == "cpu",
-            || {
-                advance(&mut dialogues, &mut batcher, table.decoder, table.tokenizer, &rules)?;
-                Ok::<_, Error>((table.clock)())
-            },
-            || passes.advance(thinking),
-        );
-        let learner_done = learner?;
-        opponents.map_err(Error::Opponent)?;
-        stats.env += (table.clock)().saturating_sub(learner_done.max(models_started));
         for slot in slots.iter_mut().filter(|slot| slot.waiting == Waiting::Model) {
             if slot.open_dialogue().is_none() {
                 slot.waiting = Waiting::Rules;
@@ -101,14 +114,15 @@ pub fn play(
             }
             // Nothing can be done but to wait.
             std::thread::sleep(PATIENCE);
-            stats.env += (table.clock)().saturating_sub(learner_done);
         }
+        stats.env += (table.clock)().saturating_sub(learner_done);
     }
     let groups = finish(plans, slots, &mut stats);
     let batching = batcher.stats();
     stats.model_tokens = batching.computed;
     stats.shared_tokens = batching.shared;
     stats.preempted = batching.preempted;
+    stats.scripts = Duration::from_nanos(scripts_ns.into_inner());
     stats.total = (table.clock)().saturating_sub(started);
     Ok((groups, stats))
 }

@@ -50,6 +50,7 @@ impl Tally {
         self.rollout.opponent_answers += stats.opponent_answers;
         self.rollout.opponent_invalid += stats.opponent_invalid;
         self.rollout.env += stats.env;
+        self.rollout.scripts += stats.scripts;
         self.rollout.total += stats.total;
         for group in groups {
             self.groups += 1;
@@ -126,6 +127,7 @@ impl Tally {
         let per_second = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
         put("time/rollout_s", self.rollout.total.as_secs_f64());
         put("time/env_s", self.rollout.env.as_secs_f64());
+        put("time/scripts_s", self.rollout.scripts.as_secs_f64());
         put("time/update_s", self.update.as_secs_f64());
         put("tokens/rollout_per_s", per_second(self.rollout.sampled_tokens, self.rollout.total));
         let trained = self.updates.iter().map(|update| update.tokens).sum();

@@ -56,7 +56,7 @@ fn an_unknown_key_in_the_configuration() {
     assert_output!(place, ["train", "--games", "games/echo.lua", "--config", "run.toml"], @r"
     status: 2
     --- errors
-    error[config::file]: unknown key `group_sise`
+    error[config::file]: unknown key `group_sise` in `[rollout]`
       --> run.toml:4:1
       help:     did you mean `group_size`?
     ");

@@ -180,7 +180,7 @@ fn an_untrained_model_that_is_missing_is_named() {
     error[model::missing]: no model in `nowhere`
       expected: a folder with `config.json` and `model.safetensors`, such as a checkpoint of a run
       found:    no `config.json` there
-      help:     give `--model tiny`, or a folder `runs/NAME/checkpoints/step-…`
+      help:     a run's are in `runs/NAME/checkpoints/`; `--model tiny` is the built-in one
     ");
 }
 

@@ -50,6 +50,7 @@ fn what_cannot_be_is_refused_with_the_fix() {
     let place = shipped();
     for (opponent, told) in [
         ("random*0+bot", ["opponent::mixture", "above 0"]),
+        ("random*0.2+", ["opponent::unknown", "an opponent is missing"]),
         ("bot,bot", ["opponent::twice", "to mix two"]),
         ("search:depth=1:ms=5", ["opponent::strength", "one of `nodes`, `depth` and `ms`"]),
         ("tictactoe.3=bot", ["opponent::seat", "a seat from 1 to 2"]),

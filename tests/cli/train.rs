@@ -116,6 +116,7 @@ fn every_metric_of_the_contract_is_written_at_every_step() {
         "tokens/update_per_s",
         "time/rollout_s",
         "time/env_s",
+        "time/scripts_s",
         "time/update_s",
         "memory/peak_bytes",
         "scripts/echo",
