@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{self, Origin};
-use crate::config::{Constrain, ObservationKind, RunConfig};
+use toml::Table;
+
+use crate::config::{LANGUAGE_MODEL, ObservationKind, RunConfig};
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::opponent::LoadedModel;
 use crate::policy::{
@@ -107,6 +109,25 @@ pub(crate) fn load_apart(name: &str, seed: Seed) -> Result<Model, Box<Diagnostic
     Ok(Model { config, weights, adapter: None, tokenizer, folder: Some(folder), origin })
 }
 
+/// Whether a name stands for a model that knows language, and not for the built-in one or what it became. Says nothing of
+/// whether the model is there and whole.
+pub(crate) fn is_language_model(name: &str) -> bool {
+    let path = Path::new(name);
+    if name == "tiny" || is_gguf(path) {
+        return name != "tiny";
+    }
+    if !path.exists() {
+        return HubName::parse(name).is_some();
+    }
+    let folder = checkpoint::find(path).unwrap_or_else(|| path.to_owned());
+    match (Tokenizer::is_built_in(&folder), checkpoint::load_adapter_config(&folder)) {
+        (Some(is_built_in), _) => !is_built_in,
+        // An adapter without a tokenizer has that of its base.
+        (None, Ok(Some((_, Some(base))))) if Path::new(&base) != folder => is_language_model(&base),
+        _ => false,
+    }
+}
+
 fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
@@ -183,19 +204,18 @@ fn absolute(path: &Path) -> String {
     path.canonicalize().unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
 }
 
-/// Tells what the user should know of a model with a tokenizer of its own, and of settings that do not suit it.
+/// Tells what the user should know of a model with a tokenizer of its own, and the settings that have other defaults for it.
 pub(crate) fn tell_notes(model: &Model, config: &RunConfig) {
     for note in model.tokenizer.notes() {
         log(&format!("note: {note}"));
     }
-    let is_tiny = matches!(model.tokenizer, Tokenizer::Bytes);
-    let decode = &config.decode;
-    if !is_tiny && (decode.observation == ObservationKind::Brief || decode.constrain == Constrain::Legal) {
-        log(
-            "warning: `decode` has the settings of the tiny model: short observations, or answers sampled among the legal ones. \
-             A model that knows language is trained with `--set decode.observation=full --set decode.constrain=off --set \
-             decode.format=think` and a small `optimizer.learning_rate`; `configs/smollm2.toml` has all of this",
-        );
+    let settings = Table::try_from(config).unwrap_or_default();
+    let told = LANGUAGE_MODEL.iter().filter_map(|pair| {
+        let (section, key) = pair.split_once('=')?.0.split_once('.')?;
+        Some(format!("{section}.{key}={}", settings.get(section)?.get(key)?))
+    });
+    if !matches!(model.tokenizer, Tokenizer::Bytes) {
+        log(&format!("settings: {}", told.collect::<Vec<_>>().join(", ")));
     }
 }
 

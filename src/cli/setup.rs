@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::checkpoint::read_text;
-use crate::config::{Constrain, GameList, RunConfig, from_toml};
+use crate::config::{Constrain, GameList, LANGUAGE_MODEL, RunConfig, from_toml, from_toml_over};
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::game::ScriptHost;
 use crate::opponent::Opponents;
@@ -95,7 +95,11 @@ pub(crate) fn configuration(shared: &SharedArgs, base: Option<&Path>) -> Result<
             })
         })
         .transpose()?;
-    let mut config = from_toml(file.zip(text.as_deref()), &shared.pairs)?;
+    let file = file.zip(text.as_deref());
+    let mut config = from_toml(file, &shared.pairs)?;
+    if super::model::is_language_model(shared.model.as_ref().unwrap_or(&config.model)) {
+        config = from_toml_over(&LANGUAGE_MODEL, file, &shared.pairs)?;
+    }
     if !shared.games.is_empty() {
         config.games.files.clone_from(&shared.games);
     }

@@ -8,11 +8,37 @@ use toml::{Table, Value};
 use super::RunConfig;
 use crate::diag::{Diagnostic, SourceSpan, closest};
 
+/// What differs from the defaults for a model that knows language: the paper's settings, with the learning rate of RAGEN,
+/// whose method it builds on. `configs/paper-f-i3-nested.toml` says which value is whose.
+pub const LANGUAGE_MODEL: [&str; 9] = [
+    "rollout.groups=4",
+    "rollout.max_new_tokens=600",
+    "decode.constrain=off",
+    "decode.observation=full",
+    "decode.format=think",
+    "optimizer.learning_rate=1e-6",
+    "optimizer.warmup_updates=0",
+    "optimizer.minibatch=16",
+    "evaluation.episodes=100",
+];
+
 /// The settings that a TOML text and the `--set KEY=VALUE` pairs give, over the defaults.
 ///
 /// # Errors
 /// A [`Diagnostic`] that names the unknown or ill-typed key and the nearest known one.
 pub fn from_toml(file: Option<(&Path, &str)>, pairs: &[String]) -> Result<RunConfig, Box<Diagnostic>> {
+    from_toml_over(&[], file, pairs)
+}
+
+/// As [`from_toml`], over defaults of which some are others.
+///
+/// # Errors
+/// As [`from_toml`].
+pub fn from_toml_over(
+    defaults: &[&str],
+    file: Option<(&Path, &str)>,
+    pairs: &[String],
+) -> Result<RunConfig, Box<Diagnostic>> {
     let mut table = Table::new();
     if let Some((path, text)) = file {
         table = text.parse::<Table>().map_err(|error| Box::new(file_problem(path, text, &error)))?;
@@ -22,12 +48,22 @@ pub fn from_toml(file: Option<(&Path, &str)>, pairs: &[String]) -> Result<RunCon
     for pair in pairs {
         set_key(&mut table, pair)?;
     }
+    for pair in defaults {
+        set_if_missing(&mut table, pair)?;
+    }
     let config: RunConfig = table.clone().try_into().map_err(|error: toml::de::Error| {
         let problem = Diagnostic::error("config::key", first_line(error.message()));
         Box::new(explain(problem, error.message(), &table))
     })?;
     config.validate()?;
     Ok(config)
+}
+
+/// Writes `SECTION.KEY=VALUE` unless the key is there.
+fn set_if_missing(table: &mut Table, pair: &str) -> Result<(), Box<Diagnostic>> {
+    let key = pair.split_once('=').map_or(pair, |(key, _)| key);
+    let known = key.split_once('.').and_then(|(section, key)| table.get(section)?.as_table()?.get(key));
+    if known.is_some() { Ok(()) } else { set_key(table, pair) }
 }
 
 /// Writes one `KEY=VALUE` into the table. `KEY` is dotted; `VALUE` is TOML, or else text.
@@ -173,6 +209,7 @@ fn explain_value(mut diagnostic: Diagnostic, key: &str, value: &Value, message: 
 #[expect(clippy::disallowed_methods, reason = "a test may read a file as it likes")]
 mod tests {
     use super::*;
+    use crate::config::{AnswerFormat, Constrain};
 
     #[test]
     fn the_defaults_survive_being_written_and_read() {
@@ -197,6 +234,17 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn other_defaults_give_way_to_all_that_is_said() {
+        let text = "[optimizer]\nlearning_rate = 1e-4\n";
+        let pairs = ["decode.format=boxed".to_owned()];
+        let config = from_toml_over(&LANGUAGE_MODEL, Some((Path::new("c.toml"), text)), &pairs).unwrap();
+        assert_eq!((config.optimizer.learning_rate, config.decode.format), (1e-4, AnswerFormat::Boxed));
+        assert_eq!((config.decode.constrain, config.rollout.groups), (Constrain::Off, 4));
+        let missing = |pair: &&str| from_toml(None, &[(*pair).to_owned()]).unwrap() == RunConfig::default();
+        assert!(!LANGUAGE_MODEL.iter().any(missing), "one of them is the default");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The settings of a run: every key with its default in one place, read from TOML and `KEY=VALUE`, checked as a whole.
 //! Used by every room that has settings; uses only [`crate::diag`].
 //!
-//! The defaults train the built-in tiny model. `configs/` holds the paper's settings for real models.
+//! The defaults train the built-in tiny model; [`LANGUAGE_MODEL`] says what differs for real ones.
 
 mod changes; // what may change while a run goes on
 mod load; // file, --set and flags to a checked RunConfig
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use changes::{CHANGEABLE, Review, SettingChange, review};
-pub use load::{from_toml, set_key};
+pub use load::{LANGUAGE_MODEL, from_toml, from_toml_over, set_key};
 pub use sections::{
     Advantage, AnswerFormat, Constrain, Decode, EstimatorKind, Evaluation, Filter, FilterKind, League, Lora,
     LoraTarget, Loss, LossAggregation, ObservationKind, OnInvalid, Optimizer, OptimizerStates, Penalties, RatioKind,

@@ -26,7 +26,9 @@ fn run(place: &Place, arguments: &[&str]) -> String {
 
 fn trained(more: &[&str]) -> Place {
     let place = with_model();
-    let mut arguments = vec!["--set", "decode.observation=full"];
+    // The defaults of a model that knows language ask more of it than random weights can do.
+    let mut arguments = vec!["--set", "decode.observation=full", "--set", "decode.constrain=legal"];
+    arguments.extend(["--set", "decode.format=bare", "--set", "optimizer.warmup_updates=10"]);
     arguments.extend(more);
     let output = place.train(&arguments);
     assert!(output.status.success(), "{}", show(&output));

@@ -165,10 +165,21 @@ fn models_that_cannot_be_loaded() {
     refused(&["model", "logits", "tiny", "--text", ""], &["status: 2", "error[cli::text]"]);
 }
 
-/// The settings of the tiny model suit no model that knows language, and would train it to no end without a word.
+/// A model that knows language has the paper's settings where nothing else is said; what a run of the tiny model left has not.
 #[test]
-fn settings_of_the_tiny_model_are_told() {
+fn a_language_model_has_defaults_of_its_own() {
     let place = with_model();
-    let output = place.train(&["--model", "model", "--steps", "1"]);
-    assert!(show(&output).contains("warning: `decode` has the settings of the tiny model"), "{}", show(&output));
+    let output = place.train(&["--model", "model", "--steps", "1", "--set", "rollout.max_new_tokens=3"]);
+    assert!(output.status.success(), "{}", show(&output));
+    let told = "decode.constrain=\"off\", decode.observation=\"full\", decode.format=\"think\"";
+    assert!(show(&output).contains(told), "{}", show(&output));
+    let settings: toml::Table = place.read("run/config.toml").parse().expect("TOML");
+    assert_eq!(settings["optimizer"]["learning_rate"].as_float(), Some(1e-6));
+    assert_eq!(settings["rollout"]["max_new_tokens"].as_integer(), Some(3));
+    let place = Place::with_echo();
+    assert!(place.train(&["--steps", "1"]).status.success());
+    let more = ["train", "--games", "games/echo.lua", "--model", "run", "--out", "next", "--steps", "0"];
+    let output = place.run(&[&more[..], &super::support::QUICK].concat());
+    assert!(output.status.success(), "{}", show(&output));
+    assert!(place.read("next/config.toml").contains("constrain = \"legal\""), "{}", place.read("next/config.toml"));
 }

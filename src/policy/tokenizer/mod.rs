@@ -43,6 +43,12 @@ impl Tokenizer {
         Ok(Self::Text(Arc::new(TextTokenizer::new(folder, files, config.vocab_size)?)))
     }
 
+    /// Whether a folder holds the built-in tokenizer; `None` where it has no `tokenizer.json` that can be read.
+    pub fn is_built_in(folder: &Path) -> Option<bool> {
+        let content = std::fs::read(folder.join(TOKENIZER)).ok()?;
+        Some(bytes::files().first().is_some_and(|(_, ours)| ours.as_bytes() == content))
+    }
+
     /// Number of ids, unused ones included; the model may have more.
     pub fn vocabulary_size(&self) -> usize {
         match self {
