@@ -204,6 +204,21 @@ fn absolute(path: &Path) -> String {
     path.canonicalize().unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
 }
 
+/// The tokenizer with the run's system prompt.
+///
+/// # Errors
+/// A [`Diagnostic`] if its model takes none.
+pub(crate) fn with_system(tokenizer: Tokenizer, config: &RunConfig) -> Result<Tokenizer, Box<Diagnostic>> {
+    tokenizer.with_system(&config.decode.system).map_err(|message| {
+        Box::new(
+            Diagnostic::error("config::system", "`decode.system` cannot be used with this model")
+                .expected("a model whose chat template has a place for a system prompt")
+                .found(message)
+                .help("leave `decode.system` empty; the games' own prompts hold the rules"),
+        )
+    })
+}
+
 /// Tells what the user should know of a model with a tokenizer of its own, and the settings that have other defaults for it.
 pub(crate) fn tell_notes(model: &Model, config: &RunConfig) {
     for note in model.tokenizer.notes() {
@@ -284,6 +299,7 @@ pub(crate) fn loader(
     config: &RunConfig,
 ) -> impl Fn(&Path) -> Result<LoadedModel, Box<Diagnostic>> + Send + Sync + 'static {
     let (device, dtype, seed) = (config.device.clone(), config.dtype.clone(), Seed::new(config.seed));
+    let config = config.clone();
     let is_brief = config.decode.observation == ObservationKind::Brief;
     let warn = move |path: &Path, tokenizer: &Tokenizer| {
         if is_brief && !matches!(tokenizer, Tokenizer::Bytes) {
@@ -301,6 +317,7 @@ pub(crate) fn loader(
             if !device.is_cpu() || prefers_quantized(path).map_err(problem)? {
                 let (decoder, tokenizer) = read_quantized(path, &device).map_err(problem)?;
                 warn(path, &tokenizer);
+                let tokenizer = as_opponent(tokenizer, &config)?;
                 return Ok(LoadedModel { decoder: Box::new(decoder), tokenizer, place: path.to_owned() });
             }
             log(&format!(
@@ -312,8 +329,13 @@ pub(crate) fn loader(
         warn(path, &model.tokenizer);
         let decoder = place(&model, &device, &dtype)?;
         let place = model.folder.unwrap_or_else(|| path.to_owned());
-        Ok(LoadedModel { decoder, tokenizer: model.tokenizer, place })
+        Ok(LoadedModel { decoder, tokenizer: as_opponent(model.tokenizer, &config)?, place })
     }
+}
+
+/// A model that plays against the learner is told what the learner is told, if it has a place for it.
+fn as_opponent(tokenizer: Tokenizer, config: &RunConfig) -> Result<Tokenizer, Box<Diagnostic>> {
+    if matches!(tokenizer, Tokenizer::Bytes) { Ok(tokenizer) } else { with_system(tokenizer, config) }
 }
 
 /// The device of a name; `auto` is CUDA where the build and the machine have it.

@@ -54,6 +54,8 @@ section! {
         observation: ObservationKind = ObservationKind::Brief,
         /// How an answer is read: `bare` takes the whole text, `think` the paper's tags; see [`AnswerFormat`].
         format: AnswerFormat = AnswerFormat::Bare,
+        /// A system prompt at the start of every conversation; empty for what the model's chat template has by itself.
+        system: String = String::new(),
         /// Ends a free answer where its format is complete, without waiting for the model's end token.
         stop: bool = true,
     }

@@ -21,6 +21,8 @@ pub struct Conditions {
     pub observation: ObservationKind,
     /// How its answers were read.
     pub format: AnswerFormat,
+    /// The system prompt; empty for what the model has by itself.
+    pub system: String,
     /// Added for an answer that is not in the answer format.
     pub format_penalty: f64,
     /// Added for an answer that the rules refuse.
@@ -36,6 +38,7 @@ impl Conditions {
             reward: catalog.reward.as_ref().map(|reward| reward.source.version.clone()),
             observation: config.decode.observation,
             format: config.decode.format,
+            system: config.decode.system.clone(),
             format_penalty: config.penalty.format,
             illegal_penalty: config.penalty.illegal,
             options: catalog.options.iter().map(|(game, options)| (game.clone(), options.to_json())).collect(),
@@ -54,6 +57,7 @@ impl Conditions {
             "reward": self.reward,
             "observation": self.observation,
             "format": self.format,
+            "system": self.system,
             "format_penalty": self.format_penalty,
             "illegal_penalty": self.illegal_penalty,
             "options": options,

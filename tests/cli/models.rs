@@ -165,6 +165,25 @@ fn models_that_cannot_be_loaded() {
     refused(&["model", "logits", "tiny", "--text", ""], &["status: 2", "error[cli::text]"]);
 }
 
+#[test]
+fn a_system_prompt_needs_a_place_for_it() {
+    let place = Place::with_echo();
+    let shown = show(&place.train(&["--steps", "1", "--set", "decode.system=Win."]));
+    assert!(shown.contains("error[config::system]") && shown.contains("status: 2"), "{shown}");
+    let place = with_model();
+    let told = ["--model", "model", "--steps", "1", "--set", "decode.constrain=legal", "--set", "decode.format=bare"];
+    let entropy = |more: &[&str]| {
+        let output = place.train(&[&told[..], more].concat());
+        assert!(output.status.success(), "{}", show(&output));
+        let line: Value = serde_json::from_str(place.read("run/metrics.jsonl").trim()).expect("JSON");
+        std::fs::remove_dir_all(place.path("run")).expect("removed");
+        line["entropy"].as_f64().expect("a number")
+    };
+    let plain = entropy(&[]);
+    assert_eq!(plain.to_bits(), entropy(&[]).to_bits());
+    assert_ne!(entropy(&["--set", "decode.system=Win."]).to_bits(), plain.to_bits(), "the model does not see it");
+}
+
 /// A model that knows language has the paper's settings where nothing else is said; what a run of the tiny model left has not.
 #[test]
 fn a_language_model_has_defaults_of_its_own() {

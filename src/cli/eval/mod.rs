@@ -140,7 +140,8 @@ struct Field<'a> {
 impl Field<'_> {
     /// Puts a model through the match.
     fn play(&self, name: &str, nested: bool) -> anyhow::Result<Vec<SuccessRate>> {
-        let model = super::model::load(name, Seed::new(self.config.seed))?;
+        let mut model = super::model::load(name, Seed::new(self.config.seed))?;
+        model.tokenizer = super::model::with_system(model.tokenizer, self.config)?;
         super::output::log(&model.describe());
         super::model::tell_notes(&model, self.config);
         let decoder = super::model::place(&model, &self.config.device, &self.config.dtype)?;

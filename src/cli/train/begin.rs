@@ -34,7 +34,8 @@ pub(super) fn start(args: &TrainArgs) -> anyhow::Result<Session> {
     }
     let folder = new_run_folder(&config, &catalog)?;
     config.out = Some(folder.clone());
-    let model = model::load_apart(&config.model, Seed::new(config.seed))?;
+    let mut model = model::load_apart(&config.model, Seed::new(config.seed))?;
+    model.tokenizer = model::with_system(model.tokenizer, &config)?;
     let is_on_disk = model.folder.is_some() && model.adapter.is_none();
     let model = model.merged()?;
     announce(&config, &model, &catalog, &opponents);
@@ -127,6 +128,7 @@ fn keep_base(model: &mut Model, folder: &Path) -> Result<(), checkpoint::Error> 
 /// The model of a checkpoint, which must be of the kind that the settings ask for.
 fn checkpoint_model(folder: &Path, config: &RunConfig) -> Result<Model, Box<Diagnostic>> {
     let mut model = model::load_apart(&folder.to_string_lossy(), Seed::new(config.seed))?;
+    model.tokenizer = model::with_system(model.tokenizer, config)?;
     let wanted = AdapterConfig::of(&config.lora);
     // Dropout belongs to training and not to the tensors, so it may change.
     if let (Some((found, _)), Some(wanted)) = (&mut model.adapter, &wanted) {

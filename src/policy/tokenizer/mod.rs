@@ -49,6 +49,18 @@ impl Tokenizer {
         Some(bytes::files().first().is_some_and(|(_, ours)| ours.as_bytes() == content))
     }
 
+    /// The same with a system prompt at the start of every conversation; an empty one changes nothing.
+    ///
+    /// # Errors
+    /// Why this tokenizer's model takes none.
+    pub fn with_system(self, system: &str) -> Result<Self, String> {
+        match self {
+            _ if system.trim().is_empty() => Ok(self),
+            Self::Bytes => Err("the built-in model has no place for one".to_owned()),
+            Self::Text(text) => Ok(Self::Text(Arc::new(Arc::unwrap_or_clone(text).with_system(system)?))),
+        }
+    }
+
     /// Number of ids, unused ones included; the model may have more.
     pub fn vocabulary_size(&self) -> usize {
         match self {

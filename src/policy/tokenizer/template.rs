@@ -46,12 +46,13 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// Reads a template. `special` holds `bos_token` and the like, which templates may use.
+    /// Reads a template. `special` holds `bos_token` and the like, which templates may use. Every conversation begins with the
+    /// system prompt `system`, unless that is empty.
     ///
     /// # Errors
     /// What is wrong with the template, or why it cannot be reduced.
-    pub(super) fn new(template: &str, special: &[(&str, String)]) -> Result<Self, String> {
-        let template = Template { source: without_generation_tags(template), special };
+    pub(super) fn new(template: &str, special: &[(&str, String)], system: &str) -> Result<Self, String> {
+        let template = Template { source: without_generation_tags(template), special, system };
         let first = template.around(&[("user", OBSERVATION)], "")?;
         let later = template.around(&[("user", EARLIER), ("assistant", ANSWER), ("user", OBSERVATION)], ANSWER)?;
         let thinking = format!("<think>\n{THOUGHT}\n</think>\n\n{ANSWER}");
@@ -86,6 +87,7 @@ impl Turns {
 
 struct Template<'a> {
     source: String,
+    system: &'a str,
     special: &'a [(&'a str, String)],
 }
 
@@ -102,8 +104,12 @@ impl Template<'_> {
         environment.add_function("strftime_now", |format: String| {
             DAY.iter().fold(format, |text, (code, value)| text.replace(code, value))
         });
-        let messages: Vec<_> =
-            messages.iter().map(|&(role, content)| context! { role => role, content => content }).collect();
+        let system = Some(("system", self.system)).filter(|(_, text)| !text.is_empty());
+        let messages: Vec<_> = system
+            .iter()
+            .chain(messages)
+            .map(|&(role, content)| context! { role => role, content => content })
+            .collect();
         let special = minijinja::Value::from_pairs(self.special.iter().map(|(name, text)| (*name, text.as_str())));
         let values = context! { messages => messages, add_generation_prompt => true, ..special };
         environment.render_str(&self.source, values).map_err(|error| format!("the chat template fails: {error:#}"))
@@ -137,4 +143,34 @@ fn without_generation_tags(template: &str) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As that of `SmolLM2`: a system prompt of its own where none is given.
+    const CHATML: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}\
+        {{ '<|im_start|>system\nBe nice.<|im_end|>\n' }}{% endif %}\
+        {{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}\
+        {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+    /// The texts are those of transformers 5.23, `apply_chat_template(..., add_generation_prompt=True, tokenize=False)`.
+    #[test]
+    fn a_system_prompt_begins_every_conversation() {
+        let compose = |system: &str| {
+            let turns = Turns::new(CHATML, &[], system).expect("a template");
+            (turns.compose("X", true), turns.compose("Y", false))
+        };
+        let user = "<|im_start|>user\nX<|im_end|>\n<|im_start|>assistant\n";
+        assert_eq!(compose("").0, format!("<|im_start|>system\nBe nice.<|im_end|>\n{user}"));
+        let (first, later) = compose("Play to\nwin.");
+        assert_eq!(first, format!("<|im_start|>system\nPlay to\nwin.<|im_end|>\n{user}"));
+        assert_eq!(later, compose("").1, "it is said once");
+        let refusing = format!(
+            "{{% if messages[0].role == 'system' %}}{{{{ raise_exception('no system') }}}}{{% endif %}}{CHATML}"
+        );
+        assert!(Turns::new(&refusing, &[], "").is_ok());
+        assert!(Turns::new(&refusing, &[], "Win.").unwrap_err().contains("no system"));
+    }
 }

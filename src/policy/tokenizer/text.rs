@@ -34,7 +34,7 @@ const CONFIG: &str = "config.json";
 type File = (String, Vec<u8>);
 
 /// A model's own tokenizer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TextTokenizer {
     tokenizer: tokenizers::Tokenizer,
     vocabulary_size: usize,
@@ -44,6 +44,11 @@ pub struct TextTokenizer {
     /// Ids under their names in `config.json`.
     special_ids: Vec<(&'static str, u32)>,
     turns: Option<Turns>,
+    /// The chat template, and the special tokens by the names that it may use.
+    template: Option<String>,
+    named: Vec<(&'static str, String)>,
+    /// What stands before all observations where there is no template.
+    preface: String,
     notes: Vec<String>,
     files: Vec<File>,
     /// Made when an answer is first sampled among listed ones.
@@ -100,7 +105,7 @@ impl TextTokenizer {
         let settings = json(SETTINGS)?;
         let map = json("special_tokens_map.json")?;
         let named = ["bos_token", "eos_token", "pad_token", "unk_token"];
-        let named: Vec<(&str, String)> = named
+        let named: Vec<(&'static str, String)> = named
             .into_iter()
             .filter_map(|name| Some((name, token_name(settings.get(name)).or_else(|| token_name(map.get(name)))?)))
             .collect();
@@ -113,7 +118,7 @@ impl TextTokenizer {
             .collect();
         let mut notes = Vec::new();
         let template = template(find(TEMPLATE), &settings, &json("chat_template.json")?);
-        let turns = template.map(|template| Turns::new(&template, &named)).transpose();
+        let turns = template.as_ref().map(|template| Turns::new(template, &named, "")).transpose();
         let turns = turns.map_err(|message| refuse(SETTINGS, message))?;
         if turns.is_none() {
             notes.push("the model has no chat template: observations are put before it as plain text".to_owned());
@@ -159,10 +164,32 @@ impl TextTokenizer {
             special,
             special_ids,
             turns,
+            template,
+            named,
+            preface: String::new(),
             notes,
             files,
             pieces: OnceLock::new(),
         })
+    }
+
+    /// The same with a system prompt at the start of every conversation.
+    ///
+    /// # Errors
+    /// Why the chat template takes none.
+    pub(super) fn with_system(mut self, system: &str) -> Result<Self, String> {
+        let system = self.without_special_tokens(system);
+        match &self.template {
+            None => self.preface = format!("{system}\n\n"),
+            Some(template) => {
+                let turns = Turns::new(template, &self.named, &system)?;
+                if !turns.first.before.contains(system.trim()) {
+                    return Err("the chat template leaves it out".to_owned());
+                }
+                self.turns = Some(turns);
+            }
+        }
+        Ok(self)
     }
 
     pub(super) fn vocabulary_size(&self) -> usize {
@@ -202,7 +229,7 @@ impl TextTokenizer {
     pub(super) fn prompt(&self, observation: &str, is_first: bool) -> Vec<u32> {
         let observation = self.without_special_tokens(observation);
         let Some(turns) = &self.turns else {
-            let before = if is_first { "" } else { "\n\n" };
+            let before = if is_first { &*self.preface } else { "\n\n" };
             return self.encode(&format!("{before}{observation}\n\n"));
         };
         let mut tokens = self.encode(&turns.compose(&observation, is_first));
