@@ -98,7 +98,10 @@ pub(crate) fn configuration(shared: &SharedArgs, base: Option<&Path>) -> Result<
     let file = file.zip(text.as_deref());
     let mut config = from_toml(file, &shared.pairs)?;
     if super::model::is_language_model(shared.model.as_ref().unwrap_or(&config.model)) {
-        config = from_toml_over(&LANGUAGE_MODEL, file, &shared.pairs)?;
+        // Adapters take about ten times the learning rate.
+        let adapted = |pair| if pair == "optimizer.learning_rate=1e-6" { "optimizer.learning_rate=1e-5" } else { pair };
+        let defaults = if config.lora.rank > 0 { LANGUAGE_MODEL.map(adapted) } else { LANGUAGE_MODEL };
+        config = from_toml_over(&defaults, file, &shared.pairs)?;
     }
     if !shared.games.is_empty() {
         config.games.files.clone_from(&shared.games);

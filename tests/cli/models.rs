@@ -195,6 +195,9 @@ fn a_language_model_has_defaults_of_its_own() {
     let settings: toml::Table = place.read("run/config.toml").parse().expect("TOML");
     assert_eq!(settings["optimizer"]["learning_rate"].as_float(), Some(1e-6));
     assert_eq!(settings["rollout"]["max_new_tokens"].as_integer(), Some(3));
+    let adapted = ["--model", "model", "--out", "adapted", "--steps", "0", "--set", "lora.rank=2"];
+    let output = place.run(&[&["train", "--games", "games/echo.lua"][..], &adapted, &super::support::QUICK].concat());
+    assert!(show(&output).contains("optimizer.learning_rate=0.00001,"), "{}", show(&output));
     let place = Place::with_echo();
     assert!(place.train(&["--steps", "1"]).status.success());
     let more = ["train", "--games", "games/echo.lua", "--model", "run", "--out", "next", "--steps", "0"];
