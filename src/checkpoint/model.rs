@@ -150,8 +150,12 @@ pub fn load_model(folder: &Path) -> Result<(DecoderConfig, Vec<NamedTensor>), Bo
     if !path.is_file() {
         return Err(Box::new(
             Diagnostic::error("model::missing", format!("no model in `{}`", folder.display()))
-                .expected("a folder with `config.json` and `model.safetensors`, such as a checkpoint of a run")
-                .found("no `config.json` there")
+                .expected("a folder with `config.json` and `model.safetensors`, such as a checkpoint of a run, or a file `NAME.gguf`")
+                .found(match (folder.is_dir(), folder.exists()) {
+                    (true, _) => "a folder without `config.json`",
+                    (false, true) => "a file that does not end in `.gguf`",
+                    (false, false) => "nothing of that name",
+                })
                 .help("a run's are in `runs/NAME/checkpoints/`; `--model tiny` is the built-in one"),
         ));
     }

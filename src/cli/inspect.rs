@@ -155,12 +155,8 @@ fn info(args: &InfoArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
         size.tokens
     );
     if let Some(adapter) = &adapter {
-        let targets: Vec<&str> = adapter.targets.iter().map(|target| target.name()).collect();
-        let kind = if adapter.dora { "DoRA" } else { "LoRA" };
         let millions = adapter.parameter_count(&config) as f64 / 1e6;
-        let (rank, alpha) = (adapter.rank, adapter.alpha);
-        let about = format!("{kind}, rank {rank}, alpha {alpha}, {millions:.2} M parameters on {}", targets.join(", "));
-        writeln!(out, "{:<12} {about}", "adapter")?;
+        writeln!(out, "{:<12} {}; {millions:.2} M parameters", "adapter", adapter.describe())?;
     }
     for (name, value) in rows {
         writeln!(out, "{name:<12} {value}")?;

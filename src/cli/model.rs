@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::{self, Origin};
 use toml::Table;
 
-use crate::config::{LANGUAGE_MODEL, ObservationKind, RunConfig};
+use crate::config::{AnswerFormat, Constrain, LANGUAGE_MODEL, ObservationKind, RunConfig};
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::opponent::LoadedModel;
 use crate::policy::{
@@ -220,17 +220,27 @@ pub(crate) fn with_system(tokenizer: Tokenizer, config: &RunConfig) -> Result<To
 }
 
 /// Tells what the user should know of a model with a tokenizer of its own, and the settings that have other defaults for it.
-pub(crate) fn tell_notes(model: &Model, config: &RunConfig) {
+pub(crate) fn tell_notes(model: &Model, config: &RunConfig, is_training: bool) {
     for note in model.tokenizer.notes() {
         log(&format!("note: {note}"));
     }
     let settings = Table::try_from(config).unwrap_or_default();
     let told = LANGUAGE_MODEL.iter().filter_map(|pair| {
         let (section, key) = pair.split_once('=')?.0.split_once('.')?;
+        if !is_training && (section != "decode" && key != "max_new_tokens") {
+            return None;
+        }
         Some(format!("{section}.{key}={}", settings.get(section)?.get(key)?))
     });
     if !matches!(model.tokenizer, Tokenizer::Bytes) {
         log(&format!("settings: {}", told.collect::<Vec<_>>().join(", ")));
+    }
+    let decode = &config.decode;
+    if decode.constrain == Constrain::Legal && !matches!(decode.format, AnswerFormat::Bare | AnswerFormat::Script) {
+        log(
+            "warning: where a game lists its legal answers, they are sampled bare (`decode.constrain = \"legal\"`), and none is in \
+             the form that `decode.format` asks for; set `decode.format=bare`, or `decode.constrain=off`",
+        );
     }
 }
 

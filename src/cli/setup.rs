@@ -232,6 +232,14 @@ pub(crate) fn catalog(config: &RunConfig) -> Result<Catalog, Box<Diagnostic>> {
     let (options, host) = script_settings(config);
     let catalog = Catalog::load(&files, config.nest.as_deref(), config.reward.as_deref(), options, host)?;
     warn_of_unknown_games(config, &catalog);
+    let most = catalog.games.iter().map(|game| game.seats).max().unwrap_or(0);
+    if config.seat > most {
+        return Err(Box::new(
+            Diagnostic::error("cli::seat", format!("none of the games has a seat {}", config.seat))
+                .expected(format!("`--seat` from 1 to {most}, or 0 to draw one for each group"))
+                .found(format!("`{}`", config.seat)),
+        ));
+    }
     Ok(catalog)
 }
 

@@ -48,7 +48,10 @@ pub fn from_toml_over(
     for pair in pairs {
         set_key(&mut table, pair)?;
     }
-    for pair in defaults {
+    // Who asks for answers among the legal ones gets them bare.
+    let constrain = table.get("decode").and_then(|decode| decode.get("constrain"));
+    let is_constrained = constrain.and_then(Value::as_str) == Some("legal");
+    for pair in defaults.iter().filter(|pair| !(is_constrained && pair.starts_with("decode.format="))) {
         set_if_missing(&mut table, pair)?;
     }
     let config: RunConfig = table.clone().try_into().map_err(|error: toml::de::Error| {
@@ -243,6 +246,8 @@ mod tests {
         let config = from_toml_over(&LANGUAGE_MODEL, Some((Path::new("c.toml"), text)), &pairs).unwrap();
         assert_eq!((config.optimizer.learning_rate, config.decode.format), (1e-4, AnswerFormat::Boxed));
         assert_eq!((config.decode.constrain, config.rollout.groups), (Constrain::Off, 4));
+        let legal = from_toml_over(&LANGUAGE_MODEL, None, &["decode.constrain=legal".to_owned()]).unwrap();
+        assert_eq!((legal.decode.constrain, legal.decode.format), (Constrain::Legal, AnswerFormat::Bare));
         let missing = |pair: &&str| from_toml(None, &[(*pair).to_owned()]).unwrap() == RunConfig::default();
         assert!(!LANGUAGE_MODEL.iter().any(missing), "one of them is the default");
     }

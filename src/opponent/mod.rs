@@ -359,7 +359,7 @@ fn no_policy() -> Box<Diagnostic> {
 fn no_person() -> Box<Diagnostic> {
     Box::new(
         Diagnostic::error("opponent::human", "a person cannot sit in a rollout")
-            .expected("`random`, `bot` or `search`")
+            .expected("an opponent that plays by itself, such as `random`, `bot` or `search`")
             .help("play yourself with `gift-host play GAME`"),
     )
 }

@@ -341,6 +341,11 @@ impl TrainRun {
         }
     }
 
+    /// Optimizer steps taken so far.
+    pub fn updates(&self) -> u64 {
+        self.learner.state().updates
+    }
+
     /// The version of every game, of the nest (`nest`) and of the reward script (`reward`).
     pub fn active_versions(&self) -> BTreeMap<String, Version> {
         let mut versions: BTreeMap<String, Version> =

@@ -100,7 +100,10 @@ fn another_adapter_than_the_run_has_is_refused() {
         }
     };
     let resume = ["train", "--resume", "run", "--steps", "2", "--set"];
-    refused(&[&resume[..], &["lora.rank=8"]].concat(), &["status: 2", "error[config::lora]", "rank: 4", "rank: 8"]);
+    refused(
+        &[&resume[..], &["lora.rank=8"]].concat(),
+        &["status: 2", "error[config::lora]", "DoRA, rank 4,", "DoRA, rank 8,"],
+    );
     refused(&[&resume[..], &["lora.rank=0"]].concat(), &["without an adapter"]);
     let train = ["train", "--games", "games/echo.lua", "--out", "other", "--model", "model", "--set"];
     refused(

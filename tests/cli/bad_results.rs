@@ -235,7 +235,7 @@ fn a_person_as_the_opponent_of_a_run() {
     status: 2
     --- errors
     error[opponent::human]: a person cannot sit in a rollout
-      expected: `random`, `bot` or `search`
+      expected: an opponent that plays by itself, such as `random`, `bot` or `search`
       help:     play yourself with `gift-host play GAME`
     ");
 }

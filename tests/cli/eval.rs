@@ -178,8 +178,8 @@ fn an_untrained_model_that_is_missing_is_named() {
     status: 1
     --- errors
     error[model::missing]: no model in `nowhere`
-      expected: a folder with `config.json` and `model.safetensors`, such as a checkpoint of a run
-      found:    no `config.json` there
+      expected: a folder with `config.json` and `model.safetensors`, such as a checkpoint of a run, or a file `NAME.gguf`
+      found:    nothing of that name
       help:     a run's are in `runs/NAME/checkpoints/`; `--model tiny` is the built-in one
     ");
 }

@@ -165,6 +165,25 @@ fn models_that_cannot_be_loaded() {
     refused(&["model", "logits", "tiny", "--text", ""], &["status: 2", "error[cli::text]"]);
 }
 
+/// What cannot teach anything is said, at the start or at the end.
+#[test]
+fn settings_without_effect_are_told() {
+    let place = with_model();
+    let told = |more: &[&str], parts: &[&str]| {
+        let shown = show(&place.train(&[&["--model", "model", "--steps", "1"][..], more].concat()));
+        std::fs::remove_dir_all(place.path("run")).ok();
+        for part in parts {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+    };
+    told(&["--set", "rollout.max_new_tokens=3"], &["note: nothing was learned: no update was taken"]);
+    told(&["--set", "lora.dora=true"], &["warning: `lora` has no effect"]);
+    told(&["--set", "decode.constrain=legal"], &["decode.format=\"bare\""]);
+    let both = ["--set", "decode.constrain=legal", "--set", "decode.format=think"];
+    told(&both, &["warning: where a game lists its legal answers, they are sampled bare"]);
+    told(&["--seat", "3"], &["status: 2", "error[cli::seat]: none of the games has a seat 3"]);
+}
+
 #[test]
 fn a_system_prompt_needs_a_place_for_it() {
     let place = Place::with_echo();

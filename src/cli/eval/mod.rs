@@ -143,7 +143,7 @@ impl Field<'_> {
         let mut model = super::model::load(name, Seed::new(self.config.seed))?;
         model.tokenizer = super::model::with_system(model.tokenizer, self.config)?;
         super::output::log(&model.describe());
-        super::model::tell_notes(&model, self.config);
+        super::model::tell_notes(&model, self.config, false);
         let decoder = super::model::place(&model, &self.config.device, &self.config.dtype)?;
         let table = Table {
             decoder: decoder.as_ref(),

@@ -137,7 +137,7 @@ fn checkpoint_model(folder: &Path, config: &RunConfig) -> Result<Model, Box<Diag
     let found = model.adapter.as_ref().map(|(adapter, _)| adapter);
     if found != wanted.as_ref() {
         let kind = |adapter: Option<&AdapterConfig>| match adapter {
-            Some(adapter) => format!("{adapter:?}"),
+            Some(adapter) => adapter.describe(),
             None => "all weights trained, without an adapter".to_owned(),
         };
         return Err(Box::new(
@@ -321,7 +321,13 @@ fn announce(config: &RunConfig, model: &Model, catalog: &Catalog, opponents: &Op
     } else {
         log(&format!("model: {}, {:.1} M parameters", config.model, model.config.parameter_count() as f64 / 1e6));
     }
-    model::tell_notes(model, config);
+    model::tell_notes(model, config, true);
+    let lora = &config.lora;
+    if lora.rank == 0 && (lora.dora || lora.root_scaling || lora.dropout > 0.0) {
+        log(
+            "warning: `lora` has no effect: its `rank` is 0, so all weights are trained; `--set lora.rank=16` trains an adapter",
+        );
+    }
     log(&format!("games: {}; {}", catalog.names().join(", "), describe_opponents(opponents, catalog)));
 }
 

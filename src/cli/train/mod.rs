@@ -92,6 +92,12 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
         log("interrupted while the trained model was measured; training itself was done");
         return Ok(ExitStatus::Interrupted);
     }
+    if session.run.step > 0 && session.run.updates() == 0 {
+        log(
+            "note: nothing was learned: no update was taken, as the rewards differed within no group. `format_error/…`, \
+             `illegal/…` and `truncated` in metrics.jsonl say whether answers could be read at all",
+        );
+    }
     log(&format!("done; the run is in {}", session.folder.display()));
     Ok(ExitStatus::Done)
 }

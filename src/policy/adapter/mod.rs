@@ -132,6 +132,14 @@ impl AdapterConfig {
         (rank > 0).then_some(Self { rank, alpha, targets, dora, root_scaling, dropout })
     }
 
+    /// In words, as settings name its parts.
+    pub fn describe(&self) -> String {
+        let kind = if self.dora { "DoRA" } else { "LoRA" };
+        let targets: Vec<&str> = self.targets.iter().map(|target| target.name()).collect();
+        let scaling = if self.root_scaling { ", root_scaling" } else { "" };
+        format!("{kind}, rank {}, alpha {}{scaling}, on {}", self.rank, self.alpha, targets.join(", "))
+    }
+
     /// What the product `B A` is multiplied by.
     pub fn scale(&self) -> f32 {
         let rank = self.rank as f64;
