@@ -59,6 +59,37 @@ impl Model {
     }
 }
 
+/// What a model's name stands for; nothing is read to tell.
+enum Source<'a> {
+    /// The built-in model.
+    BuiltIn,
+    /// A file of llama.cpp's.
+    Gguf(&'a Path),
+    /// A name on the Hub.
+    Hub(HubName),
+    /// A folder in Hugging Face's layout; of a run its newest checkpoint. It may not be there.
+    Folder(PathBuf),
+}
+
+impl<'a> Source<'a> {
+    fn of(name: &'a str) -> Self {
+        let path = Path::new(name);
+        if name == "tiny" {
+            return Self::BuiltIn;
+        }
+        if is_gguf(path) {
+            return Self::Gguf(path);
+        }
+        // What is there is meant, and what would be beside things that are there (`runs/NAEM`); a name on the Hub is what is
+        // left.
+        let is_here = path.exists() || path.parent().is_some_and(Path::is_dir);
+        match HubName::parse(name).filter(|_| !is_here) {
+            Some(hub) => Self::Hub(hub),
+            None => Self::Folder(checkpoint::find(path).unwrap_or_else(|| path.to_owned())),
+        }
+    }
+}
+
 /// Reads or makes the model; an adapter is added to its base.
 ///
 /// # Errors
@@ -72,32 +103,25 @@ pub(crate) fn load(name: &str, seed: Seed) -> Result<Model, Box<Diagnostic>> {
 /// # Errors
 /// As [`load`].
 pub(crate) fn load_apart(name: &str, seed: Seed) -> Result<Model, Box<Diagnostic>> {
-    if name == "tiny" {
-        let tokenizer = Tokenizer::Bytes;
-        let config = DecoderConfig::tiny(tokenizer.vocabulary_size());
-        let weights = initial_weights(&config, seed.child("weights", 0));
-        return Ok(Model { config, weights, adapter: None, tokenizer, folder: None, origin: Origin::default() });
-    }
-    let path = Path::new(name);
-    if is_gguf(path) {
-        let (config, weights, tokenizer) = read_gguf(path).map_err(|error| unusable(path, &error))?;
-        let origin = Origin { config: None, base: absolute(path) };
-        return Ok(Model { config, weights, adapter: None, tokenizer, folder: Some(path.to_owned()), origin });
-    }
-    // What is there is meant, and what would be beside things that are there (`runs/NAEM`); a name on the Hub is what is left.
-    if !path.exists()
-        && !path.parent().is_some_and(Path::is_dir)
-        && let Some(hub) = HubName::parse(name)
-    {
-        let folder = hub::fetch(&hub)?;
-        let model = load_apart(&folder.to_string_lossy(), seed)?;
-        let origin =
-            Origin { base: if model.adapter.is_some() { model.origin.base } else { name.to_owned() }, ..model.origin };
-        return Ok(Model { origin, ..model });
-    }
-    let folder = match checkpoint::find(path) {
-        Some(checkpoint) => checkpoint,
-        None => path.to_owned(),
+    let folder = match Source::of(name) {
+        Source::BuiltIn => {
+            let tokenizer = Tokenizer::Bytes;
+            let config = DecoderConfig::tiny(tokenizer.vocabulary_size());
+            let weights = initial_weights(&config, seed.child("weights", 0));
+            return Ok(Model { config, weights, adapter: None, tokenizer, folder: None, origin: Origin::default() });
+        }
+        Source::Gguf(path) => {
+            let (config, weights, tokenizer) = read_gguf(path).map_err(|error| unusable(path, &error))?;
+            let origin = Origin { config: None, base: absolute(path) };
+            return Ok(Model { config, weights, adapter: None, tokenizer, folder: Some(path.to_owned()), origin });
+        }
+        Source::Hub(hub) => {
+            let folder = hub::fetch(&hub)?;
+            let model = load_apart(&folder.to_string_lossy(), seed)?;
+            let base = if model.adapter.is_some() { model.origin.base } else { name.to_owned() };
+            return Ok(Model { origin: Origin { base, ..model.origin }, ..model });
+        }
+        Source::Folder(folder) => folder,
     };
     if let Some((adapter, base)) = checkpoint::load_adapter_config(&folder)? {
         return load_adapted(&folder, adapter, base, seed);
@@ -112,14 +136,11 @@ pub(crate) fn load_apart(name: &str, seed: Seed) -> Result<Model, Box<Diagnostic
 /// Whether a name stands for a model that knows language, and not for the built-in one or what it became. Says nothing of
 /// whether the model is there and whole.
 pub(crate) fn is_language_model(name: &str) -> bool {
-    let path = Path::new(name);
-    if name == "tiny" || is_gguf(path) {
-        return name != "tiny";
-    }
-    if !path.exists() {
-        return HubName::parse(name).is_some();
-    }
-    let folder = checkpoint::find(path).unwrap_or_else(|| path.to_owned());
+    let folder = match Source::of(name) {
+        Source::BuiltIn => return false,
+        Source::Gguf(_) | Source::Hub(_) => return true,
+        Source::Folder(folder) => folder,
+    };
     match (Tokenizer::is_built_in(&folder), checkpoint::load_adapter_config(&folder)) {
         (Some(is_built_in), _) => !is_built_in,
         // An adapter without a tokenizer has that of its base.

@@ -95,7 +95,6 @@ struct BackwardBuffers {
     qkv: Vec<f32>,
     gate_up: Vec<f32>,
     activated: Vec<f32>,
-    adapter: AdapterScratch,
     /// Gradients of frozen vectors, which nobody reads.
     unused: Vec<f32>,
 }
@@ -401,9 +400,9 @@ fn layer_backward(
     if is_read {
         mlp_backward(model, (index, count), gradients, workspace, buffers);
     }
-    let Workspace { layers, normalized: input, attention, packing, keys, .. } = workspace;
+    let Workspace { layers, normalized: input, attention, packing, keys, adapter, .. } = workspace;
     let layer: &LayerActivations = &layers[slot];
-    let BackwardBuffers { hidden, normalized, attended, qkv, adapter, unused, .. } = buffers;
+    let BackwardBuffers { hidden, normalized, attended, qkv, unused, .. } = buffers;
     let hidden = sized(hidden, count * hidden_size);
     let (width, out_width) = (heads.row_width(), heads.query_width());
     if is_read {
@@ -456,9 +455,9 @@ fn mlp_backward(
     let (inner, hidden_size) = (model.config.intermediate_size, model.config.hidden_size);
     let places = &model.layout.layers[index];
     let slot = workspace.slot(model, index);
-    let Workspace { layers, normalized: input, activated: product, packing, keys, .. } = workspace;
+    let Workspace { layers, normalized: input, activated: product, packing, keys, adapter, .. } = workspace;
     let layer: &LayerActivations = &layers[slot];
-    let BackwardBuffers { hidden, normalized, gate_up, activated, adapter, unused, .. } = buffers;
+    let BackwardBuffers { hidden, normalized, gate_up, activated, unused, .. } = buffers;
     let hidden = sized(hidden, rows * hidden_size);
     let activated = sized(activated, rows * inner);
     let product = sized(product, rows * inner);
