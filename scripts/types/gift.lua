@@ -151,6 +151,14 @@ function gift.grid(cells, columns) end
 ---@return string[]
 function gift.free(cells) end
 
+---Whether `count` equal marks stand next to each other through the cell, in its row, its column or a diagonal.
+---@param cells string[]
+---@param columns integer
+---@param count integer
+---@param cell integer from 1
+---@return boolean
+function gift.line(cells, columns, count, cell) end
+
 ---Fills in `{name}` from `values.name`; `{{name}}` gives a literal `{name}`. A name without a value is an error.
 ---@param text string
 ---@param values? table<string, string|number|boolean>

@@ -13,11 +13,14 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 pub(super) use dataset::Dataset;
+pub(super) use grid::{drawing, has_line};
 
 use super::{Source, Value};
 
 /// Longest text that one `gift.log` passes on, in bytes.
 const MAX_LOG_BYTES: usize = 2000;
+/// Longest text that a function makes of shorter ones, in bytes, before the limits of a script see it.
+const MAX_MADE_BYTES: usize = 8 << 20;
 
 /// A function that scripts call as `gift.NAME(…)`.
 #[derive(Clone, Copy, Debug)]
@@ -45,11 +48,12 @@ struct Parts {
 }
 
 /// The functions that need nothing but their arguments.
-const PLAIN: [HostFunction; 8] = [
+const PLAIN: [HostFunction; 9] = [
     HostFunction { name: "all", call: aggregate::all },
     HostFunction { name: "clone", call: clone },
     HostFunction { name: "free", call: grid::free },
     HostFunction { name: "grid", call: grid::grid },
+    HostFunction { name: "line", call: grid::line },
     HostFunction { name: "mean", call: aggregate::mean },
     HostFunction { name: "min", call: aggregate::min },
     HostFunction { name: "product", call: aggregate::product },

@@ -1,5 +1,6 @@
 //! `gift.template`: fills `{name}` in a text.
 
+use super::MAX_MADE_BYTES;
 use crate::script::Value;
 
 /// `gift.template(text, values)`: the text with each `{name}` replaced by the value of that name.
@@ -30,6 +31,9 @@ pub(super) fn template(arguments: &[Value]) -> Result<Value, String> {
             filled.push_str(&rest[1..=start + name.len()]);
         } else {
             filled.push_str(&shown(name, values.get(name).unwrap_or(&Value::Nil))?);
+            if filled.len() > MAX_MADE_BYTES {
+                return Err("the filled text is too long".to_owned());
+            }
         }
         rest = &rest[start + name.len() + close.len()..];
     }

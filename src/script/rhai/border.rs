@@ -70,6 +70,20 @@ fn read(value: &Dynamic, meter: &mut Meter<'_>) -> Result<Value, Refusal> {
     ))
 }
 
+/// Whether the value is what [`to_rhai`] would make of [`from_rhai`]: nothing in it is shared with the script, and no
+/// character is a text of its own.
+pub(super) fn is_plain(value: &Dynamic) -> bool {
+    if value.is_shared() || value.is_char() || value.is_read_only() {
+        false
+    } else if let Some(items) = value.read_lock::<Array>() {
+        items.iter().all(is_plain)
+    } else if let Some(fields) = value.read_lock::<Map>() {
+        fields.values().all(is_plain)
+    } else {
+        true
+    }
+}
+
 /// A copy of the data as a Rhai value.
 pub(super) fn to_rhai(value: &Value) -> Dynamic {
     match value {

@@ -2,6 +2,7 @@
 
 use std::any::TypeId;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ::rhai::{
@@ -9,6 +10,7 @@ use ::rhai::{
     Shared,
 };
 
+use super::boards::Boards;
 use super::border::{from_rhai, to_rhai};
 use super::budget::Budget;
 use super::errors::{Illegal, module_name};
@@ -20,6 +22,8 @@ use crate::script::{HostFunction, Library, Limits, Source};
 
 /// Operations of one call; far more than any time budget allows, so that the clock decides.
 const MAX_OPERATIONS: u64 = 100_000_000_000;
+/// Operations between two looks at the budgets: a look takes as long as a simple operation.
+const OPERATIONS_A_LOOK: u64 = 8;
 /// Deepest nesting of calls; each takes some kilobytes of the thread's stack.
 const MAX_CALLS: usize = 64;
 /// Deepest nesting of expressions at the top level and in functions; the latter times the calls must fit the stack.
@@ -96,7 +100,10 @@ pub(super) fn engine(
         .disable_symbol("eval")
         .set_module_resolver(modules.clone());
     let (clock, memory) = (Arc::clone(timer), budget.clone());
-    engine.on_progress(move |_| (clock.expired() || memory.exceeded().is_some()).then_some(Dynamic::UNIT));
+    engine.on_progress(move |count| {
+        let is_time = count % OPERATIONS_A_LOOK == 0;
+        (is_time && (clock.expired() || memory.exceeded().is_some())).then_some(Dynamic::UNIT)
+    });
     // `sleep` is a function of Rhai's, which a pointer made from its name would reach even if the word were disabled.
     engine.register_fn("sleep", |_: i64| no_sleep()).register_fn("sleep", |_: f64| no_sleep());
     // With nothing to put in, Rhai's own does not end, and reaches no operation where it could be stopped.
@@ -156,11 +163,13 @@ fn resolve_variables(engine: &mut Engine, globals: Globals, budget: Budget) {
 
 fn register_library(engine: &mut Engine, source: &Source, limits: &Limits, library: &Library, timer: &Arc<Timer>) {
     let limits = Arc::new(limits.clone());
+    let boards = Rc::new(Boards::new());
     for function in library.functions() {
-        register::<Gift>(engine, "gift", *function, &limits);
+        let (boards, name) = (Rc::clone(&boards), function.name);
+        register::<Gift>(engine, "gift", *function, &limits, move |arguments| boards.call(name, arguments));
     }
     for function in JSON {
-        register::<Json>(engine, "gift.json", function, &limits);
+        register::<Json>(engine, "gift.json", function, &limits, |_| None);
     }
     engine.register_fn("illegal", |_: &mut Gift, reason: &str| illegal(reason));
     engine.register_fn("illegal", |_: &mut Gift| illegal("illegal action"));
@@ -177,19 +186,23 @@ fn illegal(reason: &str) -> Result<(), Box<EvalAltResult>> {
     Err(EvalAltResult::ErrorRuntime(Dynamic::from(Illegal(cut(reason))), Position::NONE).into())
 }
 
-/// Registers a function of the library as a method of `Receiver`.
+/// Registers a function of the library as a method of `Receiver`; `shortcut` may give its result for some arguments.
 fn register<Receiver: Clone + Send + Sync + 'static>(
     engine: &mut Engine,
     prefix: &'static str,
     function: HostFunction,
     limits: &Arc<Limits>,
+    shortcut: impl Fn(&[&mut Dynamic]) -> Option<Dynamic> + Clone + 'static,
 ) {
     let HostFunction { name, call } = function;
     for count in 0..=MAX_ARGUMENTS {
-        let limits = Arc::clone(limits);
+        let (limits, shortcut) = (Arc::clone(limits), shortcut.clone());
         let mut types = vec![TypeId::of::<Receiver>()];
         types.resize(1 + count, TypeId::of::<Dynamic>());
         engine.register_raw_fn(name, types, move |_, arguments| {
+            if let Some(result) = arguments.get(1..).and_then(&shortcut) {
+                return Ok(result);
+            }
             let mut values = Vec::with_capacity(count);
             for (at, argument) in arguments.iter().skip(1).enumerate() {
                 values.push(from_rhai(argument, &limits).map_err(|refusal| {

@@ -3,6 +3,7 @@
 //! A script's functions are closures in the map that it ends with, or top-level `fn`s of the same names. A top-level `fn`
 //! sees no variables of the script in Rhai; here it sees the top-level constants and variables by name, read-only.
 
+mod boards; // boards of the library, in Rhai's own values
 mod border; // Rhai values to plain data and back
 mod budget; // memory and nesting of a call
 mod engine; // the engine: limits, the `gift` library, modules
@@ -148,16 +149,23 @@ fn not_a_root(found: &str, source: &Source) -> Box<Diagnostic> {
 impl RhaiScript {
     /// The state as the script sees it; a copy of its own, since Rhai copies what is written to.
     fn state(&self, state: &State) -> Dynamic {
-        let mut states = self.states.borrow_mut();
+        let states = self.states.borrow();
         if let Some((_, known)) = states.iter().rev().find(|(known, _)| known.identity() == state.identity()) {
             return known.clone();
         }
+        drop(states);
         let fresh = border::to_rhai(state.value());
+        self.keep(state, fresh.clone());
+        fresh
+    }
+
+    /// Keeps the state as the script sees it.
+    fn keep(&self, state: &State, seen: Dynamic) {
+        let mut states = self.states.borrow_mut();
         if states.len() >= MAX_STATES {
             drop(states.remove(0));
         }
-        states.push((state.clone(), fresh.clone()));
-        fresh
+        states.push((state.clone(), seen));
     }
 
     fn entry(&self, name: &str) -> Option<&Dynamic> {
@@ -228,6 +236,35 @@ impl Script for RhaiScript {
     }
 
     fn call(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
+        self.call_and_use(name, arguments, |_| ()).map(|(value, ())| value)
+    }
+
+    fn call_state_and_ask(
+        &self,
+        name: &'static str,
+        arguments: &mut [Argument<'_>],
+        _replaces: bool,
+        _questions: Option<&Questions>,
+    ) -> Result<(State, Answers), CallError> {
+        // What the script made serves the questions that follow.
+        let kept = |value: Dynamic| border::is_plain(&value).then_some(value);
+        let (value, kept) = self.call_and_use(name, arguments, kept)?;
+        let state = State::from(value);
+        if let Some(kept) = kept {
+            self.keep(&state, kept);
+        }
+        Ok((state, Answers::default()))
+    }
+}
+
+impl RhaiScript {
+    /// Calls the function; a result that may cross the border is handed to `with` as the script made it.
+    fn call_and_use<T>(
+        &self,
+        name: &'static str,
+        arguments: &mut [Argument<'_>],
+        with: impl FnOnce(Dynamic) -> T,
+    ) -> Result<(Value, T), CallError> {
         if !(self.is_function() && name.is_empty()) {
             match self.field(name).map_err(CallError::Fault)? {
                 Field::Function => {}
@@ -245,6 +282,7 @@ impl Script for RhaiScript {
         for argument in arguments.iter_mut() {
             values.push(match argument {
                 Argument::Data(value) => border::to_rhai(value),
+                Argument::Text(text) => (*text).into(),
                 Argument::State(state) => self.state(state),
                 Argument::Rng(stream) => {
                     let loan = Loan::new(stream);
@@ -275,20 +313,13 @@ impl Script for RhaiScript {
             }),
         };
         let handed_out = memory::held().wrapping_sub(before);
-        drop(result);
+        let answer = match (answer, result) {
+            (Ok(value), Ok(made)) => Ok((value, with(made))),
+            (answer, _) => answer.map(|value| (value, with(Dynamic::UNIT))),
+        };
         self.captured.borrow_mut().restore();
         let left = memory::held().wrapping_sub(held).wrapping_sub(handed_out);
         self.left_behind.set(self.left_behind.get().saturating_add(left));
         answer
-    }
-
-    fn call_state_and_ask(
-        &self,
-        name: &'static str,
-        arguments: &mut [Argument<'_>],
-        _replaces: bool,
-        _questions: Option<&Questions>,
-    ) -> Result<(State, Answers), CallError> {
-        self.call(name, arguments).map(|value| (State::from(value), Answers::default()))
     }
 }
