@@ -27,12 +27,13 @@ local LINES = {
   { 1, 5, 9 }, { 3, 5, 7 },
 }
 
--- The lines through each cell.
-local LINES_OF = {}
+-- The other two cells of each line through a cell.
+local OTHERS = {}
 for cell = 1, 9 do
-  LINES_OF[cell] = {}
+  OTHERS[cell] = {}
   for _, line in LINES do
-    if table.find(line, cell) then table.insert(LINES_OF[cell], line) end
+    local at = table.find(line, cell)
+    if at then table.insert(OTHERS[cell], { line[at % 3 + 1], line[(at + 1) % 3 + 1] }) end
   end
 end
 
@@ -76,6 +77,44 @@ for wording, rules in RULES do
   end
 end
 
+-- The rows of the board as `gift.grid(board, 3)` draws them, by their marks as digits to the base of 3: 81 drawings, of which
+-- three make a board, where its cells would be 25 pieces.
+local TOP, MIDDLE, BOTTOM = {}, {}, {}
+for row, drawings in { TOP, MIDDLE, BOTTOM } do
+  for number = 0, 26 do
+    local cells = {}
+    for column = 1, 3 do
+      local digit = number // 3 ^ (3 - column) % 3
+      cells[column] = if digit == 0 then LABELS[3 * row - 3 + column] else MARKS[digit]
+    end
+    drawings[number] = " " .. table.concat(cells, " | ") .. if row < 3 then "\n---+---+---\n" else "\n\n" .. QUESTION
+  end
+end
+
+-- The number of a row with these marks.
+local function row(a, b, c)
+  return (if a == "" then 0 elseif a == "X" then 9 else 18)
+    + (if b == "" then 0 elseif b == "X" then 3 else 6)
+    + (if c == "" then 0 elseif c == "X" then 1 else 2)
+end
+
+-- The answers that take free cells, by which cells are free, a bit each. A list that never changes is read by the host once.
+local ANSWERS = {}
+for free = 0, 511 do
+  local list = {}
+  for cell = 1, 9 do
+    if bit32.btest(free, 2 ^ (cell - 1)) then list[#list + 1] = LABELS[cell] end
+  end
+  ANSWERS[free] = list
+end
+
+-- Written out: a loop would take twice as long.
+local function free_answers(board)
+  return ANSWERS[(if board[1] == "" then 1 else 0) + (if board[2] == "" then 2 else 0) + (if board[3] == "" then 4 else 0)
+    + (if board[4] == "" then 8 else 0) + (if board[5] == "" then 16 else 0) + (if board[6] == "" then 32 else 0)
+    + (if board[7] == "" then 64 else 0) + (if board[8] == "" then 128 else 0) + (if board[9] == "" then 256 else 0)]
+end
+
 -- What stands before the board, by the cell marked last (0: none).
 local LATEST = { [0] = "The board is empty and you move first:\n\n" }
 for cell, label in LABELS do
@@ -83,9 +122,12 @@ for cell, label in LABELS do
 end
 
 local function free_cells(board)
-  local cells = {}
+  local cells, count = table.create(9), 0
   for cell = 1, 9 do
-    if board[cell] == "" then cells[#cells + 1] = cell end
+    if board[cell] == "" then
+      count += 1
+      cells[count] = cell
+    end
   end
   return cells
 end
@@ -106,23 +148,19 @@ local function completing_cell(board, mark)
   return nil
 end
 
--- Whether a line of `mark` goes through the cell.
+-- Whether a line of `mark` goes through the cell, which has it.
 local function has_line(board, mark, cell)
-  for _, line in LINES_OF[cell] do
-    if board[line[1]] == mark and board[line[2]] == mark and board[line[3]] == mark then return true end
+  for _, others in OTHERS[cell] do
+    if board[others[1]] == mark and board[others[2]] == mark then return true end
   end
   return false
 end
 
--- The board as `gift.grid(board, 3)` draws it, between two texts; written out to make one string of all in one go.
-local function drawing(before, latest, board, after)
-  local a, b, c, d, e, f, g, h, i =
-    board[1], board[2], board[3], board[4], board[5], board[6], board[7], board[8], board[9]
-  return before .. latest
-    .. " " .. (a == "" and "1" or a) .. " | " .. (b == "" and "2" or b) .. " | " .. (c == "" and "3" or c)
-    .. "\n---+---+---\n " .. (d == "" and "4" or d) .. " | " .. (e == "" and "5" or e) .. " | " .. (f == "" and "6" or f)
-    .. "\n---+---+---\n " .. (g == "" and "7" or g) .. " | " .. (h == "" and "8" or h) .. " | " .. (i == "" and "9" or i)
-    .. after
+local function is_full(board)
+  for cell = 1, 9 do
+    if board[cell] == "" then return false end
+  end
+  return true
 end
 
 local function place(state, seat, cell)
@@ -156,26 +194,18 @@ function game.to_act(state)
 end
 
 function game.observe(state, seat)
-  local board, marks = state.board, 0
-  for cell = 1, 9 do
-    if board[cell] ~= "" then marks += 1 end
-  end
-  local introduction = ""
-  if marks <= 2 * state.opening + 1 then -- random marks, and the opponent's first at most: the seat's first turn
+  local board, introduction = state.board, ""
+  if 9 - #free_answers(board) <= 2 * state.opening + 1 then -- random marks, and the opponent's first at most: the seat's first turn
     introduction = INTRODUCTIONS[state.rules][seat][state.win_text][state.opening]
   end
-  return drawing(introduction, LATEST[state.last], board, "\n\n" .. QUESTION)
+  return introduction .. LATEST[state.last]
+    .. TOP[row(board[1], board[2], board[3])]
+    .. MIDDLE[row(board[4], board[5], board[6])]
+    .. BOTTOM[row(board[7], board[8], board[9])]
 end
 
 function game.actions(state, seat)
-  local board, list, count = state.board, table.create(9), 0
-  for cell = 1, 9 do
-    if board[cell] == "" then
-      count += 1
-      list[count] = LABELS[cell]
-    end
-  end
-  return list
+  return free_answers(state.board)
 end
 
 -- For `decode.format = "script"`: a text with a single number, of a cell, means that cell.
@@ -204,7 +234,7 @@ function game.apply(state, seat, action)
   if has_line(state.board, MARKS[seat], cell) then
     state.winner = seat
     state.turn = 0
-  elseif not table.find(state.board, "") then
+  elseif is_full(state.board) then
     state.turn = 0
   end
   return state

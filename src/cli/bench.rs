@@ -240,9 +240,10 @@ impl Play {
         let mut answer = String::new();
         while let Status::Turn(seat) = *episode.status() {
             self.prompt_bytes += episode.observation(seat, false)?.len() as u64;
-            let action = choose(&episode, &mut stream)?;
             answer.clear();
-            answer.extend(["<think></think><answer>", &action, "</answer>"]);
+            answer.push_str("<think></think><answer>");
+            choose(&episode, &mut stream, &mut answer)?;
+            answer.push_str("</answer>");
             episode.act(seat, &parse_answer(&answer, AnswerFormat::Think))?;
             self.steps += 1;
         }
@@ -250,15 +251,16 @@ impl Play {
     }
 }
 
-/// A random legal answer; for free text the scripted player's, or a word.
-fn choose(episode: &Episode, stream: &mut Stream) -> Result<String, Box<Diagnostic>> {
-    let Status::Turn(seat) = *episode.status() else { return Ok(String::new()) };
+/// Adds a random legal answer to the text; for free text the scripted player's, or a word.
+fn choose(episode: &Episode, stream: &mut Stream, answer: &mut String) -> Result<(), Box<Diagnostic>> {
+    let Status::Turn(seat) = *episode.status() else { return Ok(()) };
     let game = episode.game();
-    Ok(match episode.actions(seat)? {
-        Some(mut actions) => actions.swap_remove(stream.index(actions.len())),
-        None if game.has("bot") => game.bot(episode.state(), seat, stream)?,
-        None => "test".to_owned(),
-    })
+    match episode.actions(seat)? {
+        Some(actions) => answer.push_str(actions.get(stream.index(actions.len())).unwrap_or_default()),
+        None if game.has("bot") => answer.push_str(&game.bot(episode.state(), seat, stream)?),
+        None => answer.push_str("test"),
+    }
+    Ok(())
 }
 
 /// Plays episodes and writes down what another program needs to play them again.
@@ -269,7 +271,8 @@ fn record(game: &Arc<GameDef>, seed: Seed, episodes: u64, lines: &mut Vec<u8>) -
         let mut episode = Episode::start(game, seed)?;
         let start = episode.state().to_json();
         while let Status::Turn(seat) = *episode.status() {
-            let action = choose(&episode, &mut stream)?;
+            let mut action = String::new();
+            choose(&episode, &mut stream, &mut action)?;
             episode.act(seat, &parse_answer(&action, AnswerFormat::Bare))?;
         }
         let turns: Vec<Json> =

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::diag::{Diagnostic, SourceSpan};
-use crate::script::{Answers, Argument, CallError, Script, Source, State, Value, with_script};
+use crate::script::{Answer, Answers, Argument, CallError, Script, Source, State, Texts, Value, with_script};
 use crate::seed::Seed;
 
 use super::ScriptHost;
@@ -313,7 +313,7 @@ impl GameDef {
     }
 
     /// The legal answers that `actions` returned.
-    pub(super) fn actions_in(&self, mut value: Value) -> Result<Option<Vec<String>>, Box<Diagnostic>> {
+    fn actions_in(&self, mut value: Value) -> Result<Option<Vec<String>>, Box<Diagnostic>> {
         if value == Value::Nil {
             return Ok(None);
         }
@@ -342,6 +342,16 @@ impl GameDef {
             return Err(wrong());
         }
         Ok(Some(actions))
+    }
+
+    /// As [`GameDef::actions_in`], for an answer that came along with a state.
+    pub(super) fn actions_answered(&self, answer: Answer) -> Result<Option<Arc<Texts>>, Box<Diagnostic>> {
+        match answer {
+            Answer::Texts(texts) if texts.are_sorted() && texts.get(0) != Some("") && texts.longest() <= MAX_ACTION => {
+                Ok(Some(texts))
+            }
+            other => Ok(self.actions_in(other.into_value())?.map(|actions| Arc::new(actions.into_iter().collect()))),
+        }
     }
 
     /// Whether `actions` lists numbers here, which the host turns into text.
@@ -381,8 +391,8 @@ impl GameDef {
         action: &str,
         foresight: Option<Foresight>,
     ) -> Result<(State, Answers), ApplyError> {
-        let (seat_value, action) = (seat.value(), Value::from(action));
-        let mut arguments = [Argument::State(state), Argument::Data(&seat_value), Argument::Data(&action)];
+        let seat_value = seat.value();
+        let mut arguments = [Argument::State(state), Argument::Data(&seat_value), Argument::Text(action)];
         match self.call_state("apply", &mut arguments, foresight.is_some(), foresight) {
             Ok((state, answers)) if state.is_table() => Ok((state, answers)),
             Ok((other, _)) => {

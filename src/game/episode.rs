@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::diag::Diagnostic;
-use crate::script::{Answers, State, Value};
+use crate::script::{Answer, Answers, State, Texts};
 use crate::seed::Seed;
 
 use super::definition::SharedGame;
@@ -151,7 +151,7 @@ impl Episode {
         let function = if brief && self.game.has("brief") { "brief" } else { "observe" };
         let is_brief = function == "brief";
         let text = match self.take_answer(seat, if is_brief { BRIEF } else { OBSERVE }) {
-            Some(value) => self.game.text_in(value, function)?,
+            Some(answer) => self.game.text_in(answer.into_value(), function)?,
             None => self.game.observe(&self.state, seat, brief)?,
         };
         Ok(match self.turns.last().filter(|turn| turn.seat == seat).and_then(|turn| turn.refusal.as_deref()) {
@@ -164,18 +164,18 @@ impl Episode {
     ///
     /// # Errors
     /// As [`GameDef::actions`].
-    pub fn actions(&self, seat: Seat) -> Result<Option<Vec<String>>, Box<Diagnostic>> {
+    pub fn actions(&self, seat: Seat) -> Result<Option<Arc<Texts>>, Box<Diagnostic>> {
         if !self.game.has("actions") {
             return Ok(None);
         }
         match self.take_answer(seat, ACTIONS) {
-            Some(value) => self.game.actions_in(value),
-            None => self.game.actions(&self.state, seat),
+            Some(answer) => self.game.actions_answered(answer),
+            None => Ok(self.game.actions(&self.state, seat)?.map(|actions| Arc::new(actions.into_iter().collect()))),
         }
     }
 
     /// What the script said about the acting seat along with the state.
-    fn take_answer(&self, seat: Seat, which: usize) -> Option<Value> {
+    fn take_answer(&self, seat: Seat, which: usize) -> Option<Answer> {
         let is_asked = self.status == Status::Turn(seat);
         let mut answers = self.answers.0.lock().unwrap_or_else(PoisonError::into_inner);
         answers.then.get_mut(which).filter(|_| is_asked).and_then(Option::take)

@@ -115,8 +115,19 @@ pub fn parse_answer(text: &str, form: AnswerFormat) -> Action {
     Action { text: content.unwrap_or_default(), well_formed }
 }
 
+/// The content of the answer of a text that is in the form and has no other `<`: what most answers are.
+fn plainly_tagged(text: &str) -> Option<&str> {
+    let rest = text.strip_prefix(THINK)?.strip_suffix(END_OF_ANSWER)?;
+    let rest = &rest[rest.bytes().position(|byte| byte == b'<')?..];
+    let content = rest.strip_prefix(END_OF_THINK)?.trim_start().strip_prefix(ANSWER)?;
+    (!content.bytes().any(|byte| byte == b'<')).then(|| content.trim())
+}
+
 /// The content of the last `<answer>`, and whether the text has nothing but the tags of the form.
 fn tagged(text: &str, thinks: bool) -> (Option<String>, bool) {
+    if thinks && let Some(content) = plainly_tagged(text) {
+        return (Some(content.to_owned()), true);
+    }
     let tags = Tags::find(text);
     let end_of_answer = tags.end_of_answer.unwrap_or(text.len());
     let content = tags.last_answer.map(|at| text[at + ANSWER.len()..end_of_answer].trim().to_owned());

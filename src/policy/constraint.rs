@@ -87,13 +87,13 @@ impl AnswerTrie {
     }
 
     /// The answers in every way in which tokens spell them; `end` is appended to each.
-    pub fn every_spelling(answers: &[String], pieces: &Pieces, end: u32) -> Self {
+    pub fn every_spelling<T: AsRef<str>>(answers: &[T], pieces: &Pieces, end: u32) -> Self {
         // A node for what has been spelt so far, whatever the tokens; the last one ends all answers.
         let mut places: BTreeMap<&[u8], usize> = BTreeMap::from([(&[][..], Self::ROOT)]);
         let mut nodes = vec![Node::default(), Node::default()];
         let mut longest = 0;
         for answer in answers {
-            let bytes = answer.as_bytes();
+            let bytes = answer.as_ref().as_bytes();
             longest = longest.max(bytes.len() + usize::from(pieces.drops_space));
             for start in 0..=bytes.len() {
                 // A start that no tokens reach leads nowhere and is not reached.

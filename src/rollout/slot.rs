@@ -268,7 +268,9 @@ impl<'a> Slot<'a> {
         let observation = settings.format.asked_for(observation);
         let trie = match settings.constrain {
             Constrain::Off => None,
-            Constrain::Legal => episode.actions(seat)?.map(|actions| table.tokenizer.answers(&actions)),
+            Constrain::Legal => {
+                episode.actions(seat)?.map(|actions| table.tokenizer.answers(&actions.iter().collect::<Vec<_>>()))
+            }
         };
         let dialogue = self.further.get_mut(&seat.0).unwrap_or(&mut self.own);
         if !dialogue.ask(&observation, trie, table.tokenizer, &settings.answer_rules()) {

@@ -53,7 +53,9 @@ pub fn with_script<R>(
     let found = SCRIPTS.with_borrow_mut(|scripts| {
         let at = scripts.iter().rposition(matches)?;
         let script = Rc::clone(&scripts[at].script);
-        scripts[at..].rotate_left(1);
+        if at + 1 < scripts.len() {
+            scripts[at..].rotate_left(1);
+        }
         Some(script)
     });
     let script = match found {

@@ -14,11 +14,13 @@ mod memory; // how much memory a thread holds
 mod rhai; // Rhai
 mod source; // a script's text with all it loads, and its version
 mod state; // a value that goes from call to call
+mod texts; // a list of texts
 mod value; // plain data that crosses the border
 mod watchdog; // the time budget of calls
 mod workers; // threads that run scripts and may be given up
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::diag::{Diagnostic, SourceSpan};
@@ -30,6 +32,7 @@ pub use library::{HostFunction, Library};
 pub use memory::CountingAllocator;
 pub use source::{Language, Source, Version, data_hash};
 pub use state::State;
+pub use texts::Texts;
 pub use value::Value;
 pub use workers::{abandonable, for_each_abandonable};
 
@@ -84,6 +87,8 @@ pub enum Field {
 pub enum Argument<'a> {
     /// Plain data, copied into the virtual machine.
     Data(&'a Value),
+    /// The same for a text.
+    Text(&'a str),
     /// A state. The script sees a copy, as with plain data; the machine that it came from has it at hand.
     State(&'a State),
     /// The generator that the script draws from during this call; using it after the call is an error in the script.
@@ -91,7 +96,7 @@ pub enum Argument<'a> {
 }
 
 /// What is asked about a new state in the same breath, because the caller is about to ask it anyhow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Questions {
     /// The function that is asked first, about the state alone.
     pub first: &'static str,
@@ -100,6 +105,18 @@ pub struct Questions {
     /// Functions that are asked about the state and the first answer, each with the answers (0 to 63, a bit each) after
     /// which it is.
     pub then: [(&'static str, u64); 3],
+}
+
+impl Questions {
+    /// Whether they are the same, which may be missed.
+    fn are(&self, other: &Self) -> bool {
+        let names = |questions: &Self| questions.then.map(|(name, _)| name.as_ptr());
+        let after = |questions: &Self| questions.then.map(|(_, after)| after);
+        std::ptr::eq(self.first, other.first)
+            && std::ptr::eq(self.at_nil, other.at_nil)
+            && after(self) == after(other)
+            && names(self) == names(other)
+    }
 }
 
 /// What was answered to [`Questions`]. What is missing was not asked, or not answered in an ordinary way: a call of its own
@@ -111,7 +128,26 @@ pub struct Answers {
     /// What was asked after a nil.
     pub at_nil: Option<Value>,
     /// What was asked after a number.
-    pub then: [Option<Value>; 3],
+    pub then: [Option<Answer>; 3],
+}
+
+/// One of [`Answers`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// A list of one text or more.
+    Texts(Arc<Texts>),
+    /// Anything else.
+    Value(Value),
+}
+
+impl Answer {
+    /// The answer as a call of its own gives it.
+    pub fn into_value(self) -> Value {
+        match self {
+            Self::Texts(texts) => Value::List(texts.iter().map(Value::from).collect()),
+            Self::Value(value) => value,
+        }
+    }
 }
 
 /// Why a call gave no value.

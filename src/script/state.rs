@@ -18,19 +18,31 @@ pub(super) struct Identity(*const ());
 
 struct Form {
     /// What the state was made of; `None` if it was made from a value.
-    parts: Option<(Arc<Shape>, Box<[Cell]>)>,
+    parts: Option<Parts>,
     value: OnceLock<Value>,
 }
 
+struct Parts {
+    shape: Arc<Shape>,
+    cells: Box<[Cell]>,
+    /// Of all cells.
+    text_bytes: usize,
+}
+
 impl State {
-    /// The state of this shape and these cells.
-    pub(super) fn from_cells(shape: Arc<Shape>, cells: Box<[Cell]>) -> Self {
-        Self(Arc::new(Form { parts: Some((shape, cells)), value: OnceLock::new() }))
+    /// The state of this shape and these cells, which hold so many bytes of text.
+    pub(super) fn from_cells(shape: Arc<Shape>, cells: Box<[Cell]>, text_bytes: usize) -> Self {
+        Self(Arc::new(Form { parts: Some(Parts { shape, cells, text_bytes }), value: OnceLock::new() }))
     }
 
     /// What the state was made of, if not of a value.
     pub(super) fn parts(&self) -> Option<(&Arc<Shape>, &[Cell])> {
-        self.0.parts.as_ref().map(|(shape, cells)| (shape, &**cells))
+        self.0.parts.as_ref().map(|parts| (&parts.shape, &*parts.cells))
+    }
+
+    /// The text in all cells, in bytes.
+    pub(super) fn text_bytes(&self) -> usize {
+        self.0.parts.as_ref().map_or(0, |parts| parts.text_bytes)
     }
 
     /// The value.
@@ -148,18 +160,27 @@ impl Shape {
 /// A value without parts.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Cell {
+    Plain(Plain),
+    Long(Arc<str>),
+}
+
+/// A cell that is all there is of it: almost all are copied without looking at them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Plain {
     Nil,
     Truth(bool),
     Int(i64),
     Float(f64),
     /// A text of so many bytes.
-    Short(u8, [u8; Self::SHORT]),
-    Long(Arc<str>),
+    Short(u8, [u8; Cell::SHORT]),
 }
 
 impl Cell {
     /// The longest text that needs no memory of its own, in bytes.
     const SHORT: usize = 14;
+
+    pub(super) const NIL: Self = Self::Plain(Plain::Nil);
+    pub(super) const ZERO: Self = Self::Plain(Plain::Int(0));
 
     /// The cell of a text.
     pub(super) fn text(text: &str) -> Self {
@@ -167,7 +188,7 @@ impl Cell {
         match bytes.get_mut(..text.len()) {
             Some(start) => {
                 start.copy_from_slice(text.as_bytes());
-                Self::Short(text.len() as u8, bytes)
+                Self::Plain(Plain::Short(text.len() as u8, bytes))
             }
             None => Self::Long(text.into()),
         }
@@ -176,45 +197,47 @@ impl Cell {
     /// The cell of a number.
     pub(super) fn number(value: &Value) -> Self {
         match value {
-            Value::Int(number) => Self::Int(*number),
-            other => Self::Float(other.as_number().unwrap_or(f64::NAN)),
+            Value::Int(number) => Self::Plain(Plain::Int(*number)),
+            other => Self::Plain(Plain::Float(other.as_number().unwrap_or(f64::NAN))),
         }
     }
 
     /// The text, if it is one.
     pub(super) fn as_text(&self) -> Option<&str> {
         match self {
-            Self::Short(length, bytes) => bytes.get(..usize::from(*length)).and_then(|text| str::from_utf8(text).ok()),
+            Self::Plain(Plain::Short(length, bytes)) => {
+                bytes.get(..usize::from(*length)).and_then(|text| str::from_utf8(text).ok())
+            }
             Self::Long(text) => Some(text),
-            _ => None,
+            Self::Plain(_) => None,
         }
     }
 
     /// How much text it holds, in bytes.
     pub(super) fn text_bytes(&self) -> usize {
         match self {
-            Self::Short(length, _) => usize::from(*length),
+            Self::Plain(Plain::Short(length, _)) => usize::from(*length),
             Self::Long(text) => text.len(),
-            _ => 0,
+            Self::Plain(_) => 0,
         }
     }
 
     /// Whether it is the text of these bytes.
     pub(super) fn is_text(&self, text: &[u8]) -> bool {
         match self {
-            Self::Short(length, bytes) => bytes.get(..usize::from(*length)) == Some(text),
+            Self::Plain(Plain::Short(length, bytes)) => bytes.get(..usize::from(*length)) == Some(text),
             Self::Long(known) => known.as_bytes() == text,
-            _ => false,
+            Self::Plain(_) => false,
         }
     }
 
     fn write_canonical(&self, out: &mut String) {
         // Writing to a string cannot fail.
         match self {
-            Self::Nil => out.push('n'),
-            Self::Truth(truth) => out.push(if *truth { 't' } else { 'f' }),
-            Self::Int(number) => _ = write!(out, "{number},"),
-            Self::Float(number) => _ = write!(out, "{number},"),
+            Self::Plain(Plain::Nil) => out.push('n'),
+            Self::Plain(Plain::Truth(truth)) => out.push(if *truth { 't' } else { 'f' }),
+            Self::Plain(Plain::Int(number)) => _ = write!(out, "{number},"),
+            Self::Plain(Plain::Float(number)) => _ = write!(out, "{number},"),
             text => {
                 let text = text.as_text().unwrap_or_default();
                 _ = write!(out, "{}:{text}", text.len());
@@ -224,10 +247,10 @@ impl Cell {
 
     fn value(&self) -> Value {
         match self {
-            Self::Nil => Value::Nil,
-            Self::Truth(truth) => Value::Bool(*truth),
-            Self::Int(number) => Value::Int(*number),
-            Self::Float(number) => Value::Float(*number),
+            Self::Plain(Plain::Nil) => Value::Nil,
+            Self::Plain(Plain::Truth(truth)) => Value::Bool(*truth),
+            Self::Plain(Plain::Int(number)) => Value::Int(*number),
+            Self::Plain(Plain::Float(number)) => Value::Float(*number),
             text => text.as_text().unwrap_or_default().into(),
         }
     }
@@ -273,8 +296,11 @@ mod tests {
             ("deep".into(), Shape::Map(vec![("yes".into(), Shape::Cell(2)), ("é".into(), Shape::Cell(1))])),
             ("least".into(), Shape::Cell(3)),
         ]);
-        let cells = [Cell::text(long), Cell::Float(-0.5), Cell::Truth(true), Cell::Int(i64::MIN), Cell::text("X")];
-        let state = State::from_cells(Arc::new(shape), Box::new(cells));
+        let plain = Cell::Plain;
+        let [half, truth, least] = [Plain::Float(-0.5), Plain::Truth(true), Plain::Int(i64::MIN)].map(plain);
+        let cells = [Cell::text(long), half, truth, least, Cell::text("X")];
+        let text_bytes = cells.iter().map(Cell::text_bytes).sum();
+        let state = State::from_cells(Arc::new(shape), Box::new(cells), text_bytes);
         let value = Value::from([
             ("board", Value::List(vec!["X".into(), long.into(), Value::List(vec![])])),
             ("deep", Value::from([("é", (-0.5).into()), ("yes", true.into())])),

@@ -170,7 +170,8 @@ fn a_judge_decides_about_a_sentence() {
             }
             let question = episode.observation(Seat(2), false).expect("a question");
             assert!(question.contains(sentence) && question.ends_with("<answer>...</answer>."), "{question}");
-            assert_eq!(episode.actions(Seat(2)).expect("verdicts"), Some(vec!["no".to_owned(), "yes".to_owned()]));
+            let verdicts = episode.actions(Seat(2)).expect("verdicts").expect("a list");
+            assert_eq!(verdicts.iter().collect::<Vec<_>>(), ["no", "yes"]);
             episode.act(Seat(2), &action(verdict)).expect("a turn");
             Some((episode.result(Seat(1)), episode.result(Seat(2))))
         };

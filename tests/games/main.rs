@@ -12,6 +12,7 @@ mod matrix; // success is a place in an equilibrium
 mod nests; // every nest and reward script that is shipped
 mod perfect_play; // the search opponent against theory
 mod playthrough; // one stored episode a game
+mod questions; // what is asked along with a call
 mod search; // search against known values, its strengths and refusals
 mod states; // states that go from call to call
 mod support; // loading games, threads with a deep stack

@@ -99,9 +99,9 @@ impl Tokenizer {
     }
 
     /// The legal answers, to be sampled among, in every way in which the vocabulary spells them.
-    pub fn answers(&self, answers: &[String]) -> AnswerTrie {
+    pub fn answers<T: AsRef<str>>(&self, answers: &[T]) -> AnswerTrie {
         match self {
-            Self::Bytes => AnswerTrie::new(answers.iter().map(|answer| bytes::ids(answer)), self.end()),
+            Self::Bytes => AnswerTrie::new(answers.iter().map(|answer| bytes::ids(answer.as_ref())), self.end()),
             Self::Text(text) => AnswerTrie::every_spelling(answers, text.pieces(), self.end()),
         }
     }

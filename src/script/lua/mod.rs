@@ -153,6 +153,7 @@ impl LuaScript {
         for argument in arguments.iter_mut() {
             let value = match argument {
                 Argument::Data(value) => border::to_lua(&self.lua, value),
+                Argument::Text(text) => self.lua.create_string(text).map(LuaValue::String),
                 Argument::State(state) => border::to_lua(&self.lua, state.value()),
                 Argument::Rng(stream) => {
                     let loan = Loan::new(stream);
@@ -286,10 +287,10 @@ impl Script for LuaScript {
     }
 
     fn call(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
-        match self.call_directly(name, arguments, Use::Look, Want::Value) {
+        match self.call_directly(name, arguments, Use::Look, Want::Value, &mut Answers::default()) {
             Way::Value(value) => Ok(value),
-            Way::State(state, _) => Ok(state.value().clone()),
-            Way::Around => self.call_again(name, arguments),
+            Way::State(state) => Ok(state.value().clone()),
+            Way::Around | Way::Unanswered => self.call_again(name, arguments),
             Way::Expired(error) => Err(CallError::Fault(self.sources.timeout(error.as_ref(), &self.limits))),
         }
     }
@@ -302,10 +303,19 @@ impl Script for LuaScript {
         questions: Option<&Questions>,
     ) -> Result<(State, Answers), CallError> {
         let then = questions.filter(|_| self.direct.answers()).and_then(|questions| self.then(questions));
-        match self.call_directly(name, arguments, Use::Change, Want::State { replaces, then }) {
-            Way::State(state, answers) => Ok((state, answers)),
+        let mut answers = Answers::default();
+        let mut way = self.call_directly(name, arguments, Use::Change, Want::State { replaces, then }, &mut answers);
+        if matches!(way, Way::Unanswered) {
+            // The questions are left to calls of their own, which tell what is wrong.
+            let want = Want::State { replaces, then: None };
+            way = self.call_directly(name, arguments, Use::Change, want, &mut answers);
+        }
+        match way {
+            Way::State(state) => Ok((state, answers)),
             Way::Value(value) => Ok((value.into(), Answers::default())),
-            Way::Around => self.call_again(name, arguments).map(|value| (value.into(), Answers::default())),
+            Way::Around | Way::Unanswered => {
+                self.call_again(name, arguments).map(|value| (value.into(), Answers::default()))
+            }
             Way::Expired(error) => Err(CallError::Fault(self.sources.timeout(error.as_ref(), &self.limits))),
         }
     }
@@ -313,14 +323,14 @@ impl Script for LuaScript {
 
 impl LuaScript {
     /// The number of a function for [`direct`].
-    fn number(&self, name: &str) -> Option<c_int> {
+    fn number(&self, name: &'static str) -> Option<c_int> {
         self.direct.function(&self.lua, name, || self.root.function(name).ok()?.ok())
     }
 
     /// The questions by their functions' numbers.
     fn then(&self, questions: &Questions) -> Option<Then> {
         if let Some((known, then)) = self.then.get()
-            && known == *questions
+            && known.are(questions)
         {
             return Some(then);
         }
@@ -330,7 +340,8 @@ impl LuaScript {
     }
 
     fn find(&self, questions: &Questions) -> Option<Then> {
-        let ask = |(name, after): (&str, u64)| (after != 0).then(|| Some((self.number(name)?, after))).flatten();
+        let ask =
+            |(name, after): (&'static str, u64)| (after != 0).then(|| Some((self.number(name)?, after))).flatten();
         Some(Then {
             first: self.number(questions.first)?,
             at_nil: self.number(questions.at_nil),
@@ -339,7 +350,14 @@ impl LuaScript {
     }
 
     /// Calls by [`direct`]. An `rng` has been drawn from only if the call gave a result.
-    fn call_directly(&self, name: &'static str, arguments: &mut [Argument<'_>], usage: Use, want: Want) -> Way {
+    fn call_directly(
+        &self,
+        name: &'static str,
+        arguments: &mut [Argument<'_>],
+        usage: Use,
+        want: Want,
+        answers: &mut Answers,
+    ) -> Way {
         if self.is_fresh.get() {
             return Way::Around;
         }
@@ -358,13 +376,14 @@ impl LuaScript {
         self.direct.ripen(&self.lua);
         self.refused_write.store(false, Ordering::Relaxed);
         let running = self.timer.start(self.limits.call);
-        let (mut way, drawn) = self.direct.call(&self.lua, function, arguments, rng, (usage, want), &running);
+        let (mut way, drawn) =
+            self.direct.call(&self.lua, function, arguments, rng, (usage, want), (&running, answers));
         drop(running);
-        if self.refused_write.load(Ordering::Relaxed) && matches!(way, Way::Value(_) | Way::State(..)) {
+        if self.refused_write.load(Ordering::Relaxed) && matches!(way, Way::Value(_) | Way::State(_)) {
             // It has caught the error.
             way = Way::Around;
         }
-        let is_done = matches!(way, Way::Value(_) | Way::State(..));
+        let is_done = matches!(way, Way::Value(_) | Way::State(_));
         let stream = arguments.iter_mut().find_map(|argument| match argument {
             Argument::Rng(stream) => Some(stream),
             _ => None,

@@ -5,10 +5,22 @@ use std::ffi::{c_int, c_void};
 use mlua::ffi::{self, lua_State};
 
 use super::native::{MASK_CELLS, Native};
-use super::transfer::{bytes_at, cell, is_all, is_cell, reference};
+use super::transfer::{bytes_at, cell, cell_at, is_all, is_cell, is_negative, reference};
 use super::{SLOTS, Unusual};
 use crate::script::Limits;
 use crate::script::state::{Cell, Shape};
+
+/// What a step of [`super::native`] has left on the stack.
+#[derive(Clone, Copy)]
+pub(super) struct Watched<'a> {
+    pub(super) native: &'a Native,
+    /// Where the master's tables lie, each before those in it.
+    pub(super) tables: c_int,
+    /// Where the results begin.
+    pub(super) results: c_int,
+    /// Whether the tables are read-only already.
+    pub(super) is_sealed: bool,
+}
 
 /// A table that the machine keeps for the host.
 #[derive(Clone, Copy)]
@@ -44,7 +56,7 @@ pub(super) struct Reader<'a> {
     pub(super) tables: &'a [Held],
     /// The cells of the state as it was, to be those of the new one.
     pub(super) cells: &'a mut [Cell],
-    /// Text in the cells that have changed, in bytes.
+    /// Text in all cells, in bytes.
     pub(super) text_bytes: usize,
 }
 
@@ -99,48 +111,47 @@ impl Reader<'_> {
         }
     }
 
-    /// As [`Reader::table`] for the outermost table at the index `at` and those in it, from what a function that watched
-    /// the change has returned above it: a result, masks, tables, values.
+    /// As [`Reader::table`] for the outermost table and those in it, from what a step has returned; true if only values have
+    /// changed.
     ///
     /// # Safety
     /// As [`super::Frame::run`].
     #[expect(unsafe_code, reason = "the C interface of Luau")]
-    pub(super) unsafe fn watched(&mut self, lua: *mut lua_State, native: &Native, at: c_int) -> Result<bool, Unusual> {
-        let masks = native.masks();
-        let first_mask = at + 2;
-        let first_table = first_mask + masks as c_int;
-        let first_cell = first_table + native.tables as c_int - 1;
+    pub(super) unsafe fn watched(&mut self, lua: *mut lua_State, watched: &Watched<'_>) -> Result<bool, Unusual> {
+        let Watched { native, tables, results, .. } = *watched;
+        let first_mask = results + 1;
+        let first_cell = first_mask + native.masks() as c_int;
+        if native.tables != self.tables.len() || native.cells != self.cells.len() {
+            return Ok(false);
+        }
         // SAFETY: the caller's.
         unsafe {
-            let is_known = native.tables == self.tables.len()
-                && native.cells == self.cells.len()
-                && ffi::lua_gettop(lua) == first_cell + native.cells as c_int - 1;
-            if !is_known {
-                return Ok(false);
-            }
-            ffi::lua_rawcheckstack(lua, SLOTS);
-            let places = std::iter::once(at).chain(first_table..first_cell);
             let nodes = self.layout.0.iter().zip(&native.names);
-            for ((held, (node, names)), place) in self.tables.iter().zip(nodes).zip(places) {
-                if ffi::lua_topointer(lua, place) != held.address || !is_whole(lua, place, node, names)? {
+            for ((node, names), place) in nodes.zip(tables..) {
+                if !is_whole(lua, place, node, names)? {
                     return Ok(false);
                 }
+                if !watched.is_sealed {
+                    ffi::lua_setreadonly(lua, place, 1);
+                }
             }
-            for mask in 0..masks {
+            for mask in 0..native.masks() {
                 let mut changed = ffi::lua_tonumberx(lua, first_mask + mask as c_int, std::ptr::null_mut()) as u64;
                 while changed != 0 {
                     let number = mask * MASK_CELLS + changed.trailing_zeros() as usize;
                     changed &= changed - 1;
-                    ffi::lua_pushvalue(lua, first_cell + number as c_int);
-                    let is_value = self.part(lua, Place::Cell(number as u32))?;
-                    ffi::lua_pop(lua, 1);
-                    if !is_value {
+                    let Some(known) = self.cells.get_mut(number) else { return Ok(false) };
+                    let new = cell_at(lua, first_cell + number as c_int, self.limits)?;
+                    if new == Cell::NIL || (new == Cell::ZERO && is_negative(lua, first_cell + number as c_int)) {
                         return Ok(false);
                     }
+                    // Many cells may hold one long text of the machine, and each gets its own.
+                    self.text_bytes = self.text_bytes - known.text_bytes() + new.text_bytes();
+                    if self.text_bytes > self.limits.max_total_text_bytes {
+                        return Err(Unusual);
+                    }
+                    *known = new;
                 }
-            }
-            for place in std::iter::once(at).chain(first_table..first_cell) {
-                ffi::lua_setreadonly(lua, place, 1);
             }
             Ok(true)
         }
@@ -169,14 +180,15 @@ impl Reader<'_> {
             if matches!(ffi::lua_type(lua, -1), ffi::LUA_TNIL | ffi::LUA_TTABLE) {
                 return Ok(false);
             }
-            *known = cell(lua, self.limits)?;
+            let new = cell(lua, self.limits)?;
             // Many cells may hold one long text of the machine, and each gets its own.
-            self.text_bytes += known.text_bytes();
+            self.text_bytes = self.text_bytes - known.text_bytes() + new.text_bytes();
+            *known = new;
             if self.text_bytes > self.limits.max_total_text_bytes {
                 return Err(Unusual);
             }
             // Minus zero, which a state does not know, would stay in the table.
-            Ok(!matches!(known, Cell::Int(0)) || is_cell(lua, known))
+            Ok(*known != Cell::ZERO || is_cell(lua, known))
         }
     }
 }
@@ -235,7 +247,7 @@ pub(super) unsafe fn lay_out(lua: *mut lua_State, shape: &Shape, tables: &[Held]
 /// seen to be there.
 ///
 /// # Safety
-/// As [`super::Frame::run`], with three free slots.
+/// As [`super::Frame::run`], with two free slots for each name and two more.
 #[expect(unsafe_code, reason = "the C interface of Luau")]
 unsafe fn is_whole(lua: *mut lua_State, at: c_int, node: &Node, names: &[*const c_void]) -> Result<bool, Unusual> {
     // SAFETY: the caller's.
@@ -247,16 +259,15 @@ unsafe fn is_whole(lua: *mut lua_State, at: c_int, node: &Node, names: &[*const 
             return Ok(is_all(lua, at, items.len() as c_int));
         }
         let top = ffi::lua_gettop(lua);
-        let mut place = 0;
-        for name in names {
+        let (mut place, mut is_it) = (0, true);
+        for (name, key) in names.iter().zip((top + 1..).step_by(2)) {
             place = ffi::lua_rawiter(lua, at, place);
-            let is_it = place >= 0 && ffi::lua_topointer(lua, top + 1) == *name;
-            ffi::lua_settop(lua, top);
+            is_it = place >= 0 && ffi::lua_topointer(lua, key) == *name;
             if !is_it {
-                return Ok(false);
+                break;
             }
         }
-        let is_end = ffi::lua_rawiter(lua, at, place) < 0;
+        let is_end = is_it && ffi::lua_rawiter(lua, at, place) < 0;
         ffi::lua_settop(lua, top);
         Ok(is_end)
     }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use mlua::Lua;
 use mlua::ffi::{self, lua_State};
 
-use super::layout::{Held, Layout, Node, Reader, lay_out};
+use super::layout::{Held, Layout, Node, Reader, Watched, lay_out};
 use super::native::Native;
-use super::tables::{build, build_by, copy, read_by};
+use super::tables::{build, build_by, copy, hold, read_made};
 use super::transfer::{Room, push, reference, take_apart};
-use super::{Direct, Unusual};
+use super::{Direct, SLOTS, Unusual};
 use crate::script::Limits;
 use crate::script::state::{Cell, Identity, Shape, State};
 
@@ -48,6 +48,13 @@ pub(super) struct KnownShape {
     native: Option<Rc<Native>>,
 }
 
+/// The shape that a new state is likely to have, and what is known of it.
+pub(super) struct Guess {
+    shape: Arc<Shape>,
+    layout: Rc<Layout>,
+    pub(super) native: Rc<Native>,
+}
+
 #[derive(Default)]
 pub(super) struct Masters {
     kept: Vec<Master>,
@@ -70,7 +77,7 @@ impl Direct {
         unsafe {
             let mut tables = Vec::new();
             let (shape, cells) = if let Some((shape, cells)) = state.parts() {
-                match self.native(shape).filter(|native| native.cells == cells.len() && !cells.contains(&Cell::Nil)) {
+                match self.native(shape).filter(|native| native.cells == cells.len() && !cells.contains(&Cell::NIL)) {
                     Some(native) => build_by(lua, &native, cells, &mut tables),
                     None => build(lua, shape, cells, &mut tables),
                 }
@@ -181,38 +188,49 @@ impl Direct {
     pub(super) unsafe fn take_in(&self, lua: *mut lua_State, room: &mut Room<'_>) -> Result<State, Unusual> {
         // SAFETY: the caller's.
         let (shape, cells) = unsafe { take_apart(lua, room) }?;
-        Ok(State::from_cells(self.shared(shape), cells.into()))
+        let text_bytes = text_bytes(&cells);
+        Ok(State::from_cells(self.shared(shape), cells.into(), text_bytes))
     }
 
-    /// As [`Direct::take_in`], faster if the state is of the shape for which functions were written last.
+    /// The shape that a new state is likely to have: that for which functions were written last.
+    pub(super) fn guess(&self) -> Option<Guess> {
+        if self.misses.get() >= MAX_MISSES {
+            return None;
+        }
+        let shapes = self.shapes.borrow();
+        let known = shapes.iter().rev().find(|known| known.native.is_some() && known.layout.is_some())?;
+        let (layout, native) = (Rc::clone(known.layout.as_ref()?), Rc::clone(known.native.as_ref()?));
+        Some(Guess { shape: Arc::clone(&known.shape), layout, native })
+    }
+
+    /// The state that a function of [`super::native`] has made, whose results lie from this index on; `None` if it is not of
+    /// the shape that was guessed.
     ///
     /// # Safety
     /// As [`super::Frame::run`].
     #[expect(unsafe_code, reason = "the C interface of Luau")]
-    pub(super) unsafe fn take_in_new(&self, lua: *mut lua_State, room: &mut Room<'_>) -> Result<State, Unusual> {
-        let guess = {
-            let shapes = self.shapes.borrow();
-            let known = shapes.iter().rev().find(|known| known.native.is_some() && known.layout.is_some());
-            known.and_then(|known| {
-                Some((Arc::clone(&known.shape), Rc::clone(known.layout.as_ref()?), Rc::clone(known.native.as_ref()?)))
-            })
-        };
-        if let Some((shape, layout, native)) = guess
-            && self.misses.get() < MAX_MISSES
-        {
-            // SAFETY: the caller's.
-            let cells = unsafe { read_by(lua, &native, &layout, &self.limits) };
-            if let Some(cells) = cells.filter(|cells| !is_long(cells, &self.limits)) {
-                self.misses.set(0);
-                return Ok(State::from_cells(shape, cells));
-            }
-            self.misses.set(self.misses.get() + 1);
-        }
+    pub(super) unsafe fn take_in_guessed(&self, lua: *mut lua_State, guess: &Guess, results: c_int) -> Option<State> {
         // SAFETY: the caller's.
-        unsafe { self.take_in(lua, room) }
+        let cells = unsafe { read_made(lua, &guess.native, &guess.layout, &self.limits, results) };
+        let cells = cells.map(|cells| (text_bytes(&cells), cells));
+        let Some((text_bytes, cells)) = cells.filter(|(bytes, _)| *bytes <= self.limits.max_total_text_bytes) else {
+            self.misses.set(self.misses.get() + 1);
+            return None;
+        };
+        self.misses.set(0);
+        let state = State::from_cells(Arc::clone(&guess.shape), cells, text_bytes);
+        let own = results + guess.native.tables as c_int;
+        // SAFETY: the caller's.
+        unsafe {
+            let tables = hold(lua, own..own + guess.native.tables as c_int);
+            let cells = guess.native.cells + tables.len();
+            let (shape, layout) = (Arc::clone(&guess.shape), Some(Rc::clone(&guess.layout)));
+            self.keep(lua, Master { state: state.clone(), shape, tables: tables.into(), cells, layout });
+        }
+        Some(state)
     }
 
-    /// Pushes the master of the state as a table that may be written to, and hands it over. It has to be given to
+    /// Pushes all tables of the master of the state, which may be written to, and hands it over. It has to be given to
     /// [`Direct::settle`] or [`Direct::give_up`].
     ///
     /// # Safety
@@ -226,33 +244,31 @@ impl Direct {
             if master.layout.is_none() {
                 master.layout = self.layout(lua, &master);
             }
-            for table in master.tables.iter().rev() {
+            ffi::lua_rawcheckstack(lua, master.tables.len() as c_int + SLOTS);
+            for table in &master.tables {
                 reference(lua, table.reference);
                 ffi::lua_setreadonly(lua, -1, 0);
-                ffi::lua_pop(lua, 1);
-            }
-            if let Some(table) = master.tables.first() {
-                reference(lua, table.reference);
             }
             Ok(master)
         }
     }
 
     /// The state that is the master on the stack after the script may have written to it. `None` if more than values has
-    /// changed; the table is then no master any more. `watched` are the functions that watched the change, whose results
-    /// lie above the table.
+    /// changed; the table is then no master any more. `watched` is what a function that watched the change has left.
     ///
     /// # Safety
-    /// As [`super::Frame::run`], with the table that [`Direct::open`] pushed at the index `at`.
+    /// As [`super::Frame::run`], with the first table that [`Direct::open`] pushed at the index `at`.
     #[expect(unsafe_code, reason = "the C interface of Luau")]
     pub(super) unsafe fn settle(
         &self,
         lua: *mut lua_State,
         mut master: Master,
         at: c_int,
-        watched: Option<&Native>,
+        watched: Option<&Watched<'_>>,
     ) -> Result<Option<State>, Unusual> {
-        self.count(&master.shape);
+        if watched.is_none() {
+            self.count(&master.shape);
+        }
         // SAFETY: the caller's; nothing is borrowed while Luau may raise an error, which only a lack of memory could be.
         unsafe {
             let parts = master.state.parts().map(|(_, cells)| Box::<[Cell]>::from(cells));
@@ -266,21 +282,21 @@ impl Direct {
                 layout: &layout,
                 tables: &master.tables,
                 cells: &mut cells,
-                text_bytes: 0,
+                text_bytes: master.state.text_bytes(),
             };
-            let is_same = if let Some(native) = watched {
-                reader.watched(lua, native, at)
+            let is_same = if let Some(watched) = watched {
+                reader.watched(lua, watched)
             } else {
                 ffi::lua_pushvalue(lua, at);
                 reader.table(lua, 0)
             };
+            let text_bytes = reader.text_bytes;
             ffi::lua_settop(lua, top);
-            let is_same = if is_long(&cells, &self.limits) { Err(Unusual) } else { is_same };
             if !matches!(is_same, Ok(true)) {
                 Self::give_up(lua, &master);
                 return is_same.map(|_| None);
             }
-            let state = State::from_cells(Arc::clone(&master.shape), cells);
+            let state = State::from_cells(Arc::clone(&master.shape), cells, text_bytes);
             master.state = state.clone();
             self.keep(lua, master);
             Ok(Some(state))
@@ -333,15 +349,9 @@ impl Direct {
     }
 }
 
-/// Whether the cells hold more text than may cross. (Names are counted when a shape is seen for the first time.)
-fn is_long(cells: &[Cell], limits: &Limits) -> bool {
-    cells.iter().map(Cell::text_bytes).sum::<usize>() > limits.max_total_text_bytes
-}
-
-impl Master {
-    pub(super) fn shape(&self) -> &Arc<Shape> {
-        &self.shape
-    }
+/// The text in the cells, in bytes. (Names are counted when a shape is seen for the first time.)
+fn text_bytes(cells: &[Cell]) -> usize {
+    cells.iter().map(Cell::text_bytes).sum()
 }
 
 impl Masters {

@@ -13,6 +13,7 @@
 
 mod frame; // one call on its way through the machine
 mod layout; // how the tables of a state lie, and what was written into them
+mod lists; // lists of texts that never change
 mod masters; // states as tables in the machine
 mod native; // functions that are written for one shape of states
 mod rng; // what a script draws from
@@ -31,8 +32,13 @@ use crate::script::watchdog::Running;
 use crate::script::{Answers, Argument, Limits, Value};
 use crate::seed::Stream;
 use frame::{Frame, enter_frame};
+use lists::Lists;
 use masters::{KnownShape, Masters};
+use native::Tools;
 use transfer::bytes_at;
+
+/// Calls that failed in a question, after which a script is asked by calls of their own.
+const MAX_UNANSWERED: u32 = 8;
 
 /// Stack slots that one level of nesting needs.
 const SLOTS: c_int = 8;
@@ -56,7 +62,7 @@ pub(super) enum Want {
 }
 
 /// [`crate::script::Questions`] with the numbers of the functions.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Then {
     pub(super) first: c_int,
     pub(super) at_nil: Option<c_int>,
@@ -68,10 +74,12 @@ pub(super) struct Then {
 pub(super) enum Way {
     /// The result.
     Value(Value),
-    /// The result, a list or map for all that [`State::is_table`] says, and what was asked about it.
-    State(State, Answers),
+    /// The result, a list or map for all that [`State::is_table`] says.
+    State(State),
     /// Something out of the ordinary happened; nothing is known.
     Around,
+    /// The same, in a question that was asked in the same go as the call was made: without questions the call may do well.
+    Unanswered,
     /// The time was over; the error has the author's stack.
     Expired(Option<mlua::Error>),
 }
@@ -82,14 +90,18 @@ pub(super) struct Direct {
     limits: Limits,
     enter: c_int,
     handler: c_int,
-    functions: RefCell<Vec<(Box<str>, c_int)>>,
+    tools: Tools,
+    functions: RefCell<Vec<(&'static str, c_int)>>,
     masters: RefCell<Masters>,
     /// The shapes that were seen last, so that states share them.
     shapes: RefCell<Vec<KnownShape>>,
+    lists: Lists,
     /// A shape that functions should be written for.
     ripe: Flag<Option<Arc<Shape>>>,
     /// New states in a row that were of another shape than guessed.
     misses: Flag<u32>,
+    /// Calls that failed in a question.
+    unanswered: Flag<u32>,
     /// Whether the script has to get copies even where it should only look.
     copies: Flag<bool>,
     /// Whether the script gets the `rng` of [`rng`].
@@ -112,7 +124,7 @@ impl Direct {
             logs |= may_log(text);
         }
         let mut state = std::ptr::null_mut();
-        let (mut enter, mut handler) = (0, 0);
+        let (mut enter, mut handler, mut tools) = (0, 0, Tools { seal: 0, progress: 0 });
         // SAFETY: a protected call; what it pushes is taken off after the references were made. The state is the machine's
         // main one, in which calls of the host run, and lives as long as the machine.
         unsafe {
@@ -122,6 +134,10 @@ impl Direct {
                 enter = ffi::lua_ref(lua, -1);
                 ffi::lua_pushcclosurek(lua, add_traceback, c"traceback".as_ptr(), 0, None);
                 handler = ffi::lua_ref(lua, -1);
+                ffi::lua_pushcclosurek(lua, seal, c"seal".as_ptr(), 0, None);
+                tools.seal = ffi::lua_ref(lua, -1);
+                ffi::lua_createtable(lua, 1, 0);
+                tools.progress = ffi::lua_ref(lua, -1);
                 rng::install(lua);
                 ffi::lua_settop(lua, 0);
             })
@@ -131,11 +147,14 @@ impl Direct {
             limits: limits.clone(),
             enter,
             handler,
+            tools,
             functions: RefCell::default(),
             masters: RefCell::default(),
             shapes: RefCell::default(),
+            lists: Lists::default(),
             ripe: Flag::default(),
             misses: Flag::default(),
+            unanswered: Flag::default(),
             copies: Flag::new(copies),
             lends: !copies,
             logs,
@@ -147,10 +166,12 @@ impl Direct {
     pub(super) fn function(
         &self,
         lua: &Lua,
-        name: &str,
+        name: &'static str,
         find: impl FnOnce() -> Option<mlua::Function>,
     ) -> Option<c_int> {
-        let known = self.functions.borrow().iter().find(|(known, _)| **known == *name).map(|(_, number)| *number);
+        // Mostly the same text, not one that reads the same.
+        let is_it = |known: &str| std::ptr::eq(known, name) || known == name;
+        let known = self.functions.borrow().iter().find(|(known, _)| is_it(known)).map(|(_, number)| *number);
         if known.is_some() {
             return known;
         }
@@ -163,7 +184,7 @@ impl Direct {
             })
         }
         .ok()?;
-        self.functions.borrow_mut().push((name.into(), number));
+        self.functions.borrow_mut().push((name, number));
         Some(number)
     }
 
@@ -177,10 +198,10 @@ impl Direct {
         self.lends
     }
 
-    /// Whether questions can be asked with a call: not of a script that sees copies of states, and not of one that would log
-    /// once more when it is asked again.
+    /// Whether questions can be asked with a call: not of a script that sees copies of states, not of one that would log
+    /// once more when it is asked again, and not of one that mostly fails or takes too long.
     pub(super) fn answers(&self) -> bool {
-        self.shares() && !self.logs
+        self.shares() && !self.logs && self.unanswered.get() < MAX_UNANSWERED
     }
 
     /// Gives the script copies of all states from now on.
@@ -189,7 +210,7 @@ impl Direct {
     }
 
     /// Calls the function. `rng` is what the script sees for an [`Argument::Rng`], if it [is not lent](Self::lends) here. Of
-    /// one that is, a copy is drawn from and returned; what the arguments lend is not written to, because this thread may
+    /// one that is, a copy is drawn from and returned; what was asked about a state is put into `answers`; what the arguments lend is not written to, because this thread may
     /// have been given up during the call.
     #[expect(unsafe_code, reason = "the C interface of Luau")]
     pub(super) fn call(
@@ -199,7 +220,7 @@ impl Direct {
         arguments: &[Argument<'_>],
         rng: Option<mlua::AnyUserData>,
         (usage, want): (Use, Want),
-        running: &Running<'_>,
+        (running, answers): (&Running<'_>, &mut Answers),
     ) -> (Way, Option<Stream>) {
         let expired = || running.expired();
         let usage = if self.copies.get() { Use::Change } else { usage };
@@ -210,6 +231,7 @@ impl Direct {
             function,
             arguments,
             rng: None,
+            asks: false,
             stream: &mut drawn,
             lent: None,
             usage,
@@ -218,7 +240,7 @@ impl Direct {
             open: None,
             result: None,
             state: None,
-            answers: Answers::default(),
+            answers,
         };
         if let Some(rng) = rng {
             frame.rng = Some(1);
@@ -252,6 +274,10 @@ impl Direct {
             if let Some(lent) = frame.lent {
                 lent.write(std::ptr::null_mut());
             }
+            if frame.asks && (status != ffi::LUA_OK || expired()) {
+                // The functions share one budget here, which is not what each of them has.
+                frame.asks = self.is_asking(lua);
+            }
             let failure = (status != ffi::LUA_OK).then(|| match ffi::lua_type(lua, -1) {
                 ffi::LUA_TSTRING => String::from_utf8_lossy(bytes_at(lua, -1)).into_owned(),
                 _ => String::new(),
@@ -266,17 +292,48 @@ impl Direct {
             failure
         };
         let way = match failure {
+            failure if frame.asks && (failure.is_some() || expired()) => {
+                self.unanswered.set(self.unanswered.get() + 1);
+                Way::Unanswered
+            }
             failure if expired() => Way::Expired(failure.map(mlua::Error::RuntimeError)),
             None => frame.into_way(),
             // A question failed; a call of its own tells how.
             Some(_) if frame.state.is_some() => {
-                frame.answers = Answers::default();
+                *frame.answers = Answers::default();
                 frame.into_way()
             }
             Some(_) => Way::Around,
         };
         (way, drawn)
     }
+}
+
+impl Direct {
+    /// Whether the script's own function had returned when the call that has just ended failed, and a question was asked.
+    #[expect(unsafe_code, reason = "the C interface of Luau")]
+    fn is_asking(&self, lua: *mut lua_State) -> bool {
+        // SAFETY: no call is under way; this raises no errors, takes two free slots and leaves them free.
+        unsafe {
+            ffi::lua_rawgeti_(lua, ffi::LUA_REGISTRYINDEX, self.tools.progress);
+            ffi::lua_rawgeti_(lua, -1, 1);
+            let is_asking = ffi::lua_toboolean(lua, -1) != 0;
+            ffi::lua_pop(lua, 2);
+            is_asking
+        }
+    }
+}
+
+/// Makes the tables that are its arguments read-only.
+#[expect(unsafe_code, reason = "a callback of Luau's C interface")]
+unsafe extern "C-unwind" fn seal(lua: *mut lua_State) -> c_int {
+    // SAFETY: called by functions of `native`, with tables.
+    unsafe {
+        for at in 1..=ffi::lua_gettop(lua) {
+            ffi::lua_setreadonly(lua, at, 1);
+        }
+    }
+    0
 }
 
 /// Whether a script may call `gift.log`: it names it, or has another use for `gift` than to name one of its functions (or

@@ -6,8 +6,8 @@ use mlua::ffi::{self, lua_State};
 
 use super::SLOTS;
 use super::layout::{Held, Layout, Node};
-use super::native::Native;
-use super::transfer::{cell, is_all, push_cell, push_text, reference};
+use super::native::{ANSWERS, Native};
+use super::transfer::{cell_at, is_all, push_cell, push_text, reference};
 use crate::script::Limits;
 use crate::script::state::{Cell, Shape};
 
@@ -55,7 +55,7 @@ pub(super) unsafe fn build(lua: *mut lua_State, shape: &Shape, cells: &[Cell], t
     unsafe {
         ffi::lua_rawcheckstack(lua, SLOTS);
         match shape {
-            Shape::Cell(number) => return push_cell(lua, cells.get(*number as usize).unwrap_or(&Cell::Nil)),
+            Shape::Cell(number) => return push_cell(lua, cells.get(*number as usize).unwrap_or(&Cell::NIL)),
             Shape::List(items) => ffi::lua_createtable(lua, items.len() as c_int, 0),
             Shape::Map(fields) => ffi::lua_createtable(lua, 0, fields.len() as c_int),
         }
@@ -99,82 +99,85 @@ pub(super) unsafe fn build_by(lua: *mut lua_State, native: &Native, cells: &[Cel
             push_cell(lua, cell);
         }
         ffi::lua_call(lua, cells.len() as c_int, native.tables as c_int);
-        for at in top + 1..=top + native.tables as c_int {
-            ffi::lua_setreadonly(lua, at, 1);
-            tables.push(Held { reference: ffi::lua_ref(lua, at), address: ffi::lua_topointer(lua, at) });
-        }
+        tables.extend(hold(lua, top + 1..top + 1 + native.tables as c_int));
         ffi::lua_settop(lua, top + 1);
     }
 }
 
-/// The cells of the table on the stack, if it is of the shape that the functions were written for. Its maps may lie in the
-/// machine in another way.
+/// The cells of a state that a function of [`super::native`] has made, if it is of the shape that the function was written
+/// for. Its maps may lie in the machine in another way. `results` is where the function's results begin.
 ///
 /// # Safety
 /// As [`super::Frame::run`].
 #[expect(unsafe_code, reason = "the C interface of Luau")]
-pub(super) unsafe fn read_by(
+pub(super) unsafe fn read_made(
     lua: *mut lua_State,
     native: &Native,
     layout: &Layout,
     limits: &Limits,
+    results: c_int,
 ) -> Option<Box<[Cell]>> {
+    let first_cell = results + 2 * native.tables as c_int;
+    let end = first_cell + native.cells as c_int;
     // SAFETY: the caller's.
     unsafe {
-        let table = ffi::lua_gettop(lua);
-        if ffi::lua_type(lua, table) != ffi::LUA_TTABLE {
+        if ffi::lua_gettop(lua) != end + ANSWERS as c_int - 1 {
             return None;
         }
-        ffi::lua_rawcheckstack(lua, (native.tables + native.cells) as c_int + SLOTS);
-        reference(lua, native.read);
-        ffi::lua_pushvalue(lua, table);
-        ffi::lua_call(lua, 1, ffi::LUA_MULTRET);
-        let first_cell = table + native.tables as c_int;
-        let cells = (ffi::lua_gettop(lua) == first_cell + native.cells as c_int - 1)
-            .then(|| {
-                for (node, place) in layout.0.iter().zip(table..first_cell) {
-                    if ffi::lua_type(lua, place) != ffi::LUA_TTABLE || ffi::lua_getmetatable(lua, place) != 0 {
-                        return None;
-                    }
-                    let is_whole = match node {
-                        Node::List(items) => is_all(lua, place, items.len() as c_int),
-                        Node::Map(fields) => entries(lua, place, fields.len()) == fields.len(),
-                    };
-                    if !is_whole {
-                        return None;
-                    }
-                }
-                let value = |place| {
-                    ffi::lua_pushvalue(lua, place);
-                    let cell = cell(lua, limits).ok().filter(|cell| *cell != Cell::Nil);
-                    ffi::lua_pop(lua, 1);
-                    cell
-                };
-                (first_cell..first_cell + native.cells as c_int).map(value).collect::<Option<Box<[Cell]>>>()
-            })
-            .flatten();
-        ffi::lua_settop(lua, table);
-        cells
+        for (node, place) in layout.0.iter().zip(results..) {
+            if ffi::lua_getmetatable(lua, place) != 0 {
+                return None;
+            }
+            let is_whole = match node {
+                Node::List(items) => is_all(lua, place, items.len() as c_int),
+                Node::Map(fields) => has_entries(lua, place, fields.len()),
+            };
+            if !is_whole {
+                return None;
+            }
+        }
+        let mut cells = Vec::with_capacity(native.cells);
+        for place in first_cell..end {
+            cells.push(cell_at(lua, place, limits).ok()?);
+        }
+        Some(cells.into())
     }
 }
 
-/// How many entries the table at this index has, counted up to one more than `most`.
+/// Keeps the tables in these places, which become read-only.
 ///
 /// # Safety
-/// As [`super::Frame::run`], with two free slots.
+/// As [`super::Frame::run`].
 #[expect(unsafe_code, reason = "the C interface of Luau")]
-unsafe fn entries(lua: *mut lua_State, at: c_int, most: usize) -> usize {
-    let (mut count, mut place) = (0, 0);
+pub(super) unsafe fn hold(lua: *mut lua_State, places: std::ops::Range<c_int>) -> Vec<Held> {
+    let keep = |place| {
+        // SAFETY: the caller's.
+        unsafe {
+            ffi::lua_setreadonly(lua, place, 1);
+            Held { reference: ffi::lua_ref(lua, place), address: ffi::lua_topointer(lua, place) }
+        }
+    };
+    places.map(keep).collect()
+}
+
+/// Whether the table at this index has so many entries.
+///
+/// # Safety
+/// As [`super::Frame::run`], with two free slots for each entry and two more.
+#[expect(unsafe_code, reason = "the C interface of Luau")]
+unsafe fn has_entries(lua: *mut lua_State, at: c_int, count: usize) -> bool {
     // SAFETY: the caller's.
     unsafe {
-        while count <= most {
+        let top = ffi::lua_gettop(lua);
+        let (mut found, mut place) = (0, 0);
+        while found <= count {
             place = ffi::lua_rawiter(lua, at, place);
             if place < 0 {
                 break;
             }
-            count += 1;
-            ffi::lua_pop(lua, 2);
+            found += 1;
         }
+        ffi::lua_settop(lua, top);
+        found == count
     }
-    count
 }

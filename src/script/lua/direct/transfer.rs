@@ -7,8 +7,8 @@ use mlua::ffi::{self, lua_State};
 
 use super::{SLOTS, Unusual};
 use crate::script::lua::border;
-use crate::script::state::{Cell, Shape};
-use crate::script::{Limits, Value};
+use crate::script::state::{Cell, Plain, Shape};
+use crate::script::{Limits, Texts, Value};
 
 /// Items that a list has room for from the start, so that most need not grow.
 const USUAL_LENGTH: usize = 16;
@@ -32,10 +32,10 @@ pub(super) unsafe fn push_cell(lua: *mut lua_State, cell: &Cell) {
     // SAFETY: the caller's.
     unsafe {
         match cell {
-            Cell::Nil => ffi::lua_pushnil(lua),
-            Cell::Truth(truth) => ffi::lua_pushboolean(lua, c_int::from(*truth)),
-            Cell::Int(number) => ffi::lua_pushnumber(lua, *number as f64),
-            Cell::Float(number) => ffi::lua_pushnumber(lua, *number),
+            Cell::Plain(Plain::Nil) => ffi::lua_pushnil(lua),
+            Cell::Plain(Plain::Truth(truth)) => ffi::lua_pushboolean(lua, c_int::from(*truth)),
+            Cell::Plain(Plain::Int(number)) => ffi::lua_pushnumber(lua, *number as f64),
+            Cell::Plain(Plain::Float(number)) => ffi::lua_pushnumber(lua, *number),
             text => push_text(lua, text.as_text().unwrap_or_default()),
         }
     }
@@ -136,7 +136,14 @@ pub(super) unsafe fn bytes_at<'a>(lua: *mut lua_State, index: c_int) -> &'a [u8]
 pub(super) unsafe fn text_at<'a>(lua: *mut lua_State, index: c_int, limits: &Limits) -> Result<&'a str, Unusual> {
     // SAFETY: the caller's.
     let bytes = unsafe { bytes_at(lua, index) };
-    if bytes.len() > limits.max_text_bytes { Err(Unusual) } else { std::str::from_utf8(bytes).map_err(|_| Unusual) }
+    if bytes.len() > limits.max_text_bytes {
+        Err(Unusual)
+    } else if bytes.is_ascii() {
+        // SAFETY: ASCII is UTF-8. Most prompts are no more, and this is seen several times as fast.
+        Ok(unsafe { std::str::from_utf8_unchecked(bytes) })
+    } else {
+        std::str::from_utf8(bytes).map_err(|_| Unusual)
+    }
 }
 
 /// What stands in a table.
@@ -253,12 +260,12 @@ pub(super) unsafe fn is_cell(lua: *mut lua_State, cell: &Cell) -> bool {
                 && ffi::lua_tonumberx(lua, -1, std::ptr::null_mut()).to_bits() == known.to_bits()
         };
         match cell {
-            Cell::Nil => ffi::lua_type(lua, -1) == ffi::LUA_TNIL,
-            Cell::Truth(truth) => {
+            Cell::Plain(Plain::Nil) => ffi::lua_type(lua, -1) == ffi::LUA_TNIL,
+            Cell::Plain(Plain::Truth(truth)) => {
                 ffi::lua_type(lua, -1) == ffi::LUA_TBOOLEAN && (ffi::lua_toboolean(lua, -1) != 0) == *truth
             }
-            Cell::Int(number) => is_number(*number as f64),
-            Cell::Float(number) => is_number(*number),
+            Cell::Plain(Plain::Int(number)) => is_number(*number as f64),
+            Cell::Plain(Plain::Float(number)) => is_number(*number),
             text => ffi::lua_type(lua, -1) == ffi::LUA_TSTRING && text.is_text(bytes_at(lua, -1)),
         }
     }
@@ -271,14 +278,91 @@ pub(super) unsafe fn is_cell(lua: *mut lua_State, cell: &Cell) -> bool {
 #[expect(unsafe_code, reason = "the C interface of Luau")]
 pub(super) unsafe fn cell(lua: *mut lua_State, limits: &Limits) -> Result<Cell, Unusual> {
     // SAFETY: the caller's.
+    unsafe { cell_at(lua, -1, limits) }
+}
+
+/// As [`cell`], for the value at this index.
+///
+/// # Safety
+/// As [`super::Frame::run`].
+#[expect(unsafe_code, reason = "the C interface of Luau")]
+pub(super) unsafe fn cell_at(lua: *mut lua_State, index: c_int, limits: &Limits) -> Result<Cell, Unusual> {
+    // SAFETY: the caller's.
     unsafe {
-        Ok(match ffi::lua_type(lua, -1) {
-            ffi::LUA_TNIL => Cell::Nil,
-            ffi::LUA_TBOOLEAN => Cell::Truth(ffi::lua_toboolean(lua, -1) != 0),
-            ffi::LUA_TNUMBER => Cell::number(&read_number(lua, -1)),
-            ffi::LUA_TSTRING => Cell::text(text_at(lua, -1, limits)?),
+        Ok(match ffi::lua_type(lua, index) {
+            ffi::LUA_TNIL => Cell::NIL,
+            ffi::LUA_TBOOLEAN => Cell::Plain(Plain::Truth(ffi::lua_toboolean(lua, index) != 0)),
+            ffi::LUA_TNUMBER => Cell::number(&read_number(lua, index)),
+            ffi::LUA_TSTRING => Cell::text(text_at(lua, index, limits)?),
             _ => return Err(Unusual),
         })
+    }
+}
+
+/// Whether the number at this index is less than zero or minus zero.
+///
+/// # Safety
+/// The value has to be a number.
+#[expect(unsafe_code, reason = "the C interface of Luau")]
+pub(super) unsafe fn is_negative(lua: *mut lua_State, index: c_int) -> bool {
+    // SAFETY: the caller's.
+    unsafe { ffi::lua_tonumberx(lua, index, std::ptr::null_mut()) }.is_sign_negative()
+}
+
+/// The value at this index; `None` if it may not cross, or only with help.
+///
+/// # Safety
+/// As [`super::Frame::run`].
+#[expect(unsafe_code, reason = "the C interface of Luau")]
+pub(super) unsafe fn value_at(lua: *mut lua_State, index: c_int, limits: &Limits) -> Option<Value> {
+    // SAFETY: the caller's.
+    unsafe {
+        match ffi::lua_type(lua, index) {
+            ffi::LUA_TNUMBER => return Some(read_number(lua, index)),
+            ffi::LUA_TSTRING => return text_at(lua, index, limits).ok().map(|text| Value::Text(text.to_owned())),
+            _ => {}
+        }
+        ffi::lua_rawcheckstack(lua, SLOTS);
+        let top = ffi::lua_gettop(lua);
+        ffi::lua_pushvalue(lua, index);
+        let value = read(lua, &mut Room::new(limits)).ok();
+        ffi::lua_settop(lua, top);
+        value
+    }
+}
+
+/// The list of texts at this index; `None` if it is anything else, or empty.
+///
+/// # Safety
+/// As [`super::Frame::run`].
+#[expect(unsafe_code, reason = "the C interface of Luau")]
+pub(super) unsafe fn texts_at(lua: *mut lua_State, index: c_int, limits: &Limits) -> Option<Texts> {
+    // SAFETY: the caller's.
+    unsafe {
+        if ffi::lua_type(lua, index) != ffi::LUA_TTABLE || ffi::lua_getmetatable(lua, index) != 0 {
+            return None;
+        }
+        ffi::lua_rawcheckstack(lua, SLOTS);
+        let top = ffi::lua_gettop(lua);
+        let length = c_int::try_from(ffi::lua_objlen(lua, index)).ok().filter(|length| *length > 0)?;
+        if length as usize >= limits.max_values || !is_all(lua, index, length) {
+            return None;
+        }
+        let mut texts = Texts::with_capacity(length as usize);
+        let mut bytes = 0;
+        for item in 1..=length {
+            let text = (ffi::lua_rawgeti_(lua, index, item) == ffi::LUA_TSTRING)
+                .then(|| text_at(lua, -1, limits).ok())
+                .flatten()
+                .filter(|text| bytes + text.len() <= limits.max_total_text_bytes);
+            if let Some(text) = text {
+                bytes += text.len();
+                texts.push(text);
+            }
+            ffi::lua_settop(lua, top);
+            text?;
+        }
+        Some(texts)
     }
 }
 
