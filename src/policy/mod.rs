@@ -12,6 +12,7 @@ mod constraint; // a trie over the token spellings of the legal answers
 mod cpu; // hand-written forward and backward on the CPU
 mod decoder; // what a decoder does, whichever backend computes it
 mod dialogue; // one player's side of an episode as tokens, sampled in batches
+pub mod fused; // operations of the decoder that are one kernel each, with their gradients
 mod gguf; // llama.cpp's files, in and out
 mod hub; // models by their name on the Hugging Face Hub
 mod inputs; // checks of what callers hand in, the same for every backend

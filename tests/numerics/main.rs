@@ -7,6 +7,8 @@ mod advantage;
 mod answer;
 mod chat;
 mod decoder;
+mod emulator;
+mod fused;
 mod loss;
 mod nash;
 mod optimizer;

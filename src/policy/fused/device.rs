@@ -1,0 +1,109 @@
+//! Starts kernels on a CUDA device.
+
+use candle_core::backend::{BackendDevice as _, BackendStorage as _};
+use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum;
+use candle_core::cuda_backend::cudarc::driver::{CudaStream, DevicePtr as _, LaunchConfig, PushKernelArg as _};
+use candle_core::cuda_backend::{CudaStorageSlice, WrapErr as _};
+use candle_core::{CudaDevice, CudaStorage, Result, Shape, Storage, Tensor, bail};
+
+use super::operation::{Argument, Computed, Launch, Spec};
+
+/// Shared memory that a kernel may ask for without more.
+const FREE_SHARED_BYTES: usize = 48 << 10;
+
+/// The PTX of a file of `kernels/`.
+fn ptx(file: &str) -> Result<&'static str> {
+    Ok(match file {
+        "norm" => include_str!(concat!(env!("OUT_DIR"), "/norm.ptx")),
+        other => bail!("no kernels `{other}`"),
+    })
+}
+
+/// Executes launches in order. Inputs are contiguous; outputs are as the launches leave them.
+pub(super) fn execute(
+    device: &CudaDevice,
+    launches: &[Launch],
+    inputs: &[Tensor],
+    outputs: Vec<Spec>,
+) -> Result<Vec<Computed>> {
+    let stream = device.cuda_stream();
+    let guards: Vec<_> = inputs.iter().map(Tensor::storage_and_layout).collect();
+    let mut addresses = Vec::with_capacity(guards.len());
+    for (storage, layout) in &guards {
+        let Storage::Cuda(storage) = &**storage else { bail!("an input is on another device") };
+        let offset = layout.start_offset() * storage.dtype().size_in_bytes();
+        addresses.push(address(storage, &stream)? + offset as u64);
+    }
+    let allocate = |spec: Spec| {
+        #[expect(unsafe_code, reason = "an output is uninitialized until its kernel has run")]
+        // SAFETY: every launch list writes all elements of its outputs; nothing reads them before, on the same stream.
+        let storage = unsafe { device.alloc_uninit(&Shape::from(spec.dims.as_slice()), spec.dtype)? };
+        Ok((storage, spec))
+    };
+    let outputs = outputs.into_iter().map(allocate).collect::<Result<Vec<(CudaStorage, Spec)>>>()?;
+    let places = outputs.iter().map(|(storage, _)| address(storage, &stream)).collect::<Result<Vec<_>>>()?;
+    for launch in launches.iter().filter(|launch| !launch.grid.contains(&0)) {
+        start(device, launch, &addresses, &places)?;
+    }
+    Ok(outputs.into_iter().map(|(storage, spec)| (Storage::Cuda(storage), spec)).collect())
+}
+
+fn start(device: &CudaDevice, launch: &Launch, inputs: &[u64], outputs: &[u64]) -> Result<()> {
+    let function = device.get_or_load_custom_func(&launch.kernel, launch.file, ptx(launch.file)?)?;
+    if launch.shared_bytes > FREE_SHARED_BYTES {
+        let attribute = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        function.set_attribute(attribute, launch.shared_bytes as i32).w()?;
+    }
+    // Tables live until the kernel is in the stream, which frees them in order.
+    let mut tables = Vec::new();
+    let mut values = Vec::with_capacity(launch.arguments.len());
+    for argument in &launch.arguments {
+        values.push(match argument {
+            Argument::Input(index) => Value::Address(inputs[*index]),
+            Argument::Output(index) => Value::Address(outputs[*index]),
+            Argument::Addresses(list) => {
+                let list: Vec<u64> = list.iter().map(|index| index.map_or(0, |index| inputs[index])).collect();
+                let table = device.clone_htod(&list)?;
+                let place = table.device_ptr(&device.cuda_stream()).0;
+                tables.push(table);
+                Value::Address(place)
+            }
+            Argument::Int(value) => Value::Int(*value),
+            Argument::Float(value) => Value::Float(*value),
+        });
+    }
+    let mut builder = function.builder();
+    for value in &values {
+        match value {
+            Value::Address(value) => builder.arg(value),
+            Value::Int(value) => builder.arg(value),
+            Value::Float(value) => builder.arg(value),
+        };
+    }
+    let config = LaunchConfig {
+        grid_dim: launch.grid.map(|blocks| blocks as u32).into(),
+        block_dim: (launch.block[0] as u32, launch.block[1] as u32, 1),
+        shared_mem_bytes: launch.shared_bytes as u32,
+    };
+    #[expect(unsafe_code, reason = "a kernel is started with the arguments that its operation names")]
+    // SAFETY: the tests execute the same launches on the same kernels in an emulator that checks the ends of every buffer.
+    unsafe { builder.launch(config) }.w()?;
+    Ok(())
+}
+
+enum Value {
+    Address(u64),
+    Int(i32),
+    Float(f32),
+}
+
+/// Where a storage lies on the device.
+fn address(storage: &CudaStorage, stream: &CudaStream) -> Result<u64> {
+    Ok(match &storage.slice {
+        CudaStorageSlice::U32(slice) => slice.device_ptr(stream).0,
+        CudaStorageSlice::BF16(slice) => slice.device_ptr(stream).0,
+        CudaStorageSlice::F16(slice) => slice.device_ptr(stream).0,
+        CudaStorageSlice::F32(slice) => slice.device_ptr(stream).0,
+        _ => bail!("no kernel takes such a tensor"),
+    })
+}

@@ -1,0 +1,119 @@
+// Runs CUDA kernels on the CPU. The threads of a block are fibers that take turns at barriers and shuffles, in ascending or
+// descending order, so that a missing barrier changes the result in one of them; blocks run one after the other. Shared memory
+// holds NaN at the start of a block. What a graphics processor does in bulk (tensor cores) every thread of a warp computes.
+#pragma once
+#include <cmath>
+#include <utility>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+struct dim3 {
+    unsigned x, y, z;
+};
+
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+
+namespace emulator {
+
+struct Thread {
+    dim3 index;
+    unsigned number; // in the block
+};
+
+extern Thread *current;
+extern dim3 grid, block_index, block;
+extern unsigned char *shared;
+
+[[noreturn]] void fail(const std::string &message);
+
+void block_barrier();
+void warp_barrier();
+
+// Every thread of the warp hands in a value and gets that of thread `lane` of its warp.
+const void *exchange(const void *value, size_t size, unsigned lane);
+
+using Body = void (*)(const std::vector<uint64_t> &);
+
+struct Registration {
+    Registration(const char *name, Body body);
+};
+
+template <class T> T argument(uint64_t bits) {
+    T value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+template <class... A, size_t... I>
+void call(void (*kernel)(A...), const std::vector<uint64_t> &bits, std::index_sequence<I...>) {
+    kernel(argument<A>(bits[I])...);
+}
+
+template <class... A> void call(void (*kernel)(A...), const std::vector<uint64_t> &bits) {
+    if (bits.size() != sizeof...(A)) fail("the kernel takes " + std::to_string(sizeof...(A)) + " arguments, not " + std::to_string(bits.size()));
+    call(kernel, bits, std::index_sequence_for<A...>());
+}
+
+} // namespace emulator
+
+#define EXPORT(kernel)                                                                             \
+    static emulator::Registration kernel##_registration(                                           \
+        #kernel, [](const std::vector<uint64_t> &bits) { emulator::call(kernel, bits); });
+
+#define DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(emulator::shared)
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __restrict__
+#define __launch_bounds__(...)
+// Blocks run one after the other.
+#define __shared__ static
+
+#define threadIdx (emulator::current->index)
+#define blockIdx (emulator::block_index)
+#define blockDim (emulator::block)
+#define gridDim (emulator::grid)
+
+inline void __syncthreads() { emulator::block_barrier(); }
+inline void __syncwarp() { emulator::warp_barrier(); }
+
+template <class T> T __shfl_xor_sync(unsigned, T value, int mask) {
+    T found;
+    unsigned lane = emulator::current->number % 32;
+    std::memcpy(&found, emulator::exchange(&value, sizeof value, lane ^ mask), sizeof found);
+    emulator::warp_barrier();
+    return found;
+}
+
+template <class T> T __shfl_sync(unsigned, T value, int lane) {
+    T found;
+    std::memcpy(&found, emulator::exchange(&value, sizeof value, lane), sizeof found);
+    emulator::warp_barrier();
+    return found;
+}
+
+inline float atomicAdd(float *place, float value) {
+    float old = *place;
+    *place += value;
+    return old;
+}
+
+inline float __int_as_float(int bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline float __expf(float x) { return expf(x); }
+inline float __logf(float x) { return logf(x); }
+inline float __fdividef(float x, float y) { return x / y; }
+template <class T> T min(T a, T b) { return b < a ? b : a; }
+template <class T> T max(T a, T b) { return a < b ? b : a; }
