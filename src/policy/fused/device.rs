@@ -14,7 +14,11 @@ const FREE_SHARED_BYTES: usize = 48 << 10;
 /// The PTX of a file of `kernels/`.
 fn ptx(file: &str) -> Result<&'static str> {
     Ok(match file {
+        "adamw" => include_str!(concat!(env!("OUT_DIR"), "/adamw.ptx")),
+        "attention" => include_str!(concat!(env!("OUT_DIR"), "/attention.ptx")),
+        "elementwise" => include_str!(concat!(env!("OUT_DIR"), "/elementwise.ptx")),
         "norm" => include_str!(concat!(env!("OUT_DIR"), "/norm.ptx")),
+        "scores" => include_str!(concat!(env!("OUT_DIR"), "/scores.ptx")),
         other => bail!("no kernels `{other}`"),
     })
 }
@@ -36,7 +40,8 @@ pub(super) fn execute(
     }
     let allocate = |spec: Spec| {
         #[expect(unsafe_code, reason = "an output is uninitialized until its kernel has run")]
-        // SAFETY: every launch list writes all elements of its outputs; nothing reads them before, on the same stream.
+        // SAFETY: numbers of any bits are valid. Launches write all elements of their outputs before others read them, in
+        // the order of the stream.
         let storage = unsafe { device.alloc_uninit(&Shape::from(spec.dims.as_slice()), spec.dtype)? };
         Ok((storage, spec))
     };

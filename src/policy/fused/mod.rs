@@ -5,10 +5,22 @@
 //! The kernels (`kernels/*.cu`) take `f32`, `bf16` and `f16` and compute in `f32`. A build with feature `cuda` compiles them to
 //! PTX (`build.rs`); the tests compile the same files for the CPU (`tests/numerics/emulator`).
 
+mod adamw; // one optimizer step, and the norm of gradients
+mod attention; // causal attention of packed sequences
 #[cfg(feature = "cuda")]
 mod device; // starts kernels
+mod elementwise; // rotary positions, the gate, sums of gradients
+mod layout; // which rows attend to which
 mod norm; // root mean square norms, of a sum as well
 mod operation; // what a fused operation is; candle's graph
+mod scores; // log-probabilities and entropies from logits
 
-pub use norm::{AddNorm, Norm, NormBackward, add_rms_norm, rms_norm};
-pub use operation::{Argument, Input, Launch, Operation, Spec, run};
+pub use adamw::{Parameter, adamw, adamw_launch, square_sum, square_sum_launch};
+pub use attention::{Attention, AttentionBackward, attention, supports_attention};
+pub use elementwise::{Rotation, Swiglu, SwigluBackward, accumulate, accumulate_launch, rotate, swiglu};
+pub use layout::{AttentionLayout, Stretch};
+pub use norm::{AddNorm, Norm, NormBackward, add_rms_norm, rms_norm, rms_norm_backward};
+pub use operation::{Argument, Input, Launch, Operation, Spec, backward_from, run};
+pub use scores::{
+    TokenDistributions, TokenScores, TokenScoresBackward, TokenTargets, token_scores, token_scores_backward,
+};

@@ -42,6 +42,19 @@ pub fn add_rms_norm(x: &Tensor, change: &Tensor, weight: &Tensor, epsilon: f32) 
     Ok((stream, normalized))
 }
 
+/// The gradients of the rows and of the weight from that of [`rms_norm`].
+///
+/// # Shapes
+/// - `x`, `gradient`: `[.., width]`; `weight`: `[width]`, all of one type
+/// - returns the shapes and type of `x` and of `weight`, the latter in `f32`
+///
+/// # Errors
+/// If the inputs do not fit together, or the backend fails.
+pub fn rms_norm_backward(x: &Tensor, weight: &Tensor, gradient: &Tensor, epsilon: f32) -> Result<(Tensor, Tensor)> {
+    let found = run(&NormBackward { epsilon }, &[x, weight, gradient])?;
+    Ok((found[0].clone(), found[1].sum(0)?))
+}
+
 /// Threads for each row, and rows for each block.
 fn block(width: usize) -> [usize; 2] {
     if width <= MAX_WARP_WIDTH { [32, 8] } else { [(width / 4).next_multiple_of(32).min(512), 1] }
@@ -99,9 +112,8 @@ impl Operation for Norm {
     }
 
     fn backward(&self, inputs: &[Tensor], _outputs: &[Tensor], gradient: &Tensor) -> Result<Vec<Tensor>> {
-        let found = run(&NormBackward { epsilon: self.epsilon }, &[&inputs[0], &inputs[1], gradient])?;
-        let of_weight = found[1].sum(0)?.to_dtype(inputs[1].dtype())?;
-        Ok(vec![found[0].clone(), of_weight])
+        let (of_x, of_weight) = rms_norm_backward(&inputs[0], &inputs[1], gradient, self.epsilon)?;
+        Ok(vec![of_x, of_weight.to_dtype(inputs[1].dtype())?])
     }
 }
 

@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::backend::BackendStorage as _;
+use candle_core::backprop::GradStore;
 use candle_core::op::BackpropOp;
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Storage, Tensor,
@@ -233,6 +234,43 @@ pub(super) fn bind<O: Operation>(
         [a, b] => a.apply_op2(b, bound),
         [a, b, c] => a.apply_op3(b, c, bound),
         more => bail!("{} tracked inputs", more.len()),
+    }
+}
+
+/// The gradients of all that `output` depends on, from its own.
+///
+/// # Errors
+/// If an operation on the way has no gradient, or the backend fails.
+pub fn backward_from(output: &Tensor, gradient: &Tensor) -> Result<GradStore> {
+    apply(Start, &[output], &[gradient])?.swap_remove(0).backward()
+}
+
+/// A number that nobody reads, whose gradient is the second input: candle begins a backward pass at a number.
+#[derive(Debug)]
+struct Start;
+
+impl Operation for Start {
+    fn name(&self) -> &'static str {
+        "start"
+    }
+
+    fn outputs(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
+        if inputs[0] != inputs[1] {
+            bail!("a gradient {:?} of {:?}", inputs[1], inputs[0]);
+        }
+        Ok(vec![Spec { dims: Vec::new(), dtype: DType::F32 }])
+    }
+
+    fn launches(&self, _inputs: &[Spec]) -> Result<Vec<Launch>> {
+        Ok(Vec::new())
+    }
+
+    fn cpu(&self, _inputs: &[Input]) -> Result<Vec<Vec<f32>>> {
+        Ok(vec![vec![0.0]])
+    }
+
+    fn backward(&self, inputs: &[Tensor], _outputs: &[Tensor], _gradient: &Tensor) -> Result<Vec<Tensor>> {
+        Ok(vec![inputs[1].clone()])
     }
 }
 

@@ -1,7 +1,12 @@
 //! Fused operations: on the CPU, by their CUDA kernels in the emulator, and on a CUDA device if the build and the machine have
 //! one, each against plain `f64` loops.
 
+mod adamw;
+mod attention;
+mod elementwise;
 mod norm;
+mod reference;
+mod scores;
 
 use candle_core::{DType, Device, Tensor, Var};
 use gift_host::policy::fused::{Operation, run};

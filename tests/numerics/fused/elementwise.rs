@@ -1,0 +1,91 @@
+//! Rotary positions and the gate of the feed-forward layer.
+
+use candle_core::{DType, Device, Tensor};
+use gift_host::policy::fused::{Rotation, Swiglu, SwigluBackward, accumulate, accumulate_launch, rotate, swiglu};
+
+use super::super::emulator::{TYPES, launch_all};
+use super::{assert_close, assert_computes, assert_gradients, normal, tolerance, values};
+
+const MAX_POSITIONS: usize = 40;
+
+/// Cosines and sines as the decoder has them, `[MAX_POSITIONS, 1, half]`.
+fn tables(half: usize) -> (Tensor, Tensor) {
+    let table = |function: fn(f64) -> f64| {
+        let angle = |index: usize| (index / half) as f64 * 10.0_f64.powf(-((index % half) as f64) / half as f64);
+        let values: Vec<f32> = (0..MAX_POSITIONS * half).map(|index| function(angle(index)) as f32).collect();
+        Tensor::from_vec(values, (MAX_POSITIONS, 1, half), &Device::Cpu).unwrap()
+    };
+    (table(f64::cos), table(f64::sin))
+}
+
+fn positions(rows: usize) -> Tensor {
+    let positions: Vec<u32> = (0..rows).map(|row| (row * 17 % MAX_POSITIONS) as u32).collect();
+    Tensor::new(positions, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn rotations_match_plain_loops() {
+    for dtype in TYPES {
+        for [rows, heads, half] in [[1, 1, 4], [9, 3, 10], [70, 2, 32]] {
+            let x = normal(1, &[rows, heads, 2 * half], 1.0, dtype);
+            let (positions, (cosines, sines)) = (positions(rows), tables(half));
+            let ids = positions.to_vec1::<u32>().unwrap();
+            let (wide, wide_cosines, wide_sines) = (values(&x), values(&cosines), values(&sines));
+            for (is_back, direction) in [(false, 1.0), (true, -1.0)] {
+                let mut expected = wide.clone();
+                for (row, &position) in ids.iter().enumerate() {
+                    for head in 0..heads {
+                        for column in 0..half {
+                            let place = (row * heads + head) * 2 * half + column;
+                            let angle = position as usize * half + column;
+                            let (cosine, sine) = (wide_cosines[angle], wide_sines[angle] * direction);
+                            expected[place] = wide[place] * cosine - wide[place + half] * sine;
+                            expected[place + half] = wide[place + half] * cosine + wide[place] * sine;
+                        }
+                    }
+                }
+                let inputs = [&x, &positions, &cosines, &sines];
+                assert_computes(&Rotation { is_back }, &inputs, &[(expected, tolerance(dtype))]);
+            }
+        }
+    }
+}
+
+#[test]
+fn gates_match_plain_loops() {
+    for dtype in TYPES {
+        for dims in [[1, 5], [13, 300]] {
+            let [gate, up, gradient] = [1, 2, 3].map(|seed| normal(seed, &dims, 2.0, dtype));
+            let (wide_gate, wide_up, wide_gradient) = (values(&gate), values(&up), values(&gradient));
+            let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+            let each = |function: &dyn Fn(f64, f64, f64) -> f64| -> Vec<f64> {
+                (0..wide_gate.len()).map(|i| function(wide_gate[i], wide_up[i], wide_gradient[i])).collect()
+            };
+            let one = tolerance(dtype);
+            let product = each(&|gate, up, _| gate * sigmoid(gate) * up);
+            assert_computes(&Swiglu, &[&gate, &up], &[(product, one)]);
+            let of_gate = each(&|gate, up, dy| dy * up * sigmoid(gate) * (1.0 + gate * (1.0 - sigmoid(gate))));
+            let of_up = each(&|gate, _, dy| dy * gate * sigmoid(gate));
+            assert_computes(&SwigluBackward, &[&gate, &up, &gradient], &[(of_gate, one), (of_up, one)]);
+        }
+    }
+}
+
+#[test]
+fn sums_of_gradients_match_plain_loops() {
+    for dtype in TYPES {
+        let (sum, gradient) = (normal(1, &[7, 50], 1.0, DType::F32), normal(2, &[7, 50], 1.0, dtype));
+        let expected: Vec<f64> = values(&sum).iter().zip(values(&gradient)).map(|(a, b)| a + b).collect();
+        let buffers = launch_all(&accumulate_launch(&gradient, &sum).unwrap(), &[&gradient, &sum], &[]);
+        assert_close("in the emulator", &values(&buffers[1]), &expected, 1e-6);
+        assert_close("on the CPU", &values(&accumulate(Some(sum), &gradient).unwrap()), &expected, 1e-6);
+    }
+}
+
+#[test]
+fn gradients_match_finite_differences() {
+    let part = |seed: u64| normal(seed, &[5, 2, 8], 1.0, DType::F32);
+    assert_gradients(|inputs| swiglu(&inputs[0], &inputs[1]).unwrap(), &[part(1), part(2)]);
+    let (positions, (cosines, sines)) = (positions(5), tables(4));
+    assert_gradients(|inputs| rotate(&inputs[0], &positions, (&cosines, &sines)).unwrap(), &[part(1)]);
+}
