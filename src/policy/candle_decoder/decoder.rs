@@ -9,6 +9,7 @@ use super::backward::Pass;
 use super::network::{Adapted, CandleCache, Network, Pack, Rotary, Span};
 use crate::config::OptimizerStates;
 use crate::policy::adapter::Dropout;
+use crate::policy::fused::{Parameter, adamw, square_sum};
 use crate::policy::tree::{in_runs, trees};
 use crate::policy::{
     AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, Inference, KvCache, NamedTensor,
@@ -166,7 +167,7 @@ impl CandleDecoder {
     ) -> Result<Vec<Vec<TokenScore>>, Error> {
         let mut scores = vec![Vec::new(); sequences.len()];
         for pack in in_runs(&trees(sequences, 1, PACK_ROWS), PACK_ROWS) {
-            for (index, found) in work(&Pack::new(pack, sequences, &self.rotary)?)? {
+            for (index, found) in work(&Pack::new(pack, sequences, self.dtype, &self.device)?)? {
                 scores[index] = found;
             }
         }
@@ -292,9 +293,7 @@ impl Decoder for CandleDecoder {
     }
 
     fn gradient_norm(&self) -> Result<f64, Error> {
-        let square = |gradient: &Tensor| Ok(f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?));
-        let squares = self.gradients.values().map(square).collect::<TensorResult<Vec<f64>>>()?;
-        Ok(squares.iter().sum::<f64>().sqrt())
+        Ok(square_sum(&self.gradients.values().collect::<Vec<_>>())?.sqrt())
     }
 
     fn clear_gradients(&mut self) -> Result<(), Error> {
@@ -307,26 +306,27 @@ impl Decoder for CandleDecoder {
             let (expected, found) = ("`f32` on this device".to_owned(), "`8bit`".to_owned());
             return Err(Error::Shape { name: "optimizer.states".to_owned(), expected, found });
         }
-        let power = i32::try_from(step.step).unwrap_or(i32::MAX);
-        let first_correction = 1.0 - step.beta1.powi(power);
-        let second_correction = 1.0 - step.beta2.powi(power);
-        for (name, weight) in &mut self.weights {
-            let or_zeros = |tensor: Option<Tensor>| tensor.map_or_else(|| weight.zeros_like(), Ok);
-            let gradient = (or_zeros(self.gradients.remove(name))? * step.gradient_scale)?;
-            let first = (or_zeros(self.first_moments.remove(name))? * step.beta1)?;
-            let first = (first + (&gradient * (1.0 - step.beta1))?)?;
-            let second = (or_zeros(self.second_moments.remove(name))? * step.beta2)?;
-            let second = (second + (gradient.sqr()? * (1.0 - step.beta2))?)?;
-            let root = ((&second / second_correction)?.sqrt()? + step.epsilon)?;
-            let change = ((&first / root)? * (step.learning_rate / first_correction))?;
-            // Vectors (norms, biases) do not decay.
-            let decay = if weight.rank() == 2 { step.weight_decay } else { 0.0 };
-            *weight = ((&*weight * (1.0 - step.learning_rate * decay))? - change)?;
-            self.first_moments.insert(name.clone(), first);
-            self.second_moments.insert(name.clone(), second);
+        let or_zeros = |moments: &BTreeMap<String, Tensor>, (name, weight): (&String, &Tensor)| {
+            moments.get(name).map_or_else(|| weight.zeros_like(), |tensor| Ok(tensor.clone()))
+        };
+        let mut parameters = Vec::with_capacity(self.weights.len());
+        for (name, weight) in &self.weights {
+            parameters.push(Parameter {
+                weight: weight.clone(),
+                gradient: self.gradients.get(name).cloned(),
+                first: or_zeros(&self.first_moments, (name, weight))?,
+                second: or_zeros(&self.second_moments, (name, weight))?,
+                copy: self.variables.get(name).ok_or_else(|| inputs::missing(name))?.clone(),
+            });
+        }
+        adamw(&mut parameters, step)?;
+        for ((name, weight), parameter) in self.weights.iter_mut().zip(parameters) {
+            *weight = parameter.weight;
+            self.first_moments.insert(name.clone(), parameter.first);
+            self.second_moments.insert(name.clone(), parameter.second);
         }
         self.gradients.clear();
-        Ok(self.refresh()?)
+        Ok(self.measure_rows()?)
     }
 
     fn tensors(&self, kind: TensorKind) -> Result<Vec<NamedTensor>, Error> {

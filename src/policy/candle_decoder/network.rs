@@ -7,14 +7,12 @@ use std::ops::Range;
 use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::backward::{EMBEDDING, FINAL_NORM};
-use super::frozen::FrozenProduct;
+use super::product::{FrozenProduct, Product};
 use super::quantized::QuantizedMatrices;
 use crate::policy::adapter::Dropout;
+use crate::policy::fused::{self, AttentionLayout, Stretch};
 use crate::policy::tree::Node;
 use crate::policy::{DecoderConfig, Projection, Sequence};
-
-/// Added to logits outside the allowed ids. Not infinite: `p log p` must be 0 there, not NaN.
-const EXCLUDED: f32 = -1e30;
 
 /// Keys and values of one sequence, `[kv heads, positions, head_dim]` a layer; none before the first tokens.
 #[derive(Clone, Debug, Default)]
@@ -105,27 +103,10 @@ impl Rotary {
         Ok(Self { cosines: table(f64::cos)?, sines: table(f64::sin)? })
     }
 
-    /// Turns `[rows, heads, head_dim]` to the positions from `start` on.
-    fn turn(&self, x: &Tensor, start: usize) -> Result<Tensor> {
-        let rows = x.dim(0)?;
-        turn(x, &(self.cosines.narrow(0, start, rows)?, self.sines.narrow(0, start, rows)?))
+    /// Turns `[rows, heads, head_dim]` to these positions, `[rows]`.
+    fn turn(&self, x: &Tensor, positions: &Tensor) -> Result<Tensor> {
+        fused::rotate(x, positions, (&self.cosines, &self.sines))
     }
-
-    /// Cosines and sines of these positions, `[positions, 1, head_dim / 2]`.
-    fn at(&self, positions: &[u32]) -> Result<(Tensor, Tensor)> {
-        let positions = Tensor::new(positions, self.cosines.device())?;
-        Ok((self.cosines.index_select(&positions, 0)?, self.sines.index_select(&positions, 0)?))
-    }
-}
-
-fn turn(x: &Tensor, (cosines, sines): &(Tensor, Tensor)) -> Result<Tensor> {
-    let dim = x.dim(2)?;
-    let dtype = x.dtype();
-    let x = x.to_dtype(DType::F32)?;
-    let (a, b) = (x.narrow(2, 0, dim / 2)?, x.narrow(2, dim / 2, dim / 2)?); // [rows, heads, dim / 2]
-    let first = (a.broadcast_mul(cosines)? - b.broadcast_mul(sines)?)?;
-    let second = (b.broadcast_mul(cosines)? + a.broadcast_mul(sines)?)?;
-    Tensor::cat(&[first, second], 2)?.to_dtype(dtype)
 }
 
 /// New tokens of one sequence, and what stands before them.
@@ -140,7 +121,9 @@ pub(super) struct Pack {
     pub(super) segments: Vec<Segment>,
     /// What dropout knows the rows by.
     pub(super) keys: Vec<u64>,
-    rotations: (Tensor, Tensor),
+    /// The rows' positions in their sequences, `[rows]`.
+    positions: Tensor,
+    layout: AttentionLayout,
 }
 
 /// Rows of a pack that follow each other in every sequence that they belong to.
@@ -155,15 +138,17 @@ pub(super) struct Segment {
 }
 
 impl Pack {
-    /// The rows of these trees of `sequences`.
-    pub(super) fn new(trees: &[Node], sequences: &[Sequence<'_>], rotary: &Rotary) -> Result<Self> {
+    /// The rows of these trees of `sequences`, for a network that computes in `dtype`.
+    pub(super) fn new(trees: &[Node], sequences: &[Sequence<'_>], dtype: DType, device: &Device) -> Result<Self> {
         let (mut tokens, mut segments, mut keys) = (Vec::new(), Vec::new(), Vec::new());
         for tree in trees {
             lay_out(tree, &[], sequences, (&mut tokens, &mut segments, &mut keys));
         }
         let positions = segments.iter().flat_map(|segment| segment.start..segment.start + segment.rows.len());
-        let rotations = rotary.at(&positions.map(|position| position as u32).collect::<Vec<_>>())?;
-        Ok(Self { tokens, segments, keys, rotations })
+        let positions = Tensor::new(positions.map(|position| position as u32).collect::<Vec<_>>(), device)?;
+        let stretch = |segment: &Segment| Stretch { rows: segment.rows.clone(), before: segment.before.clone() };
+        let layout = AttentionLayout::new(&segments.iter().map(stretch).collect::<Vec<_>>(), dtype, device)?;
+        Ok(Self { tokens, segments, keys, positions, layout })
     }
 }
 
@@ -188,8 +173,8 @@ fn lay_out(
 
 /// What the rows of a pass attend to.
 pub(super) enum Context<'a, 'b> {
-    /// Their own and the cached ones, which they are added to.
-    Cached(&'a mut [Span<'b>]),
+    /// Their own and the cached ones, which they are added to; with the rows' positions, `[rows]`.
+    Cached(&'a mut [Span<'b>], &'a Tensor),
     /// Rows of the same pass alone.
     Packed(&'a Pack),
 }
@@ -207,7 +192,7 @@ impl Network<'_> {
             return quantized.multiply(x, name);
         }
         let weight = self.weight(name)?;
-        let Some(adapted) = self.adapter else { return x.matmul(&weight.t()?) };
+        let Some(adapted) = self.adapter else { return x.contiguous()?.apply_op2(weight, Product) };
         let plain = x.contiguous()?.apply_op1(FrozenProduct { weight: weight.clone() })?;
         let path = name.trim_end_matches(".weight");
         let Some(a) = self.weights.get(&format!("{path}.lora_A.weight")) else { return Ok(plain) };
@@ -230,10 +215,11 @@ impl Network<'_> {
 
     /// `x / sqrt(mean(x^2) + eps) * weight`, computed in `f32`.
     fn rms_norm(&self, x: &Tensor, name: &str) -> Result<Tensor> {
-        let wide = x.to_dtype(DType::F32)?;
-        let root = (wide.sqr()?.mean_keepdim(D::Minus1)? + self.config.rms_norm_eps)?.sqrt()?;
-        let normalized = wide.broadcast_div(&root)?.to_dtype(x.dtype())?;
-        normalized.broadcast_mul(self.weight(name)?)
+        fused::rms_norm(x, self.weight(name)?, self.epsilon())
+    }
+
+    pub(super) fn epsilon(&self) -> f32 {
+        self.config.rms_norm_eps as f32
     }
 
     /// The residual stream before the first layer, `[rows, hidden]`.
@@ -250,10 +236,11 @@ impl Network<'_> {
         let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
         let normalized = self.rms_norm(x, &name("input_layernorm"))?;
         let attended = self.attention(layer, &normalized, context)?;
-        let x = (x + self.linear(&attended, layer, Projection::Output)?)?;
-        let normalized = self.rms_norm(&x, &name("post_attention_layernorm"))?;
-        let gate = self.linear(&normalized, layer, Projection::Gate)?.silu()?;
-        let activated = (gate * self.linear(&normalized, layer, Projection::Up)?)?;
+        let change = self.linear(&attended, layer, Projection::Output)?;
+        let weight = self.weight(&name("post_attention_layernorm"))?;
+        let (x, normalized) = fused::add_rms_norm(x, &change, weight, self.epsilon())?;
+        let gate = self.linear(&normalized, layer, Projection::Gate)?;
+        let activated = fused::swiglu(&gate, &self.linear(&normalized, layer, Projection::Up)?)?;
         x + self.linear(&activated, layer, Projection::Down)?
     }
 
@@ -268,9 +255,12 @@ impl Network<'_> {
     /// - returns `[rows, hidden]` in the dtype of the weights, span after span
     pub(super) fn hidden(&self, spans: &mut [Span<'_>]) -> Result<Tensor> {
         let tokens: Vec<u32> = spans.iter().flat_map(|span| span.tokens).copied().collect();
+        let positions = spans.iter().flat_map(|span| (span.cache.length..).take(span.tokens.len()));
+        let positions: Vec<u32> = positions.map(|position| position as u32).collect();
         let mut x = self.embed(&tokens)?;
+        let positions = Tensor::new(positions, x.device())?;
         for layer in 0..self.config.layer_count {
-            x = self.layer(layer, &x, &mut Context::Cached(&mut *spans))?;
+            x = self.layer(layer, &x, &mut Context::Cached(&mut *spans, &positions))?;
         }
         for span in spans {
             span.cache.length += span.tokens.len();
@@ -298,27 +288,19 @@ impl Network<'_> {
             (queries, keys) = (norm(&queries, "q_norm")?, norm(&keys, "k_norm")?);
         }
         let values = project(Projection::Value, config.kv_head_count)?;
-        let spans = match context {
-            Context::Cached(spans) => spans,
-            Context::Packed(pack) => return attend_packed(pack, &queries, &keys, &values),
+        let positions = match context {
+            Context::Cached(_, positions) => *positions,
+            Context::Packed(pack) => &pack.positions,
         };
-        let mut parts = Vec::with_capacity(spans.len());
-        let mut row = 0;
-        for span in spans.iter_mut() {
-            let (count, start) = (span.tokens.len(), span.cache.length);
-            let part = |x: &Tensor| x.narrow(0, row, count);
-            let turned = |x: &Tensor| self.rotary.turn(&part(x)?, start)?.transpose(0, 1)?.contiguous();
-            let mut pair = (turned(&keys)?, part(&values)?.transpose(0, 1)?.contiguous()?); // [kv heads, rows, dim]
-            if let Some((old_keys, old_values)) = span.cache.layers.get(layer) {
-                pair = (Tensor::cat(&[old_keys, &pair.0], 1)?, Tensor::cat(&[old_values, &pair.1], 1)?);
-                span.cache.layers[layer] = pair.clone();
-            } else {
-                span.cache.layers.push(pair.clone());
+        let (queries, keys) = (self.rotary.turn(&queries, positions)?, self.rotary.turn(&keys, positions)?);
+        match context {
+            Context::Cached(spans, _) => attend_cached(layer, spans, (&queries, &keys, &values)),
+            Context::Packed(pack) if fused::supports_attention(config.head_dim, x.device()) => {
+                let attended = fused::attention(&queries, &keys, &values, &pack.layout)?;
+                attended.reshape((x.dim(0)?, config.head_count * config.head_dim))
             }
-            parts.push(attend(&turned(&queries)?, &pair.0, &pair.1)?);
-            row += count;
+            Context::Packed(pack) => attend_packed(pack, &queries, &keys, &values),
         }
-        Tensor::cat(&parts, 0)
     }
 
     /// The name of the last projection.
@@ -331,51 +313,51 @@ impl Network<'_> {
         if let Some(quantized) = self.quantized {
             return quantized.multiply(hidden, self.head_name());
         }
-        hidden.matmul(&self.weight(self.head_name())?.t()?)?.to_dtype(DType::F32)
+        self.projected(hidden)?.to_dtype(DType::F32)
     }
 
-    /// The distributions of the targets `range` of a sequence from their normalized rows, `[targets, hidden]`.
-    ///
-    /// # Shapes
-    /// - returns log-probabilities `[targets, vocab]` in `f32`, the sampled ids `[targets, 1]`, and entropies `[targets]`
-    pub(super) fn distributions(
-        &self,
-        sequence: &Sequence<'_>,
-        range: std::ops::Range<usize>,
-        rows: &Tensor,
-        temperature: f32,
-    ) -> Result<(Tensor, Tensor, Tensor)> {
-        let targets = &sequence.targets[range];
-        let device = rows.device();
-        let mut logits = (self.logits(rows)? / f64::from(temperature))?; // [targets, vocab]
-        if targets.iter().any(|target| target.allowed.is_some()) {
-            let vocab_size = self.config.vocab_size;
-            let mut mask = vec![0.0; targets.len() * vocab_size];
-            for (target, mask) in targets.iter().zip(mask.chunks_exact_mut(vocab_size)) {
-                if let Some(allowed) = &target.allowed {
-                    mask.fill(EXCLUDED);
-                    allowed.iter().for_each(|&id| mask[id as usize] = 0.0);
-                }
-            }
-            logits = (logits + Tensor::from_vec(mask, (targets.len(), vocab_size), device)?)?;
-        }
-        let log_probs = log_softmax(&logits)?; // [targets, vocab]
-        let tokens: Vec<u32> = targets.iter().map(|target| sequence.tokens[target.position as usize]).collect();
-        let chosen = Tensor::new(tokens, device)?.unsqueeze(1)?; // [targets, 1]
-        let entropy = (log_probs.exp()? * &log_probs)?.sum(D::Minus1)?.neg()?;
-        Ok((log_probs, chosen, entropy))
+    /// As [`Network::logits`], in the type of the weights.
+    pub(super) fn projected(&self, hidden: &Tensor) -> Result<Tensor> {
+        hidden.matmul(&self.weight(self.head_name())?.t()?)
     }
 }
 
-/// Causal attention of every segment of a pack to itself and to what stands before it.
+/// Causal attention of the new rows of each sequence, whose caches grow in this layer.
 ///
 /// # Shapes
-/// - `queries`: `[rows, heads, head_dim]`, `keys` and `values`: `[rows, kv heads, head_dim]`, not turned yet
+/// - queries: `[rows, heads, head_dim]`, keys and values: `[rows, kv heads, head_dim]`, turned
+/// - returns `[rows, heads * head_dim]`
+fn attend_cached(
+    layer: usize,
+    spans: &mut [Span<'_>],
+    (queries, keys, values): (&Tensor, &Tensor, &Tensor),
+) -> Result<Tensor> {
+    let mut parts = Vec::with_capacity(spans.len());
+    let mut row = 0;
+    for span in spans {
+        let count = span.tokens.len();
+        let part = |x: &Tensor| x.narrow(0, row, count)?.transpose(0, 1)?.contiguous();
+        let mut pair = (part(keys)?, part(values)?); // [kv heads, rows, dim]
+        if let Some((old_keys, old_values)) = span.cache.layers.get(layer) {
+            pair = (Tensor::cat(&[old_keys, &pair.0], 1)?, Tensor::cat(&[old_values, &pair.1], 1)?);
+            span.cache.layers[layer] = pair.clone();
+        } else {
+            span.cache.layers.push(pair.clone());
+        }
+        parts.push(attend(&part(queries)?, &pair.0, &pair.1)?);
+        row += count;
+    }
+    Tensor::cat(&parts, 0)
+}
+
+/// Causal attention of every segment of a pack to itself and to what stands before it, for heads of a width that no kernel has.
+///
+/// # Shapes
+/// - `queries`: `[rows, heads, head_dim]`, `keys` and `values`: `[rows, kv heads, head_dim]`, turned
 /// - returns `[rows, heads * head_dim]`
 fn attend_packed(pack: &Pack, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
     let by_head = |x: &Tensor| x.transpose(0, 1)?.contiguous(); // [heads, rows, head_dim]
-    let queries = by_head(&turn(queries, &pack.rotations)?)?;
-    let (keys, values) = (by_head(&turn(keys, &pack.rotations)?)?, by_head(values)?);
+    let (queries, keys, values) = (by_head(queries)?, by_head(keys)?, by_head(values)?);
     let mut parts = Vec::with_capacity(pack.segments.len());
     for segment in &pack.segments {
         let part = |x: &Tensor, rows: &Range<usize>| x.narrow(1, rows.start, rows.len());
