@@ -70,9 +70,9 @@ fn cpu(config: &DecoderConfig) -> CpuDecoder {
 }
 
 /// The CPU, and the first CUDA device if there is one.
-fn devices() -> Vec<Device> {
-    let cuda = candle_core::utils::cuda_is_available().then(|| Device::new_cuda(0).expect("a CUDA device"));
-    [Device::Cpu].into_iter().chain(cuda).collect()
+pub(super) fn devices() -> Vec<Device> {
+    // A build without CUDA, and a machine without a device, refuse.
+    [Device::Cpu].into_iter().chain(Device::new_cuda(0)).collect()
 }
 
 pub(super) fn every_decoder(config: &DecoderConfig, weights: &[NamedTensor]) -> Vec<Box<dyn Decoder>> {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Result as TensorResult, Tensor, Var};
 
-use super::backward::Pass;
 use super::network::{Adapted, CandleCache, Network, Pack, Rotary, Span};
 use crate::config::OptimizerStates;
 use crate::policy::adapter::Dropout;
@@ -116,10 +115,9 @@ impl CandleDecoder {
         Ok(decoder)
     }
 
-    /// The weights as the network takes them; only if `recorded` do gradients flow to those that are trained.
-    fn network_weights(&self, recorded: bool) -> BTreeMap<String, Tensor> {
-        let tensor = |var: &Var| if recorded { var.as_tensor().clone() } else { var.as_detached_tensor() };
-        let trained = self.variables.iter().map(|(name, var)| (name.clone(), tensor(var)));
+    /// The weights as the network takes them.
+    fn network_weights(&self) -> BTreeMap<String, Tensor> {
+        let trained = self.variables.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor()));
         self.frozen.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).chain(trained).collect()
     }
 
@@ -249,7 +247,7 @@ impl Inference for CandleDecoder {
     }
 
     fn extend(&self, chunks: &mut [Chunk<'_>]) -> Result<Vec<f32>, Error> {
-        let weights = self.network_weights(false);
+        let weights = self.network_weights();
         extend(self.network(&weights, None), chunks, &self.device, self.dtype)
     }
 }
@@ -267,10 +265,11 @@ impl Decoder for CandleDecoder {
 
     fn score(&self, sequences: &[Sequence<'_>], temperature: f32) -> Result<Vec<Vec<TokenScore>>, Error> {
         inputs::check_sequences(&self.config, sequences, temperature)?;
-        let weights = self.network_weights(false);
-        let plain = self.network(&weights, None);
-        let pass = Pass { plain, recorded: plain, variables: &self.variables };
-        self.in_packs(sequences, |pack| Ok(pass.train((pack, sequences), (temperature, None), &mut BTreeMap::new())?))
+        let weights = self.network_weights();
+        let network = self.network(&weights, None);
+        self.in_packs(sequences, |pack| {
+            Ok(network.train((pack, sequences), (temperature, None), &mut BTreeMap::new())?)
+        })
     }
 
     fn accumulate(
@@ -281,12 +280,10 @@ impl Decoder for CandleDecoder {
     ) -> Result<Vec<Vec<TokenScore>>, Error> {
         inputs::check_sequences(&self.config, sequences, temperature)?;
         let mut gradients = std::mem::take(&mut self.gradients);
-        let (plain, recorded) = (self.network_weights(false), self.network_weights(true));
+        let weights = self.network_weights();
         let scores = self.in_packs(sequences, |pack| {
-            let keys = Some(&*pack.keys);
-            let (plain, recorded) = (self.network(&plain, keys), self.network(&recorded, keys));
-            let pass = Pass { plain, recorded, variables: &self.variables };
-            Ok(pass.train((pack, sequences), (temperature, Some(loss)), &mut gradients)?)
+            let network = self.network(&weights, Some(&*pack.keys));
+            Ok(network.train((pack, sequences), (temperature, Some(loss)), &mut gradients)?)
         });
         self.gradients = gradients;
         scores

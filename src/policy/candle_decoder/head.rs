@@ -1,12 +1,11 @@
-//! The last norm and projection for all targets of a pack, in blocks of rows, so that their logits never exist at once. The
-//! gradient has a closed form, so candle records nothing here.
+//! The last norm and projection for all targets of a pack, in blocks of rows, so that their logits never exist at once.
 
 use std::ops::Range;
 
 use candle_core::{DType, Result, Tensor};
 
-use super::backward::{FINAL_NORM, Gradients, Pass, add};
-use super::network::Pack;
+use super::backward::{FINAL_NORM, Gradients, add};
+use super::network::{Network, Pack};
 use crate::policy::fused::{self, TokenDistributions, TokenTargets};
 use crate::policy::{Sequence, TokenGradient, TokenScore};
 
@@ -18,7 +17,7 @@ const MIN_ROWS: usize = 16;
 
 /// The targets of a pack, segment after segment.
 pub(super) struct Head<'a, 'b> {
-    pass: &'a Pass<'b>,
+    network: &'a Network<'b>,
     temperature: f32,
     /// The sequences that end in the pack, with their targets counted in the pack.
     pub(super) sequences: Vec<(usize, Range<usize>)>,
@@ -43,7 +42,7 @@ struct Block {
 
 impl<'a, 'b> Head<'a, 'b> {
     pub(super) fn new(
-        pass: &'a Pass<'b>,
+        network: &'a Network<'b>,
         pack: &Pack,
         sequences: &'a [Sequence<'_>],
         temperature: f32,
@@ -62,8 +61,8 @@ impl<'a, 'b> Head<'a, 'b> {
             found.push((index, first..rows.len()));
         }
         let max_logits = if is_cpu { MAX_LOGITS } else { MAX_DEVICE_LOGITS };
-        let block_rows = (max_logits / pass.plain.config.vocab_size).max(MIN_ROWS);
-        Self { pass, temperature, sequences: found, rows, targets, block_rows, only: None }
+        let block_rows = (max_logits / network.config.vocab_size).max(MIN_ROWS);
+        Self { network, temperature, sequences: found, rows, targets, block_rows, only: None }
     }
 
     fn blocks(&self) -> Vec<Range<usize>> {
@@ -97,7 +96,7 @@ impl<'a, 'b> Head<'a, 'b> {
         wanted: &[TokenGradient],
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let mut back = x.zeros_like()?.to_dtype(DType::F32)?.detach();
+        let mut back = x.zeros_like()?.to_dtype(DType::F32)?;
         for range in self.blocks() {
             let wanted = &wanted[range.clone()];
             if wanted.iter().all(|gradient| *gradient == TokenGradient::default()) {
@@ -115,7 +114,7 @@ impl<'a, 'b> Head<'a, 'b> {
     }
 
     fn block(&self, range: &Range<usize>, x: &Tensor) -> Result<Block> {
-        let network = &self.pass.plain;
+        let network = self.network;
         let rows = x.index_select(&Tensor::new(&self.rows[range.clone()], x.device())?, 0)?; // [targets, hidden]
         let normalized = network.final_norm(&rows)?;
         let logits = network.projected(&normalized)?; // [targets, vocab]
@@ -133,17 +132,12 @@ impl<'a, 'b> Head<'a, 'b> {
         let pair = (&of_log_probs, &of_entropies);
         let of_logits = fused::token_scores_backward(&logits, &targets, self.temperature, &distributions, pair)?;
         drop(logits);
-        let network = &self.pass.plain;
+        let network = self.network;
         let head = network.head_name();
-        if self.pass.variables.contains_key(head) {
+        if network.trains_all() {
             add(gradients, head, &of_logits.t()?.matmul(&normalized)?)?;
         }
         let back = of_logits.matmul(network.weight(head)?)?;
-        let weight = network.weight(FINAL_NORM)?;
-        let (of_rows, of_weight) = fused::rms_norm_backward(&rows, weight, &back, network.epsilon())?;
-        if self.pass.variables.contains_key(FINAL_NORM) {
-            add(gradients, FINAL_NORM, &of_weight)?;
-        }
-        Ok(of_rows)
+        network.norm_backward(FINAL_NORM, &rows, &back, gradients)
     }
 }

@@ -1,14 +1,13 @@
-//! The decoder on candle tensors: any candle device, gradients by candle's own backward pass. Serves CUDA and checks
+//! The decoder on candle tensors: any candle device, with a backward pass that is written out. Serves CUDA and checks
 //! [`super::cpu`] in tests; it is not tuned for the CPU.
 //!
-//! Norms, rotary positions, gates, attention and scores are [`super::fused`] operations, which carry gradients; candle-nn's
-//! `rms_norm`, `rope`, `softmax_last_dim` and `sdpa` would stop them without an error.
+//! Norms, rotary positions, gates, attention and scores are [`super::fused`] operations.
 
 mod backward; // gradients of packed sequences, layer by layer
 mod decoder; // the implementation of `Decoder`
 mod head; // the last norm and projection, in blocks of targets
-mod network; // the forward pass
-mod product; // products with weights
+mod layer; // one layer, forward and backward
+mod network; // what rows go through
 mod quantized; // models that stay quantized, to sample from
 
 pub use decoder::CandleDecoder;

@@ -1,5 +1,5 @@
-//! The forward pass as candle operations: rows of tokens through the layers, the last projection, and scores of targets.
-//! Differentiable in the weights it is given; whether it is recorded depends on them being variables.
+//! The network that rows of tokens go through: weights, what rows attend to, products, the last projection. The layers are in
+//! [`super::layer`].
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,7 +7,6 @@ use std::ops::Range;
 use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::backward::{EMBEDDING, FINAL_NORM};
-use super::product::{FrozenProduct, Product};
 use super::quantized::QuantizedMatrices;
 use crate::policy::adapter::Dropout;
 use crate::policy::fused::{self, AttentionLayout, Stretch};
@@ -104,8 +103,13 @@ impl Rotary {
     }
 
     /// Turns `[rows, heads, head_dim]` to these positions, `[rows]`.
-    fn turn(&self, x: &Tensor, positions: &Tensor) -> Result<Tensor> {
+    pub(super) fn turn(&self, x: &Tensor, positions: &Tensor) -> Result<Tensor> {
         fused::rotate(x, positions, (&self.cosines, &self.sines))
+    }
+
+    /// Turns back: the gradient of [`Rotary::turn`].
+    pub(super) fn turn_back(&self, x: &Tensor, positions: &Tensor) -> Result<Tensor> {
+        fused::rotate_back(x, positions, (&self.cosines, &self.sines))
     }
 }
 
@@ -122,8 +126,8 @@ pub(super) struct Pack {
     /// What dropout knows the rows by.
     pub(super) keys: Vec<u64>,
     /// The rows' positions in their sequences, `[rows]`.
-    positions: Tensor,
-    layout: AttentionLayout,
+    pub(super) positions: Tensor,
+    pub(super) layout: AttentionLayout,
 }
 
 /// Rows of a pack that follow each other in every sequence that they belong to.
@@ -186,26 +190,19 @@ impl Network<'_> {
     }
 
     /// `x W^T`, with the adapter on `W` if there is one: `f (x W^T + s (x A^T) B^T)`.
-    fn linear(&self, x: &Tensor, layer: usize, projection: Projection) -> Result<Tensor> {
+    pub(super) fn linear(&self, x: &Tensor, layer: usize, projection: Projection) -> Result<Tensor> {
         let name = &format!("{}.weight", projection.path(layer));
         if let Some(quantized) = self.quantized {
             return quantized.multiply(x, name);
         }
         let weight = self.weight(name)?;
-        let Some(adapted) = self.adapter else { return x.contiguous()?.apply_op2(weight, Product) };
-        let plain = x.contiguous()?.apply_op1(FrozenProduct { weight: weight.clone() })?;
+        let plain = x.matmul(&weight.t()?)?;
+        let Some(adapted) = self.adapter else { return Ok(plain) };
         let path = name.trim_end_matches(".weight");
         let Some(a) = self.weights.get(&format!("{path}.lora_A.weight")) else { return Ok(plain) };
         let b = self.weight(&format!("{path}.lora_B.weight"))?;
-        let kept = match adapted.left_out {
-            None => x.clone(),
-            Some((dropout, keys)) => {
-                let columns = x.dim(1)?;
-                let mut factors = vec![0.0; keys.len() * columns];
-                dropout.factors((layer, projection), keys, columns, &mut factors);
-                (x * Tensor::from_vec(factors, (keys.len(), columns), x.device())?.to_dtype(x.dtype())?)?
-            }
-        };
+        let factors = self.kept_factors(x, layer, projection)?;
+        let kept = factors.map_or_else(|| Ok(x.clone()), |factors| x * factors)?;
         let product = (plain + (kept.matmul(&a.t()?)?.matmul(&b.t()?)? * adapted.scale)?)?;
         match (self.weights.get(&format!("{path}.lora_magnitude_vector")), adapted.lengths.get(name)) {
             (Some(magnitude), Some(lengths)) => product.broadcast_mul(&(magnitude / lengths)?),
@@ -213,8 +210,22 @@ impl Network<'_> {
         }
     }
 
+    /// What dropout multiplies the inputs `x` of an adapter with, the same shape.
+    pub(super) fn kept_factors(&self, x: &Tensor, layer: usize, projection: Projection) -> Result<Option<Tensor>> {
+        let Some((dropout, keys)) = self.adapter.and_then(|adapted| adapted.left_out) else { return Ok(None) };
+        let columns = x.dim(1)?;
+        let mut factors = vec![0.0; keys.len() * columns];
+        dropout.factors((layer, projection), keys, columns, &mut factors);
+        Ok(Some(Tensor::from_vec(factors, (keys.len(), columns), x.device())?.to_dtype(x.dtype())?))
+    }
+
+    /// Whether all weights are trained, and no adapter.
+    pub(super) fn trains_all(&self) -> bool {
+        self.adapter.is_none()
+    }
+
     /// `x / sqrt(mean(x^2) + eps) * weight`, computed in `f32`.
-    fn rms_norm(&self, x: &Tensor, name: &str) -> Result<Tensor> {
+    pub(super) fn rms_norm(&self, x: &Tensor, name: &str) -> Result<Tensor> {
         fused::rms_norm(x, self.weight(name)?, self.epsilon())
     }
 
@@ -229,19 +240,6 @@ impl Network<'_> {
         }
         let embedding = self.weight(EMBEDDING)?;
         embedding.index_select(&Tensor::new(tokens, embedding.device())?, 0)
-    }
-
-    /// One layer: the residual stream after it, `[rows, hidden]` as before it. Caches grow in this layer.
-    pub(super) fn layer(&self, layer: usize, x: &Tensor, context: &mut Context<'_, '_>) -> Result<Tensor> {
-        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
-        let normalized = self.rms_norm(x, &name("input_layernorm"))?;
-        let attended = self.attention(layer, &normalized, context)?;
-        let change = self.linear(&attended, layer, Projection::Output)?;
-        let weight = self.weight(&name("post_attention_layernorm"))?;
-        let (x, normalized) = fused::add_rms_norm(x, &change, weight, self.epsilon())?;
-        let gate = self.linear(&normalized, layer, Projection::Gate)?;
-        let activated = fused::swiglu(&gate, &self.linear(&normalized, layer, Projection::Up)?)?;
-        x + self.linear(&activated, layer, Projection::Down)?
     }
 
     /// The norm after the last layer.
@@ -260,47 +258,12 @@ impl Network<'_> {
         let mut x = self.embed(&tokens)?;
         let positions = Tensor::new(positions, x.device())?;
         for layer in 0..self.config.layer_count {
-            x = self.layer(layer, &x, &mut Context::Cached(&mut *spans, &positions))?;
+            x = self.layer(layer, &x, &mut Context::Cached(&mut *spans, &positions))?.output;
         }
         for span in spans {
             span.cache.length += span.tokens.len();
         }
         self.final_norm(&x)
-    }
-
-    /// # Shapes
-    /// - `x`: `[rows, hidden]`; returns `[rows, heads * head_dim]`
-    fn attention(&self, layer: usize, x: &Tensor, context: &mut Context<'_, '_>) -> Result<Tensor> {
-        let config = self.config;
-        let project = |projection: Projection, heads: usize| {
-            let mut projected = self.linear(x, layer, projection)?;
-            if config.has_qkv_bias() {
-                let bias = self.weight(&format!("{}.bias", projection.path(layer)))?;
-                projected = projected.broadcast_add(bias)?;
-            }
-            projected.reshape((x.dim(0)?, heads, config.head_dim)) // [rows, heads, head_dim]
-        };
-        let mut queries = project(Projection::Query, config.head_count)?;
-        let mut keys = project(Projection::Key, config.kv_head_count)?;
-        if config.has_qk_norm() {
-            let norm =
-                |x: &Tensor, part: &str| self.rms_norm(x, &format!("model.layers.{layer}.self_attn.{part}.weight"));
-            (queries, keys) = (norm(&queries, "q_norm")?, norm(&keys, "k_norm")?);
-        }
-        let values = project(Projection::Value, config.kv_head_count)?;
-        let positions = match context {
-            Context::Cached(_, positions) => *positions,
-            Context::Packed(pack) => &pack.positions,
-        };
-        let (queries, keys) = (self.rotary.turn(&queries, positions)?, self.rotary.turn(&keys, positions)?);
-        match context {
-            Context::Cached(spans, _) => attend_cached(layer, spans, (&queries, &keys, &values)),
-            Context::Packed(pack) if fused::supports_attention(config.head_dim, x.device()) => {
-                let attended = fused::attention(&queries, &keys, &values, &pack.layout)?;
-                attended.reshape((x.dim(0)?, config.head_count * config.head_dim))
-            }
-            Context::Packed(pack) => attend_packed(pack, &queries, &keys, &values),
-        }
     }
 
     /// The name of the last projection.
@@ -327,7 +290,7 @@ impl Network<'_> {
 /// # Shapes
 /// - queries: `[rows, heads, head_dim]`, keys and values: `[rows, kv heads, head_dim]`, turned
 /// - returns `[rows, heads * head_dim]`
-fn attend_cached(
+pub(super) fn attend_cached(
     layer: usize,
     spans: &mut [Span<'_>],
     (queries, keys, values): (&Tensor, &Tensor, &Tensor),
@@ -355,7 +318,7 @@ fn attend_cached(
 /// # Shapes
 /// - `queries`: `[rows, heads, head_dim]`, `keys` and `values`: `[rows, kv heads, head_dim]`, turned
 /// - returns `[rows, heads * head_dim]`
-fn attend_packed(pack: &Pack, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
+pub(super) fn attend_packed(pack: &Pack, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
     let by_head = |x: &Tensor| x.transpose(0, 1)?.contiguous(); // [heads, rows, head_dim]
     let (queries, keys, values) = (by_head(queries)?, by_head(keys)?, by_head(values)?);
     let mut parts = Vec::with_capacity(pack.segments.len());

@@ -31,6 +31,37 @@ pub fn attention(queries: &Tensor, keys: &Tensor, values: &Tensor, layout: &Atte
     Ok(apply(Attention, &[queries, keys, values], &constants)?.swap_remove(0))
 }
 
+/// As [`attention`], without a gradient and with what [`attention_backward`] needs: the log-sum-exp of each row's scores,
+/// `[rows, heads]` in `f32`.
+///
+/// # Errors
+/// As [`attention`].
+pub fn attention_forward(
+    queries: &Tensor,
+    keys: &Tensor,
+    values: &Tensor,
+    layout: &AttentionLayout,
+) -> Result<(Tensor, Tensor)> {
+    let found = run(&Attention, &[queries, keys, values, &layout.tiles, &layout.ranges, &layout.key_tiles])?;
+    Ok((found[0].clone(), found[1].clone()))
+}
+
+/// The gradients of `queries`, `keys` and `values` from what [`attention_forward`] gave and the gradient of its first part.
+///
+/// # Errors
+/// As [`attention`].
+pub fn attention_backward(
+    (queries, keys, values): (&Tensor, &Tensor, &Tensor),
+    layout: &AttentionLayout,
+    (result, log_sums): (&Tensor, &Tensor),
+    gradient: &Tensor,
+) -> Result<[Tensor; 3]> {
+    let AttentionLayout { tiles, ranges, key_tiles } = layout;
+    let inputs = [queries, keys, values, result, log_sums, gradient, tiles, ranges, key_tiles];
+    let found = run(&AttentionBackward, &inputs)?;
+    Ok([found[0].clone(), found[1].clone(), found[2].clone()])
+}
+
 /// `[rows, heads, kv heads, head_dim]`, and that the inputs fit together.
 fn sizes(queries: &Spec, keys: &Spec, values: &Spec) -> Result<[usize; 4]> {
     let ([rows, heads, dim], [key_rows, kv_heads, key_dim]) = (&queries.dims[..], &keys.dims[..]) else {
@@ -45,6 +76,16 @@ fn sizes(queries: &Spec, keys: &Spec, values: &Spec) -> Result<[usize; 4]> {
 
 fn scale(dim: usize) -> f32 {
     1.0 / (dim as f32).sqrt()
+}
+
+/// The file with the kernels for a type.
+fn file(dtype: DType) -> Result<&'static str> {
+    match dtype {
+        DType::F32 => Ok("attention_f32"),
+        DType::BF16 => Ok("attention_bf16"),
+        DType::F16 => Ok("attention_f16"),
+        other => bail!("no attention kernels for `{other:?}`"),
+    }
 }
 
 /// A launch with a block for each tile and head. `tiles` are matrices of a tile's rows by `head_dim` in shared memory,
@@ -66,7 +107,7 @@ fn tiled(
         + aligned(square)
         + floats.iter().map(|count| aligned(count * size_of::<f32>())).sum::<usize>();
     let kernel = format!("{kernel}_{}_{dim}", suffix(dtype)?);
-    Ok(Launch { file: "attention", kernel, grid, block: [rows * 2, 1], shared_bytes, arguments })
+    Ok(Launch { file: file(dtype)?, kernel, grid, block: [rows * 2, 1], shared_bytes, arguments })
 }
 
 /// The operation of [`attention`]: inputs `queries`, `keys`, `values` and the tables of a layout; outputs the result and the
@@ -95,7 +136,7 @@ impl Operation for Attention {
         Ok(vec![tiled("attention", (dtype, dim), grid, (3, scores, &[rows]), arguments)?])
     }
 
-    fn cpu(&self, inputs: &[Input]) -> Result<Vec<Vec<f32>>> {
+    fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
         let shape = sizes(&inputs[0].spec, &inputs[1].spec, &inputs[2].spec)?;
         let [rows, heads, _, dim] = shape;
         let (mut out, mut log_sums) = (vec![0.0; rows * heads * dim], vec![0.0; rows * heads]);
@@ -132,8 +173,8 @@ struct Seen {
 
 /// Calls `visit` with `row * heads + head` and the row of each query, and the keys that it sees.
 fn for_each_head(
-    inputs: &[Input],
-    (tiles, ranges): (&Input, &Input),
+    inputs: &[Input<'_>],
+    (tiles, ranges): (&Input<'_>, &Input<'_>),
     [_, heads, kv_heads, dim]: [usize; 4],
     mut visit: impl FnMut((usize, usize), &[Seen]),
 ) {
@@ -182,7 +223,7 @@ impl Operation for AttentionBackward {
         let (input, output) = (Argument::Input, Argument::Output);
         let plain = |kernel: &str, blocks: usize, block: [usize; 2], arguments: Vec<Argument>| -> Result<Launch> {
             let kernel = format!("{kernel}_{}", suffix(dtype)?);
-            Ok(Launch { file: "attention", kernel, grid: [blocks, 1, 1], block, shared_bytes: 0, arguments })
+            Ok(Launch { file: file(dtype)?, kernel, grid: [blocks, 1, 1], block, shared_bytes: 0, arguments })
         };
         let count = rows * heads;
         let delta = vec![input(3), input(5), output(3), int(count)?, int(dim)?];
@@ -212,7 +253,7 @@ impl Operation for AttentionBackward {
 
     /// With `P = exp(scores - log-sum-exp)` and `delta = sum(dO O)`: `dV = P^T dO`, `dS = P (dO V^T - delta)`,
     /// `dQ = dS K / sqrt(head_dim)`, `dK = dS^T Q / sqrt(head_dim)`.
-    fn cpu(&self, inputs: &[Input]) -> Result<Vec<Vec<f32>>> {
+    fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
         let shape = sizes(&inputs[0].spec, &inputs[1].spec, &inputs[2].spec)?;
         let [rows, heads, kv_heads, dim] = shape;
         let mut of_queries = vec![0.0; rows * heads * dim];

@@ -11,16 +11,18 @@ use super::operation::{Argument, Computed, Launch, Spec};
 /// Shared memory that a kernel may ask for without more.
 const FREE_SHARED_BYTES: usize = 48 << 10;
 
+macro_rules! ptx {
+    ($name:expr, $($file:literal),*) => {
+        match $name {
+            $($file => Ok(include_str!(concat!(env!("OUT_DIR"), "/", $file, ".ptx"))),)*
+            other => bail!("no kernels `{other}`"),
+        }
+    };
+}
+
 /// The PTX of a file of `kernels/`.
 fn ptx(file: &str) -> Result<&'static str> {
-    Ok(match file {
-        "adamw" => include_str!(concat!(env!("OUT_DIR"), "/adamw.ptx")),
-        "attention" => include_str!(concat!(env!("OUT_DIR"), "/attention.ptx")),
-        "elementwise" => include_str!(concat!(env!("OUT_DIR"), "/elementwise.ptx")),
-        "norm" => include_str!(concat!(env!("OUT_DIR"), "/norm.ptx")),
-        "scores" => include_str!(concat!(env!("OUT_DIR"), "/scores.ptx")),
-        other => bail!("no kernels `{other}`"),
-    })
+    ptx!(file, "adamw", "attention_bf16", "attention_f16", "attention_f32", "elementwise", "norm", "scores")
 }
 
 /// Executes launches in order. Inputs are contiguous; outputs are as the launches leave them.

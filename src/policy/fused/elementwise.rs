@@ -24,6 +24,14 @@ pub fn rotate(x: &Tensor, positions: &Tensor, (cosines, sines): (&Tensor, &Tenso
     Ok(apply(Rotation { is_back: false }, &[x], &[positions, cosines, sines])?.swap_remove(0))
 }
 
+/// Turns back: the gradient of [`rotate`] from that of its result. Shapes and errors are the same.
+///
+/// # Errors
+/// As [`rotate`].
+pub fn rotate_back(x: &Tensor, positions: &Tensor, (cosines, sines): (&Tensor, &Tensor)) -> Result<Tensor> {
+    Ok(apply(Rotation { is_back: true }, &[x], &[positions, cosines, sines])?.swap_remove(0))
+}
+
 /// `silu(gate) * up`.
 ///
 /// # Shapes
@@ -34,6 +42,15 @@ pub fn rotate(x: &Tensor, positions: &Tensor, (cosines, sines): (&Tensor, &Tenso
 /// If the inputs do not fit together, or the backend fails.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     Ok(apply(Swiglu, &[gate, up], &[])?.swap_remove(0))
+}
+
+/// The gradients of `gate` and `up` from that of [`swiglu`], all of one shape and type.
+///
+/// # Errors
+/// If the inputs do not fit together, or the backend fails.
+pub fn swiglu_backward(gate: &Tensor, up: &Tensor, gradient: &Tensor) -> Result<(Tensor, Tensor)> {
+    let found = run(&SwigluBackward, &[gate, up, gradient])?;
+    Ok((found[0].clone(), found[1].clone()))
 }
 
 /// The sum of an accumulated gradient, if there is one, and another one; nothing is recorded. On CUDA `sum` changes in place.
@@ -121,11 +138,11 @@ impl Operation for Rotation {
         launch("rotary", inputs[0].dtype, rows * heads * half, tensors.chain(sizes).collect())
     }
 
-    fn cpu(&self, inputs: &[Input]) -> Result<Vec<Vec<f32>>> {
+    fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
         let specs: Vec<Spec> = inputs.iter().map(|input| input.spec.clone()).collect();
         let (_, heads, half) = Self::sizes(&specs)?;
-        let mut y = inputs[0].floats.clone();
-        for (row, &position) in y.chunks_exact_mut((heads * 2 * half).max(1)).zip(&inputs[1].ids) {
+        let mut y = inputs[0].floats.to_vec();
+        for (row, &position) in y.chunks_exact_mut((heads * 2 * half).max(1)).zip(inputs[1].ids.iter()) {
             let angles = position as usize * half..(position as usize + 1) * half;
             let (Some(cosines), Some(sines)) = (inputs[2].floats.get(angles.clone()), inputs[3].floats.get(angles))
             else {
@@ -179,8 +196,8 @@ impl Operation for Swiglu {
         launch("swiglu", inputs[0].dtype, rows * width, arguments)
     }
 
-    fn cpu(&self, inputs: &[Input]) -> Result<Vec<Vec<f32>>> {
-        let pairs = inputs[0].floats.iter().zip(&inputs[1].floats);
+    fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
+        let pairs = inputs[0].floats.iter().zip(inputs[1].floats.iter());
         Ok(vec![pairs.map(|(&gate, up)| gate * sigmoid(gate) * up).collect()])
     }
 
@@ -210,8 +227,8 @@ impl Operation for SwigluBackward {
     }
 
     /// With `s = sigmoid(gate)`: `dy up s (1 + gate (1 - s))` and `dy gate s`.
-    fn cpu(&self, inputs: &[Input]) -> Result<Vec<Vec<f32>>> {
-        let triples = inputs[0].floats.iter().zip(&inputs[1].floats).zip(&inputs[2].floats);
+    fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
+        let triples = inputs[0].floats.iter().zip(inputs[1].floats.iter()).zip(inputs[2].floats.iter());
         let gradients = triples.map(|((&gate, up), gradient)| {
             let s = sigmoid(gate);
             (gradient * up * s * (1.0 + gate * (1.0 - s)), gradient * gate * s)

@@ -16,8 +16,12 @@ mod operation; // what a fused operation is; candle's graph
 mod scores; // log-probabilities and entropies from logits
 
 pub use adamw::{Parameter, adamw, adamw_launch, square_sum, square_sum_launch};
-pub use attention::{Attention, AttentionBackward, attention, supports_attention};
-pub use elementwise::{Rotation, Swiglu, SwigluBackward, accumulate, accumulate_launch, rotate, swiglu};
+pub use attention::{
+    Attention, AttentionBackward, attention, attention_backward, attention_forward, supports_attention,
+};
+pub use elementwise::{
+    Rotation, Swiglu, SwigluBackward, accumulate, accumulate_launch, rotate, rotate_back, swiglu, swiglu_backward,
+};
 pub use layout::{AttentionLayout, Stretch};
 pub use norm::{AddNorm, Norm, NormBackward, add_rms_norm, rms_norm, rms_norm_backward};
 pub use operation::{Argument, Input, Launch, Operation, Spec, backward_from, run};

@@ -107,7 +107,7 @@ impl Operation for Norm {
         }])
     }
 
-    fn cpu(&self, inputs: &[Input]) -> Result<Vec<Vec<f32>>> {
+    fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
         Ok(vec![normalize(&inputs[0].floats, &inputs[1].floats, self.epsilon)])
     }
 
@@ -157,8 +157,8 @@ impl Operation for AddNorm {
         }])
     }
 
-    fn cpu(&self, inputs: &[Input]) -> Result<Vec<Vec<f32>>> {
-        let sum: Vec<f32> = inputs[0].floats.iter().zip(&inputs[1].floats).map(|(a, b)| a + b).collect();
+    fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
+        let sum: Vec<f32> = inputs[0].floats.iter().zip(inputs[1].floats.iter()).map(|(a, b)| a + b).collect();
         // The norm is that of the stream as it is stored.
         let dims = inputs[0].spec.dims.as_slice();
         let stored = Tensor::from_slice(&sum, dims, &candle_core::Device::Cpu)?.to_dtype(inputs[0].spec.dtype)?;
@@ -224,10 +224,10 @@ impl Operation for NormBackward {
     }
 
     /// `dx = r w dy - x r^3 / width sum(w dy x)`, `dw = sum over rows of dy x r`.
-    fn cpu(&self, inputs: &[Input]) -> Result<Vec<Vec<f32>>> {
+    fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
         let (rows, width) = inputs[0].spec.rows()?;
         let (blocks, together) = (Self::blocks(rows, width), block(width)[1]);
-        let weight = &inputs[1].floats;
+        let weight = &*inputs[1].floats;
         let mut of_x = Vec::with_capacity(rows * width);
         let mut parts = vec![0.0; blocks * width];
         let pairs = inputs[0].floats.chunks_exact(width).zip(inputs[2].floats.chunks_exact(width));

@@ -4,6 +4,7 @@
 //! A launch is plain data. The device executes it ([`super::device`]), and so does the emulator of the tests, on the same
 //! kernels: what is wrong in a grid, an argument or a kernel shows without a graphics processor.
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::sync::{Mutex, PoisonError};
 
@@ -53,21 +54,26 @@ impl Spec {
 
 /// The values of an input on the CPU, row-major.
 #[derive(Clone, Debug)]
-pub struct Input {
+pub struct Input<'a> {
     /// Shape, and the type that they had.
     pub spec: Spec,
     /// Numbers, widened.
-    pub floats: Vec<f32>,
+    pub floats: Cow<'a, [f32]>,
     /// Indices, if these are indices.
-    pub ids: Vec<u32>,
+    pub ids: Cow<'a, [u32]>,
 }
 
-impl Input {
-    fn of(tensor: &Tensor) -> Result<Self> {
-        let flat = tensor.flatten_all()?;
-        let is_ids = tensor.dtype() == DType::U32;
-        let ids = if is_ids { flat.to_vec1()? } else { Vec::new() };
-        let floats = if is_ids { Vec::new() } else { flat.to_dtype(DType::F32)?.to_vec1()? };
+impl<'a> Input<'a> {
+    /// The values of a contiguous tensor in this storage.
+    fn of(tensor: &Tensor, storage: &'a Storage, layout: &Layout) -> Result<Self> {
+        let Storage::Cpu(storage) = storage else { bail!("an input is on another device") };
+        let range = layout.start_offset()..layout.start_offset() + layout.shape().elem_count();
+        let (mut floats, mut ids) = (Cow::Borrowed(&[][..]), Cow::Borrowed(&[][..]));
+        match storage {
+            CpuStorage::U32(values) => ids = Cow::Borrowed(&values[range]),
+            CpuStorage::F32(values) => floats = Cow::Borrowed(&values[range]),
+            _ => floats = Cow::Owned(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?),
+        }
         Ok(Self { spec: Spec::of(tensor), floats, ids })
     }
 }
@@ -125,7 +131,7 @@ pub trait Operation: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// If values do not fit.
-    fn cpu(&self, inputs: &[Input]) -> Result<Vec<Vec<f32>>>;
+    fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>>;
 
     /// The gradients of the first inputs from that of the first output.
     ///
@@ -191,7 +197,12 @@ pub(super) fn compute(operation: &dyn Operation, inputs: &[&Tensor]) -> Result<V
 }
 
 fn on_cpu(operation: &dyn Operation, inputs: &[Tensor], outputs: Vec<Spec>) -> Result<Vec<Computed>> {
-    let values = operation.cpu(&inputs.iter().map(Input::of).collect::<Result<Vec<_>>>()?)?;
+    let guards: Vec<_> = inputs.iter().map(Tensor::storage_and_layout).collect();
+    let mut values = Vec::with_capacity(inputs.len());
+    for (tensor, (storage, layout)) in inputs.iter().zip(&guards) {
+        values.push(Input::of(tensor, storage, layout)?);
+    }
+    let values = operation.cpu(&values)?;
     let store = |(values, spec): (Vec<f32>, Spec)| {
         let layout = Layout::contiguous(spec.dims.as_slice());
         Ok((Storage::Cpu(CpuStorage::F32(values).to_dtype(&layout, spec.dtype)?), spec))
@@ -265,7 +276,7 @@ impl Operation for Start {
         Ok(Vec::new())
     }
 
-    fn cpu(&self, _inputs: &[Input]) -> Result<Vec<Vec<f32>>> {
+    fn cpu(&self, _inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
         Ok(vec![vec![0.0]])
     }
 

@@ -125,7 +125,7 @@ fn launch(kernel: &str, temperature: f32, inputs: &[Spec], outputs: usize) -> Re
 }
 
 /// Calls `visit` for each row with its number, its logits over the temperature and the ids that count.
-fn for_each_row(inputs: &[Input], temperature: f32, mut visit: impl FnMut(usize, &[f32], &[u32])) {
+fn for_each_row(inputs: &[Input<'_>], temperature: f32, mut visit: impl FnMut(usize, &[f32], &[u32])) {
     let vocab = inputs[0].spec.dims[1];
     let all: Vec<u32> = (0..vocab as u32).collect();
     let inverse = 1.0 / temperature;
@@ -159,7 +159,7 @@ impl Operation for TokenScores {
         launch("token_scores", self.temperature, inputs, 3)
     }
 
-    fn cpu(&self, inputs: &[Input]) -> Result<Vec<Vec<f32>>> {
+    fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
         let mut outputs = vec![Vec::new(); 3];
         for_each_row(inputs, self.temperature, |row, logits, ids| {
             let values = || ids.iter().map(|&id| logits[id as usize]);
@@ -197,7 +197,7 @@ impl Operation for TokenScoresBackward {
     }
 
     /// With `z = logits / T`: `dL/dz_j = dL/dlogp ([j = y] - p_j) - dL/dH p_j (log p_j + H)` where `j` is allowed, else 0.
-    fn cpu(&self, inputs: &[Input]) -> Result<Vec<Vec<f32>>> {
+    fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
         let mut gradients = vec![0.0; inputs[0].floats.len()];
         let vocab = inputs[0].spec.dims[1];
         for_each_row(inputs, self.temperature, |row, logits, ids| {

@@ -1,17 +1,19 @@
 //! AdamW for many tensors at once.
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use gift_host::policy::AdamWStep;
 use gift_host::policy::fused::{Parameter, adamw, adamw_launch, square_sum, square_sum_launch};
 
-use super::super::decoder::STEP;
+use super::super::decoder::{STEP, devices};
 use super::super::emulator::{TYPES, launch_all};
 use super::{assert_close, normal, tolerance, values};
 
 /// A vector, which does not decay, matrices of less than a chunk and of more, and one without a gradient.
-fn parameters(dtype: DType) -> Vec<Parameter> {
+fn parameters(dtype: DType, device: &Device) -> Vec<Parameter> {
     let parameter = |(seed, dims): (usize, &&[usize])| {
-        let part = |part: usize, scale: f64| normal((10 * seed + part) as u64, dims, scale, DType::F32);
+        let part = |part: usize, scale: f64| {
+            normal((10 * seed + part) as u64, dims, scale, DType::F32).to_device(device).unwrap()
+        };
         let weight = part(0, 1.0);
         Parameter {
             copy: Var::from_tensor(&weight.to_dtype(dtype).unwrap()).unwrap(),
@@ -50,12 +52,12 @@ fn expected(parameter: &Parameter) -> [Vec<f64>; 3] {
 #[test]
 fn steps_match_plain_loops() {
     for dtype in TYPES {
-        let mut parameters = parameters(dtype);
-        let expected: Vec<_> = parameters.iter().map(expected).collect();
-        let (launch, inputs) = adamw_launch(&parameters, &step()).unwrap();
+        let given = parameters(dtype, &Device::Cpu);
+        let expected: Vec<_> = given.iter().map(expected).collect();
+        let (launch, inputs) = adamw_launch(&given, &step()).unwrap();
         let buffers = launch_all(&[launch], &inputs.iter().collect::<Vec<_>>(), &[]);
         let mut buffers = buffers.iter();
-        for (parameter, [weight, first, second]) in parameters.iter().zip(&expected) {
+        for (parameter, [weight, first, second]) in given.iter().zip(&expected) {
             let mut next = |name: &str, expected: &[f64], tolerance: f64| {
                 assert_close(name, &values(buffers.next().unwrap()), expected, tolerance);
             };
@@ -68,25 +70,33 @@ fn steps_match_plain_loops() {
             next("copy", weight, tolerance(dtype));
         }
 
-        adamw(&mut parameters, &step()).unwrap();
-        for (parameter, [weight, first, second]) in parameters.iter().zip(&expected) {
-            assert_close("weight", &values(&parameter.weight), weight, 1e-6);
-            assert_close("first moment", &values(&parameter.first), first, 1e-6);
-            assert_close("second moment", &values(&parameter.second), second, 1e-6);
-            assert_close("copy", &values(parameter.copy.as_tensor()), weight, tolerance(dtype));
+        for device in devices() {
+            let mut parameters = parameters(dtype, &device);
+            adamw(&mut parameters, &step()).unwrap();
+            for (parameter, [weight, first, second]) in parameters.iter().zip(&expected) {
+                assert_close("weight", &values(&parameter.weight), weight, 1e-6);
+                assert_close("first moment", &values(&parameter.first), first, 1e-6);
+                assert_close("second moment", &values(&parameter.second), second, 1e-6);
+                assert_close("copy", &values(parameter.copy.as_tensor()), weight, tolerance(dtype));
+            }
         }
     }
 }
 
 #[test]
 fn sums_of_squares_match_plain_loops() {
-    let tensors: Vec<Tensor> = parameters(DType::F32).into_iter().map(|parameter| parameter.weight).collect();
+    let weights = |device: &Device| -> Vec<Tensor> {
+        parameters(DType::F32, device).into_iter().map(|parameter| parameter.weight).collect()
+    };
+    let tensors = weights(&Device::Cpu);
     let tensors: Vec<&Tensor> = tensors.iter().collect();
     let expected: f64 = tensors.iter().flat_map(|tensor| values(tensor)).map(|x| x * x).sum();
     let (launch, inputs, sums) = square_sum_launch(&tensors).unwrap();
     let buffers = launch_all(&[launch], &inputs.iter().collect::<Vec<_>>(), &[sums]);
     let emulated = values(buffers.last().unwrap()).iter().sum();
-    for found in [square_sum(&tensors).unwrap(), emulated] {
+    let computed =
+        devices().into_iter().map(|device| square_sum(&weights(&device).iter().collect::<Vec<_>>()).unwrap());
+    for found in [emulated].into_iter().chain(computed) {
         assert!((found / expected - 1.0).abs() < 1e-5, "{found}, not {expected}");
     }
 }

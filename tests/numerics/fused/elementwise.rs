@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use gift_host::policy::fused::{Rotation, Swiglu, SwigluBackward, accumulate, accumulate_launch, rotate, swiglu};
 
+use super::super::decoder::devices;
 use super::super::emulator::{TYPES, launch_all};
 use super::{assert_close, assert_computes, assert_gradients, normal, tolerance, values};
 
@@ -78,7 +79,11 @@ fn sums_of_gradients_match_plain_loops() {
         let expected: Vec<f64> = values(&sum).iter().zip(values(&gradient)).map(|(a, b)| a + b).collect();
         let buffers = launch_all(&accumulate_launch(&gradient, &sum).unwrap(), &[&gradient, &sum], &[]);
         assert_close("in the emulator", &values(&buffers[1]), &expected, 1e-6);
-        assert_close("on the CPU", &values(&accumulate(Some(sum), &gradient).unwrap()), &expected, 1e-6);
+        for device in devices() {
+            let there = |tensor: &Tensor| tensor.to_device(&device).unwrap();
+            let found = accumulate(Some(there(&sum)), &there(&gradient)).unwrap();
+            assert_close("on a device", &values(&found), &expected, 1e-6);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use gift_host::policy::fused::{Operation, run};
 use gift_host::seed::Seed;
 
-use super::decoder::norm as length;
+use super::decoder::{devices, norm as length};
 use super::emulator::emulate;
 
 /// Values from a standard normal distribution times `scale`, rounded to the type.
@@ -51,10 +51,8 @@ fn every_way(operation: &dyn Operation, inputs: &[&Tensor]) -> Vec<(&'static str
         ("on the CPU", run(operation, inputs).expect("computed")),
         ("in the emulator", emulate(operation, inputs)),
     ];
-    if candle_core::utils::cuda_is_available()
-        && let Ok(device) = Device::new_cuda(0)
-    {
-        let there: Vec<Tensor> = inputs.iter().map(|input| input.to_device(&device).expect("copied")).collect();
+    for device in devices().iter().filter(|device| !device.is_cpu()) {
+        let there: Vec<Tensor> = inputs.iter().map(|input| input.to_device(device).expect("copied")).collect();
         let found = run(operation, &there.iter().collect::<Vec<_>>()).expect("computed");
         let back = found.iter().map(|output| output.to_device(&Device::Cpu).expect("copied"));
         ways.push(("on the device", back.collect()));

@@ -6,6 +6,7 @@
 // their count, the first row of their segment, first row in `ranges`, count of ranges. The queries see all rows of their ranges
 // (`first`, `end`) and the rows of their segment up to themselves. A row of `key_tiles` is: first row of keys, their count, the end
 // of the rows that see them, which see those that are not after themselves.
+#pragma once
 #include "product.cuh"
 
 // Shared memory in the order in which it is taken.
@@ -285,7 +286,3 @@ __device__ void attention_sum_groups(const float *parts, T *sums, long long coun
     KERNELS_OF_WIDTH(T, type, 32)                                                                                            \
     KERNELS_OF_WIDTH(T, type, 64)                                                                                            \
     KERNELS_OF_WIDTH(T, type, 128)
-
-KERNELS(float, f32)
-KERNELS(bf16, bf16)
-KERNELS(f16, f16)

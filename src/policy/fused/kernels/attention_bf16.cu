@@ -1,0 +1,4 @@
+// Attention in `bf16`. A file for each type, as the driver compiles a file at its first use.
+#include "attention.cuh"
+
+KERNELS(bf16, bf16)
