@@ -18,7 +18,7 @@ pub(super) fn settings(dora: bool) -> AdapterConfig {
 }
 
 /// An adapter that has been trained: no `B` is zero any more.
-fn tensors(config: &DecoderConfig, settings: &AdapterConfig) -> Vec<NamedTensor> {
+pub(super) fn tensors(config: &DecoderConfig, settings: &AdapterConfig) -> Vec<NamedTensor> {
     let mut tensors = settings.initial(config, &weights(config, 1), Seed::new(5)).expect("it fits");
     let mut stream = Seed::new(6).stream();
     tensors.iter_mut().flat_map(|tensor| &mut tensor.data).for_each(|value| *value += 0.1 * stream.normal() as f32);

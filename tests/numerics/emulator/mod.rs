@@ -19,17 +19,19 @@ fn program(file: &'static str) -> PathBuf {
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (kernels, emulator) = (root.join("src/policy/fused/kernels"), root.join("tests/numerics/emulator"));
-    // Another test process may compile the same file.
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{file}-{}", std::process::id()));
+    // Another test process may do the same, so the program gets its name when it is whole.
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);
+    let unfinished = program.with_extension(std::process::id().to_string());
     let status = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()))
         .args(["-std=c++17", "-O2", "-fno-strict-aliasing", "-x", "c++", "-I"])
         .args([&emulator, Path::new("-I"), &kernels])
         .args([kernels.join(file).with_extension("cu"), emulator.join("emulator.cpp")])
         .arg("-o")
-        .arg(&program)
+        .arg(&unfinished)
         .status()
         .expect("a C++ compiler");
     assert!(status.success(), "the kernels of `{file}` do not compile");
+    std::fs::rename(&unfinished, &program).expect("the program is renamed");
     programs.insert(file, program.clone());
     program
 }

@@ -4,6 +4,8 @@
 mod adamw;
 mod attention;
 mod elementwise;
+mod half;
+mod limits;
 mod norm;
 mod reference;
 mod scores;

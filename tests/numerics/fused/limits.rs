@@ -1,0 +1,67 @@
+//! Launches for models of real sizes stay within what every processor from Ampere on offers.
+
+use candle_core::{DType, Device};
+use gift_host::policy::fused::{
+    AddNorm, Attention, AttentionBackward, AttentionLayout, Norm, NormBackward, Operation, Rotation, Spec, Stretch,
+    Swiglu, SwigluBackward, TokenScores, TokenScoresBackward,
+};
+
+use super::super::emulator::TYPES;
+
+/// Shared memory of a block on processors of capability 8.6 and 8.9, which have least.
+const MAX_SHARED_BYTES: usize = 99 << 10;
+const ROWS: usize = 4096;
+
+/// Hidden size, heads, heads of keys, width of heads, size of the feed-forward layer, vocabulary.
+const MODELS: [[usize; 6]; 5] = [
+    [576, 9, 3, 64, 1536, 49152],       // SmolLM2-135M
+    [896, 14, 2, 64, 4864, 151_936],    // Qwen2.5-0.5B
+    [1536, 12, 2, 128, 8960, 151_936],  // Qwen2.5-1.5B
+    [3584, 28, 4, 128, 18944, 152_064], // Qwen2.5-7B
+    [5120, 40, 8, 128, 17408, 151_936], // Qwen3-14B
+];
+
+fn assert_fits(operation: &dyn Operation, inputs: &[Spec]) {
+    operation.outputs(inputs).expect("the inputs fit together");
+    for launch in operation.launches(inputs).expect("there is a kernel") {
+        let threads = launch.block[0] * launch.block[1];
+        assert!(launch.block[0].is_multiple_of(32) && threads <= 1024, "{launch:?}");
+        assert!(launch.grid[0] < 1 << 31 && launch.grid[1] < 1 << 16 && launch.grid[2] < 1 << 16, "{launch:?}");
+        assert!(launch.shared_bytes <= MAX_SHARED_BYTES, "{launch:?}");
+    }
+}
+
+#[test]
+fn launches_for_real_models_fit_the_device() {
+    let stretches = [Stretch { rows: 0..1000, before: Vec::new() }, Stretch { rows: 1000..ROWS, before: Vec::new() }];
+    for dtype in TYPES {
+        let layout = AttentionLayout::new(&stretches, dtype, &Device::Cpu).unwrap();
+        let [tiles, ranges, key_tiles] = [&layout.tiles, &layout.ranges, &layout.key_tiles].map(Spec::of);
+        for [hidden, heads, kv_heads, dim, intermediate, vocab] in MODELS {
+            let spec = |dims: &[usize]| Spec { dims: dims.to_vec(), dtype };
+            let of = |dims: &[usize], dtype: DType| Spec { dims: dims.to_vec(), dtype };
+            let (stream, weight) = (spec(&[ROWS, hidden]), spec(&[hidden]));
+            assert_fits(&Norm { epsilon: 1e-6 }, &[stream.clone(), weight.clone()]);
+            assert_fits(&AddNorm { epsilon: 1e-6 }, &[stream.clone(), stream.clone(), weight.clone()]);
+            assert_fits(&NormBackward { epsilon: 1e-6 }, &[stream.clone(), weight, stream]);
+            let (queries, keys) = (spec(&[ROWS, heads, dim]), spec(&[ROWS, kv_heads, dim]));
+            assert_fits(&NormBackward { epsilon: 1e-6 }, &[queries.clone(), spec(&[dim]), queries.clone()]);
+            let table = of(&[32768, 1, dim / 2], DType::F32);
+            let rotation = [queries.clone(), of(&[ROWS], DType::U32), table.clone(), table];
+            assert_fits(&Rotation { is_back: false }, &rotation);
+            let inputs = [queries.clone(), keys.clone(), keys.clone()];
+            let tables = [tiles.clone(), ranges.clone(), key_tiles.clone()];
+            assert_fits(&Attention, &[&inputs[..], &tables].concat());
+            let results = [queries.clone(), of(&[ROWS, heads], DType::F32), queries];
+            assert_fits(&AttentionBackward, &[&inputs[..], &results, &tables].concat());
+            let gate = spec(&[ROWS, intermediate]);
+            assert_fits(&Swiglu, &[gate.clone(), gate.clone()]);
+            assert_fits(&SwigluBackward, &[gate.clone(), gate.clone(), gate]);
+            let ids = |count: usize| of(&[count], DType::U32);
+            let scores = [spec(&[800, vocab]), ids(800), ids(801), ids(5)];
+            assert_fits(&TokenScores { temperature: 1.0 }, &scores);
+            let gradients = vec![of(&[800], DType::F32); 4];
+            assert_fits(&TokenScoresBackward { temperature: 1.0 }, &[&scores[..], &gradients].concat());
+        }
+    }
+}
