@@ -1,8 +1,8 @@
 //! What a trainable decoder does, whichever backend computes it: extend cached sequences (sampling), score sequences,
 //! accumulate gradients of a loss over the scores, take an optimizer step, give its tensors in and out by name.
 //!
-//! Two implementations: [`super::cpu`] with a hand-written forward and backward, and [`super::candle_decoder`] with
-//! differentiable candle operations (CUDA, and the oracle of the first in tests). A model that is only sampled from, such as a
+//! Two implementations, both with a hand-written forward and backward: [`super::cpu`], and [`super::candle_decoder`] on candle
+//! tensors by [`super::fused`] operations (CUDA, and the oracle of the first in tests). A model that is only sampled from, such as a
 //! quantized one, has [`Inference`] alone.
 
 use std::sync::Arc;

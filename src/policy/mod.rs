@@ -6,7 +6,7 @@
 
 mod adapter; // low-rank adapters: settings, names, first values, merging
 mod batcher; // what the model computes together, and whose caches are kept
-mod candle_decoder; // differentiable candle operations: CUDA, and the oracle in tests
+mod candle_decoder; // candle tensors and fused operations: CUDA, and the oracle in tests
 mod config; // the shape of a model, as Hugging Face's config.json writes it
 mod constraint; // a trie over the token spellings of the legal answers
 mod cpu; // hand-written forward and backward on the CPU

@@ -9,10 +9,10 @@ use super::network::{Network, Pack};
 use crate::policy::fused::{self, TokenDistributions, TokenTargets};
 use crate::policy::{Sequence, TokenGradient, TokenScore};
 
-/// Logits held at a time, but at least `MIN_ROWS` rows of them: 64 MiB on a CPU. A larger block keeps a graphics processor busy
-/// with the vocabulary's matrix, at 256 MiB in `bf16`.
+/// Logits held at a time, but at least `MIN_ROWS` rows of them: 64 MiB on a CPU. On a device, 512 MiB in `bf16`: that many rows
+/// keep it busy while it reads the vocabulary's matrix, and logits of a single block are not computed again.
 const MAX_LOGITS: usize = 1 << 24;
-const MAX_DEVICE_LOGITS: usize = 1 << 27;
+const MAX_DEVICE_LOGITS: usize = 1 << 28;
 const MIN_ROWS: usize = 16;
 
 /// The targets of a pack, segment after segment.

@@ -1,6 +1,6 @@
 //! Operations of the decoder that are one kernel each on CUDA, with a backward of their own, and plain loops on the CPU that
 //! say what the kernels compute. candle's compositions of basic operations go through memory once a step; these go through it
-//! once. [`super::candle_decoder`] is made of them and of matrix products.
+//! once. [`super::CandleDecoder`] is made of them and of matrix products.
 //!
 //! The kernels (`kernels/*.cu`) take `f32`, `bf16` and `f16` and compute in `f32`. A build with feature `cuda` compiles them to
 //! PTX (`build.rs`); the tests compile the same files for the CPU (`tests/numerics/emulator`).
