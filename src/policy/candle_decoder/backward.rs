@@ -8,7 +8,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::head::Head;
 use super::network::{Context, Network, Pack};
-use crate::policy::fused::accumulate;
+use crate::policy::fused::{RowGroups, accumulate, add_rows};
 use crate::policy::{Sequence, SequenceLoss, TokenGradient, TokenScore};
 
 pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -63,8 +63,8 @@ impl Network<'_> {
             Some(sum) => sum,
             None => self.weight(EMBEDDING)?.zeros_like()?.to_dtype(DType::F32)?,
         };
-        let ids = Tensor::new(&*pack.tokens, back.device())?;
-        gradients.insert(EMBEDDING.to_owned(), sum.index_add(&ids, &back.to_dtype(DType::F32)?, 0)?);
+        let groups = RowGroups::new(&pack.tokens, back.device())?;
+        gradients.insert(EMBEDDING.to_owned(), add_rows(sum, back, &groups)?);
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::backward::{FINAL_NORM, Gradients, add};
 use super::network::{Network, Pack};
-use crate::policy::fused::{self, TokenDistributions, TokenTargets};
+use crate::policy::fused::{self, RowGroups, TokenDistributions, TokenTargets};
 use crate::policy::{Sequence, TokenGradient, TokenScore};
 
 /// Logits held at a time, but at least `MIN_ROWS` rows of them: 64 MiB on a CPU. On a device, 512 MiB in `bf16`: that many rows
@@ -107,8 +107,7 @@ impl<'a, 'b> Head<'a, 'b> {
                 None => self.block(&range, x)?,
             };
             let part = self.block_backward(block, wanted, gradients)?;
-            let rows = Tensor::new(&self.rows[range], x.device())?;
-            back = back.index_add(&rows, &part.to_dtype(DType::F32)?, 0)?;
+            back = fused::add_rows(back, &part, &RowGroups::new(&self.rows[range], x.device())?)?;
         }
         back.to_dtype(x.dtype())
     }

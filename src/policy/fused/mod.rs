@@ -13,6 +13,7 @@ mod elementwise; // rotary positions, the gate, sums of gradients
 mod layout; // which rows attend to which
 mod norm; // root mean square norms, of a sum as well
 mod operation; // what a fused operation is; candle's graph
+mod rows; // sums of rows by index
 mod scores; // log-probabilities and entropies from logits
 
 pub use adamw::{Parameter, adamw, adamw_launch, square_sum, square_sum_launch};
@@ -25,6 +26,7 @@ pub use elementwise::{
 pub use layout::{AttentionLayout, Stretch};
 pub use norm::{AddNorm, Norm, NormBackward, add_rms_norm, rms_norm, rms_norm_backward};
 pub use operation::{Argument, Input, Launch, Operation, Spec, backward_from, run};
+pub use rows::{RowGroups, add_rows, add_rows_launch};
 pub use scores::{
     TokenDistributions, TokenScores, TokenScoresBackward, TokenTargets, token_scores, token_scores_backward,
 };

@@ -1,7 +1,10 @@
 //! Rotary positions and the gate of the feed-forward layer.
 
 use candle_core::{DType, Device, Tensor};
-use gift_host::policy::fused::{Rotation, Swiglu, SwigluBackward, accumulate, accumulate_launch, rotate, swiglu};
+use gift_host::policy::fused::{
+    Rotation, RowGroups, Swiglu, SwigluBackward, accumulate, accumulate_launch, add_rows, add_rows_launch, rotate,
+    swiglu,
+};
 
 use super::super::decoder::devices;
 use super::super::emulator::{TYPES, launch_all};
@@ -82,6 +85,29 @@ fn sums_of_gradients_match_plain_loops() {
         for device in devices() {
             let there = |tensor: &Tensor| tensor.to_device(&device).unwrap();
             let found = accumulate(Some(there(&sum)), &there(&gradient)).unwrap();
+            assert_close("on a device", &values(&found), &expected, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn sums_of_rows_match_plain_loops() {
+    let indices = [3_u32, 0, 3, 5, 3, 0];
+    for dtype in TYPES {
+        let (sums, x) = (normal(1, &[6, 300], 1.0, DType::F32), normal(2, &[indices.len(), 300], 1.0, dtype));
+        let (mut expected, wide) = (values(&sums), values(&x));
+        for (row, &index) in indices.iter().enumerate() {
+            let sum = &mut expected[index as usize * 300..][..300];
+            sum.iter_mut().zip(&wide[row * 300..]).for_each(|(sum, value)| *sum += value);
+        }
+        let groups = RowGroups::new(&indices, &Device::Cpu).unwrap();
+        let launches = add_rows_launch(&sums, &x, &groups).unwrap();
+        let buffers = launch_all(&launches, &[&x, &groups.entries, &groups.rows, &sums], &[]);
+        assert_close("in the emulator", &values(&buffers[3]), &expected, 1e-6);
+        for device in devices() {
+            let there = |tensor: &Tensor| tensor.to_device(&device).unwrap();
+            let groups = RowGroups::new(&indices, &device).unwrap();
+            let found = add_rows(there(&sums), &there(&x), &groups).unwrap();
             assert_close("on a device", &values(&found), &expected, 1e-6);
         }
     }

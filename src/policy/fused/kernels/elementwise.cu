@@ -1,4 +1,4 @@
-// Rotary positions, the gate of the feed-forward layer, sums of gradients: a thread for each element or pair.
+// Rotary positions, the gate of the feed-forward layer, sums of gradients: a thread for each element or pair; and sums of rows.
 #include "common.cuh"
 
 // Turns the pair (x[i], x[i + half]) of each head by the angle of its row's position, or back. Rows of `x` are
@@ -45,6 +45,19 @@ template <class T> __device__ void accumulate(const T *x, float *sum, int rows, 
     if (index < (long long)rows * width) sum[index] += wide(x[index]);
 }
 
+// A block adds the rows of one index, in their order: a row of `entries` is the index, and the first and the end of its rows in
+// `rows`.
+template <class T>
+__device__ void add_rows(const T *x, const unsigned *entries, const unsigned *rows, float *sums, int width) {
+    const unsigned *entry = entries + blockIdx.x * 3;
+    float *own = sums + (long long)entry[0] * width;
+    for (int column = threadIdx.x; column < width; column += blockDim.x) {
+        float sum = own[column];
+        for (unsigned i = entry[1]; i < entry[2]; i++) sum += wide(x[(long long)rows[i] * width + column]);
+        own[column] = sum;
+    }
+}
+
 #define KERNELS(T, type)                                                                                               \
     extern "C" __global__ void rotary_##type(                                                                          \
         const T *x, const unsigned *positions, const float *cosines, const float *sines, T *y, int rows, int heads,    \
@@ -64,7 +77,12 @@ template <class T> __device__ void accumulate(const T *x, float *sum, int rows, 
     extern "C" __global__ void accumulate_##type(const T *x, float *sum, int rows, int width) {                        \
         accumulate<T>(x, sum, rows, width);                                                                            \
     }                                                                                                                  \
-    EXPORT(accumulate_##type)
+    EXPORT(accumulate_##type)                                                                                          \
+    extern "C" __global__ void add_rows_##type(                                                                        \
+        const T *x, const unsigned *entries, const unsigned *rows, float *sums, int width) {                           \
+        add_rows<T>(x, entries, rows, sums, width);                                                                    \
+    }                                                                                                                  \
+    EXPORT(add_rows_##type)
 
 KERNELS(float, f32)
 KERNELS(bf16, bf16)
