@@ -1,5 +1,5 @@
 //! One layer, forward and backward. The backward pass is written out: candle's own begins every gradient with zeros and adds to
-//! them, which takes a third of the time of a layer's products.
+//! them, and turns the gradients of weights around one by one.
 
 use candle_core::{Result, Tensor, Var};
 
