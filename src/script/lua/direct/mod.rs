@@ -210,8 +210,8 @@ impl Direct {
     }
 
     /// Calls the function. `rng` is what the script sees for an [`Argument::Rng`], if it [is not lent](Self::lends) here. Of
-    /// one that is, a copy is drawn from and returned; what was asked about a state is put into `answers`; what the arguments lend is not written to, because this thread may
-    /// have been given up during the call.
+    /// one that is, a copy is drawn from and returned; what was asked about a state is put into `answers`. What the arguments
+    /// lend is not written to, because this thread may have been given up during the call.
     #[expect(unsafe_code, reason = "the C interface of Luau")]
     pub(super) fn call(
         &self,
