@@ -126,7 +126,7 @@ pub struct Answers {
     /// The first answer.
     pub first: Option<Value>,
     /// What was asked after a nil.
-    pub at_nil: Option<Value>,
+    pub at_nil: Option<Arc<Value>>,
     /// What was asked after a number.
     pub then: [Option<Answer>; 3],
 }

@@ -114,6 +114,20 @@ pub(super) enum Shape {
 }
 
 impl Shape {
+    /// The shape of the value, whose cells are added to `cells`.
+    pub(super) fn of(value: &Value, cells: &mut Vec<Cell>) -> Self {
+        match value {
+            Value::List(items) => Self::List(items.iter().map(|item| Self::of(item, cells)).collect()),
+            Value::Map(fields) => {
+                Self::Map(fields.iter().map(|(name, field)| (name.as_str().into(), Self::of(field, cells))).collect())
+            }
+            value => {
+                cells.push(Cell::of(value));
+                Self::Cell(cells.len() as u32 - 1)
+            }
+        }
+    }
+
     /// Whether it is a single cell.
     pub(super) fn is_cell(&self) -> bool {
         matches!(self, Self::Cell(_))
@@ -181,6 +195,17 @@ impl Cell {
 
     pub(super) const NIL: Self = Self::Plain(Plain::Nil);
     pub(super) const ZERO: Self = Self::Plain(Plain::Int(0));
+
+    /// The cell of a value that is no list and no map.
+    fn of(value: &Value) -> Self {
+        match value {
+            Value::Bool(truth) => Self::Plain(Plain::Truth(*truth)),
+            Value::Int(number) => Self::Plain(Plain::Int(*number)),
+            Value::Float(number) => Self::Plain(Plain::Float(*number)),
+            Value::Text(text) => Self::text(text),
+            Value::Nil | Value::List(_) | Value::Map(_) => Self::NIL,
+        }
+    }
 
     /// The cell of a text.
     pub(super) fn text(text: &str) -> Self {
@@ -314,6 +339,23 @@ mod tests {
             "{5:board[1:X33:a text that is longer than a cell[]]4:deep{3:yest2:é-0.5,}5:least-9223372036854775808,}"
         );
         assert_eq!(state, State::from(value));
+    }
+
+    #[test]
+    fn a_value_taken_apart_is_the_same_value() {
+        let value = Value::from([
+            ("a", Value::List(vec![1_i64.into(), Value::Nil, 2.5.into(), "a text longer than a cell".into()])),
+            (
+                "b",
+                Value::from([("c", true.into()), ("d", Value::List(Vec::new())), ("e", Value::Map(BTreeMap::new()))]),
+            ),
+        ]);
+        let mut cells = Vec::new();
+        let shape = Shape::of(&value, &mut cells);
+        assert_eq!(cells.len(), 5);
+        let state = State::from_cells(Arc::new(shape), cells.into(), 0);
+        assert_eq!(state.value(), &value);
+        assert_eq!(state.canonical(), State::from(value).canonical());
     }
 
     #[test]

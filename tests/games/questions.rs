@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gift_host::script::{
@@ -23,6 +24,7 @@ const STEPS: i64 = 120;
 const LUA: &str = r#"
 local CHOICES = { [0] = { "a", "b" }, { "b", "a" }, { "c" } }
 local FIXED = table.freeze({ "x", "y" })
+local ENDS = { [0] = { scores = { 0.5 }, success = { false } }, { scores = { 1 }, deep = { a = { b = true } } }, { "é" } }
 local game = {}
 function game.begin(rng, options)
   local state = { turn = 1, board = { "", "", "" }, own = { "p", "q" }, deep = { share = 0.5 } }
@@ -46,6 +48,10 @@ function game.change(state, seat, how)
 end
 function game.next(state) return if state.turn % 7 == 0 then nil else 1 + state.turn % 3 end
 function game.over(state) return { scores = { state.turn }, success = { state.turn > 9 } } end
+function game.ended(state) return ENDS[state.turn // 7 % 3] end
+function game.sealed_over(state) return table.freeze({ scores = { state.turn } }) end
+function game.own_over(state) return state.own end
+function game.own_inside(state) return table.freeze({ own = state.own, turn = state.turn, ends = ENDS[0] }) end
 function game.constant(state, seat) return CHOICES[state.turn % 3] end
 function game.fixed(state, seat) return FIXED end
 function game.own(state, seat) return state.own end
@@ -69,7 +75,7 @@ fn expected(script: &dyn Script, questions: &Questions, state: &State) -> Answer
     let first = ask(questions.first, None);
     let mut answers = Answers { first: first.clone(), ..Answers::default() };
     match first {
-        Some(Value::Nil) => answers.at_nil = ask(questions.at_nil, None),
+        Some(Value::Nil) => answers.at_nil = ask(questions.at_nil, None).map(Arc::new),
         Some(seat @ Value::Int(number)) => {
             for ((name, after), answer) in questions.then.into_iter().zip(&mut answers.then) {
                 if after >> number & 1 == 1 {
@@ -105,13 +111,14 @@ fn begin(script: &dyn Script, seed: u64, how: &str, ask: Option<&Questions>) -> 
 #[test]
 fn they_are_answered_as_by_calls_of_their_own() {
     let fresh = compile(LUA);
-    for then in [
-        [("text", 0b1110), ("constant", 0b0110), ("own", 0b1110)],
-        [("fixed", 0b1110), ("made", 0b1110), ("constant", 0b1110)],
-        [("own", 0b1110), ("mixed", 0b1110), ("nothing", 0b1110)],
-        [("text", 0), ("odd", 0b1110), ("text", 0b1000)],
+    for (at_nil, then) in [
+        ("over", [("text", 0b1110), ("constant", 0b0110), ("own", 0b1110)]),
+        ("ended", [("fixed", 0b1110), ("made", 0b1110), ("constant", 0b1110)]),
+        ("sealed_over", [("own", 0b1110), ("mixed", 0b1110), ("nothing", 0b1110)]),
+        ("own_over", [("text", 0), ("odd", 0b1110), ("text", 0b1000)]),
+        ("own_inside", [("own", 0b1110), ("fixed", 0b1110), ("made", 0)]),
     ] {
-        let questions = Questions { first: "next", at_nil: "over", then };
+        let questions = Questions { first: "next", at_nil, then };
         let kept = compile(LUA);
         let (mut state, _) = begin(&*kept, 0, "", Some(&questions)).expect("a state");
         for step in 0..STEPS {

@@ -235,7 +235,7 @@ fn questions_are_answered(script: &dyn Script) {
                     assert_eq!(found, Answers { first: Some(next), ..Answers::default() });
                 }
                 _ => {
-                    let at_nil = Some(ask(script, "look", &state));
+                    let at_nil = Some(Arc::new(ask(script, "look", &state)));
                     assert_eq!(found, Answers { first: Some(Value::Nil), at_nil, ..Answers::default() });
                 }
             }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ::rhai::{Array, Dynamic, Map};
 
 use crate::script::border::{Meter, Refusal};
+use crate::script::state::{Cell, Plain, Shape};
 use crate::script::{Limits, Value};
 
 /// The plain data that a Rhai value stands for.
@@ -68,6 +69,54 @@ fn read(value: &Dynamic, meter: &mut Meter<'_>) -> Result<Value, Refusal> {
         format!("is a value of type {}", value.type_name().rsplit("::").next().unwrap_or_default()),
         "keep `rng`, `gift`, data sets, ranges and blobs out of the state; a row's number is data",
     ))
+}
+
+/// Adds the cells of the value, if it is of this shape, and returns how much text they hold, in bytes. `None` if it is of
+/// another, or may not cross: [`from_rhai`] tells.
+pub(super) fn cells_of(value: &Dynamic, shape: &Shape, limits: &Limits, cells: &mut Vec<Cell>) -> Option<usize> {
+    let mut meter = Meter::new(limits);
+    take_cells(value, shape, &mut meter, cells)?;
+    Some(cells.iter().map(Cell::text_bytes).sum())
+}
+
+fn take_cells(value: &Dynamic, shape: &Shape, meter: &mut Meter<'_>, cells: &mut Vec<Cell>) -> Option<()> {
+    meter.value().ok()?;
+    match shape {
+        Shape::Cell(number) => {
+            // The cells are numbered as they come.
+            (*number as usize == cells.len()).then_some(())?;
+            cells.push(if value.is_string() {
+                let text = value.as_immutable_string_ref().ok()?;
+                meter.text(text.len()).ok()?;
+                Cell::text(&text)
+            } else if value.is_int() {
+                Cell::Plain(Plain::Int(value.as_int().ok()?))
+            } else if value.is_bool() {
+                Cell::Plain(Plain::Truth(value.as_bool().ok()?))
+            } else if value.is_float() {
+                Cell::Plain(Plain::Float(value.as_float().ok()?))
+            } else {
+                value.is_unit().then_some(Cell::NIL)?
+            });
+        }
+        Shape::List(shapes) => {
+            let items = value.read_lock::<Array>().filter(|items| items.len() == shapes.len())?;
+            meter.enter().ok()?;
+            items.iter().zip(shapes).try_for_each(|(item, shape)| take_cells(item, shape, meter, cells))?;
+            meter.leave();
+        }
+        Shape::Map(shapes) => {
+            let fields = value.read_lock::<Map>().filter(|fields| fields.len() == shapes.len())?;
+            meter.enter().ok()?;
+            for ((name, field), (known, shape)) in fields.iter().zip(shapes) {
+                (name.as_str() == &**known).then_some(())?;
+                meter.text(name.len()).ok()?;
+                take_cells(field, shape, meter, cells)?;
+            }
+            meter.leave();
+        }
+    }
+    Some(())
 }
 
 /// Whether the value is what [`to_rhai`] would make of [`from_rhai`]: nothing in it is shared with the script, and no

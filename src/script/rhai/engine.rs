@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ::rhai::{
-    AST, Dynamic, Engine, EvalAltResult, ImmutableString, Module, ModuleResolver, OptimizationLevel, Position, Scope,
-    Shared,
+    AST, Array, Dynamic, Engine, EvalAltResult, INT, ImmutableString, Map, Module, ModuleResolver, OptimizationLevel,
+    Position, Scope, Shared,
 };
 
 use super::boards::Boards;
@@ -166,10 +166,11 @@ fn register_library(engine: &mut Engine, source: &Source, limits: &Limits, libra
     let boards = Rc::new(Boards::new());
     for function in library.functions() {
         let (boards, name) = (Rc::clone(&boards), function.name);
-        register::<Gift>(engine, "gift", *function, &limits, move |arguments| boards.call(name, arguments));
+        let shortcut = move |arguments: &[&mut Dynamic]| boards.call(name, arguments);
+        register::<Gift>(engine, "gift", *function, &limits, &usual_types(name), shortcut);
     }
     for function in JSON {
-        register::<Json>(engine, "gift.json", function, &limits, |_| None);
+        register::<Json>(engine, "gift.json", function, &limits, &[], |_| None);
     }
     engine.register_fn("illegal", |_: &mut Gift, reason: &str| illegal(reason));
     engine.register_fn("illegal", |_: &mut Gift| illegal("illegal action"));
@@ -186,19 +187,35 @@ fn illegal(reason: &str) -> Result<(), Box<EvalAltResult>> {
     Err(EvalAltResult::ErrorRuntime(Dynamic::from(Illegal(cut(reason))), Position::NONE).into())
 }
 
-/// Registers a function of the library as a method of `Receiver`; `shortcut` may give its result for some arguments.
+/// The types of the arguments that this function of the library mostly gets. Rhai, which looks for a function anew in each
+/// call, finds one for exactly these at once, and one for any types only after it has tried all others.
+fn usual_types(name: &str) -> Vec<TypeId> {
+    let (array, integer, text) = (TypeId::of::<Array>(), TypeId::of::<INT>(), TypeId::of::<ImmutableString>());
+    match name {
+        "free" => vec![array],
+        "grid" => vec![array, integer],
+        "line" => vec![array, integer, integer, integer],
+        "template" => vec![text, TypeId::of::<Map>()],
+        _ => Vec::new(),
+    }
+}
+
+/// Registers a function of the library as a method of `Receiver`, for arguments of any types and those of the `usual` ones;
+/// `shortcut` may give its result for some arguments.
 fn register<Receiver: Clone + Send + Sync + 'static>(
     engine: &mut Engine,
     prefix: &'static str,
     function: HostFunction,
     limits: &Arc<Limits>,
+    usual: &[TypeId],
     shortcut: impl Fn(&[&mut Dynamic]) -> Option<Dynamic> + Clone + 'static,
 ) {
     let HostFunction { name, call } = function;
-    for count in 0..=MAX_ARGUMENTS {
-        let (limits, shortcut) = (Arc::clone(limits), shortcut.clone());
-        let mut types = vec![TypeId::of::<Receiver>()];
-        types.resize(1 + count, TypeId::of::<Dynamic>());
+    let any = |count| vec![TypeId::of::<Dynamic>(); count];
+    let usual = (!usual.is_empty()).then(|| usual.to_vec());
+    for mut types in (0..=MAX_ARGUMENTS).map(any).chain(usual) {
+        let (limits, shortcut, count) = (Arc::clone(limits), shortcut.clone(), types.len());
+        types.insert(0, TypeId::of::<Receiver>());
         engine.register_raw_fn(name, types, move |_, arguments| {
             if let Some(result) = arguments.get(1..).and_then(&shortcut) {
                 return Ok(result);

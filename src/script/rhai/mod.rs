@@ -18,7 +18,9 @@ use std::sync::Arc;
 
 use ::rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, FnPtr, Map, Scope};
 
+use super::border::Refusal;
 use super::loan::Loan;
+use super::state::Shape;
 use super::watchdog::Timer;
 use super::{
     Answers, Argument, CallError, Field, Library, Limits, Questions, Script, ScriptEngine, Source, State, Value, memory,
@@ -49,6 +51,8 @@ struct RhaiScript {
     root: Root,
     /// Most parameters of the functions of each name.
     parameters: BTreeMap<String, usize>,
+    /// The shape of the last state, with how many cells it has: the next one mostly shares it.
+    shape: RefCell<Option<(Arc<Shape>, usize)>>,
     /// States that were handed to the script last, as it sees them.
     states: RefCell<Vec<(State, Dynamic)>>,
     ast: AST,
@@ -114,10 +118,11 @@ impl ScriptEngine for RhaiEngine {
             Root::Function(pointer) => Captured::by(variables.iter().chain(pointer.curry())),
         };
         let (captured, left_behind) = (RefCell::new(captured), Cell::new(0));
-        let (states, limits) = (RefCell::default(), limits.clone());
+        let (shape, states, limits) = (RefCell::default(), RefCell::default(), limits.clone());
         Ok(Box::new(RhaiScript {
             root,
             parameters,
+            shape,
             states,
             ast,
             engine,
@@ -236,7 +241,8 @@ impl Script for RhaiScript {
     }
 
     fn call(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
-        self.call_and_use(name, arguments, |_| ()).map(|(value, ())| value)
+        let read = |value: &Dynamic| border::from_rhai(value, &self.limits);
+        self.call_and_use(name, arguments, read, |_| ()).map(|(value, ())| value)
     }
 
     fn call_state_and_ask(
@@ -248,8 +254,7 @@ impl Script for RhaiScript {
     ) -> Result<(State, Answers), CallError> {
         // What the script made serves the questions that follow.
         let kept = |value: Dynamic| border::is_plain(&value).then_some(value);
-        let (value, kept) = self.call_and_use(name, arguments, kept)?;
-        let state = State::from(value);
+        let (state, kept) = self.call_and_use(name, arguments, |value| self.read_state(value), kept)?;
         if let Some(kept) = kept {
             self.keep(&state, kept);
         }
@@ -258,13 +263,31 @@ impl Script for RhaiScript {
 }
 
 impl RhaiScript {
-    /// Calls the function; a result that may cross the border is handed to `with` as the script made it.
-    fn call_and_use<T>(
+    /// The state that this value is.
+    fn read_state(&self, value: &Dynamic) -> Result<State, Refusal> {
+        if let Some((shape, count)) = &*self.shape.borrow() {
+            let mut cells = Vec::with_capacity(*count);
+            if let Some(text_bytes) = border::cells_of(value, shape, &self.limits, &mut cells) {
+                return Ok(State::from_cells(Arc::clone(shape), cells.into(), text_bytes));
+            }
+        }
+        let value = border::from_rhai(value, &self.limits)?;
+        if matches!(value, Value::List(_) | Value::Map(_)) {
+            let mut cells = Vec::new();
+            let shape = Shape::of(&value, &mut cells);
+            self.shape.replace(Some((Arc::new(shape), cells.len())));
+        }
+        Ok(value.into())
+    }
+
+    /// Calls the function and reads its result; one that may cross the border is also handed to `with` as the script made it.
+    fn call_and_use<R, T>(
         &self,
         name: &'static str,
         arguments: &mut [Argument<'_>],
+        read: impl FnOnce(&Dynamic) -> Result<R, Refusal>,
         with: impl FnOnce(Dynamic) -> T,
-    ) -> Result<(Value, T), CallError> {
+    ) -> Result<(R, T), CallError> {
         if !(self.is_function() && name.is_empty()) {
             match self.field(name).map_err(CallError::Fault)? {
                 Field::Function => {}
@@ -303,7 +326,7 @@ impl RhaiScript {
         let answer = match &result {
             _ if expired => Err(CallError::Fault(self.sources.timeout(name, &self.limits))),
             _ if excess.is_some() => Err(CallError::Fault(self.sources.excess(name, excess, &self.limits))),
-            Ok(value) => border::from_rhai(value, &self.limits).map_err(|refusal| {
+            Ok(value) => read(value).map_err(|refusal| {
                 let what = if name.is_empty() { "the result".to_owned() } else { format!("the result of `{name}`") };
                 CallError::Fault(refusal.diagnostic(&what, self.sources.whole()))
             }),

@@ -2,6 +2,7 @@
 //! asked about a new state along with it.
 
 use std::ffi::c_int;
+use std::sync::Arc;
 
 use mlua::ffi::{self, lua_State};
 
@@ -283,11 +284,13 @@ impl Frame<'_, '_> {
         unsafe {
             let first = value_at(lua, at, self.limits);
             match first {
-                Some(Value::Nil) if then.at_nil.is_some() => self.answers.at_nil = value_at(lua, at + 1, self.limits),
+                Some(Value::Nil) if then.at_nil.is_some() => {
+                    self.answers.at_nil = self.direct.constants.value(lua, at + 1, self.limits, own);
+                }
                 Some(Value::Int(number @ 0..64)) => {
                     for ((ask, answer), at) in then.asks.iter().zip(&mut self.answers.then).zip(at + 2..) {
                         if ask.is_some_and(|(_, after)| after >> number & 1 == 1) {
-                            let list = self.direct.lists.at(lua, at, self.limits, own.clone());
+                            let list = self.direct.constants.texts(lua, at, self.limits, own.clone());
                             *answer =
                                 list.map(Answer::Texts).or_else(|| value_at(lua, at, self.limits).map(Answer::Value));
                         }
@@ -315,7 +318,7 @@ impl Frame<'_, '_> {
             match &first {
                 Some(Value::Nil) => {
                     if let Some(at_nil) = then.at_nil {
-                        self.answers.at_nil = self.answer(lua, at_nil, table, None);
+                        self.answers.at_nil = self.answer(lua, at_nil, table, None).map(Arc::new);
                     }
                 }
                 Some(Value::Int(number @ 0..64)) => {

@@ -158,6 +158,13 @@ impl Direct {
 
     /// Writes the functions for a shape that has turned out to be worth it. Not to be called during a call.
     pub(in crate::script::lua) fn ripen(&self, lua: &Lua) {
+        if self.ripe.borrow().is_some() {
+            self.write_functions(lua);
+        }
+    }
+
+    #[cold]
+    fn write_functions(&self, lua: &Lua) {
         let Some(shape) = self.ripe.take() else { return };
         let mut shapes = self.shapes.borrow_mut();
         let Some(known) = shapes.iter_mut().find(|known| Arc::ptr_eq(&known.shape, &shape)) else { return };
@@ -176,7 +183,7 @@ impl Direct {
         let Some(known) = shapes.iter_mut().rev().find(|known| Arc::ptr_eq(&known.shape, shape)) else { return };
         known.changes = known.changes.saturating_add(1);
         if known.changes == RIPE && natives < MAX_NATIVES {
-            self.ripe.set(Some(Arc::clone(shape)));
+            self.ripe.replace(Some(Arc::clone(shape)));
         }
     }
 

@@ -11,9 +11,9 @@
 //! back. If it did more than change values, or failed, the master is forgotten and the state is built again when it is
 //! needed. Of a shape that is changed often, [`native`] does the reading and building in the machine.
 
+mod constants; // tables that never change
 mod frame; // one call on its way through the machine
 mod layout; // how the tables of a state lie, and what was written into them
-mod lists; // lists of texts that never change
 mod masters; // states as tables in the machine
 mod native; // functions that are written for one shape of states
 mod rng; // what a script draws from
@@ -31,8 +31,8 @@ use crate::script::state::{Shape, State};
 use crate::script::watchdog::Running;
 use crate::script::{Answers, Argument, Limits, Value};
 use crate::seed::Stream;
+use constants::Constants;
 use frame::{Frame, enter_frame};
-use lists::Lists;
 use masters::{KnownShape, Masters};
 use native::Tools;
 use transfer::bytes_at;
@@ -92,12 +92,14 @@ pub(super) struct Direct {
     handler: c_int,
     tools: Tools,
     functions: RefCell<Vec<(&'static str, c_int)>>,
+    /// The function that was asked for last.
+    last_function: Flag<(&'static str, c_int)>,
     masters: RefCell<Masters>,
     /// The shapes that were seen last, so that states share them.
     shapes: RefCell<Vec<KnownShape>>,
-    lists: Lists,
+    constants: Constants,
     /// A shape that functions should be written for.
-    ripe: Flag<Option<Arc<Shape>>>,
+    ripe: RefCell<Option<Arc<Shape>>>,
     /// New states in a row that were of another shape than guessed.
     misses: Flag<u32>,
     /// Calls that failed in a question.
@@ -149,10 +151,11 @@ impl Direct {
             handler,
             tools,
             functions: RefCell::default(),
+            last_function: Flag::default(),
             masters: RefCell::default(),
             shapes: RefCell::default(),
-            lists: Lists::default(),
-            ripe: Flag::default(),
+            constants: Constants::default(),
+            ripe: RefCell::default(),
             misses: Flag::default(),
             unanswered: Flag::default(),
             copies: Flag::new(copies),
@@ -170,9 +173,13 @@ impl Direct {
         find: impl FnOnce() -> Option<mlua::Function>,
     ) -> Option<c_int> {
         // Mostly the same text, not one that reads the same.
-        let is_it = |known: &str| std::ptr::eq(known, name) || known == name;
-        let known = self.functions.borrow().iter().find(|(known, _)| is_it(known)).map(|(_, number)| *number);
-        if known.is_some() {
+        let (last, number) = self.last_function.get();
+        if std::ptr::eq(last, name) {
+            return Some(number);
+        }
+        let known = self.functions.borrow().iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
+        if let Some(number) = known {
+            self.last_function.set((name, number));
             return known;
         }
         let mut number = 0;
