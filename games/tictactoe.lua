@@ -17,28 +17,39 @@ local MARKS = { "X", "O" }
 
 local LABELS = { "1", "2", "3", "4", "5", "6", "7", "8", "9" }
 
--- The cell of each label.
-local CELLS = {}
-for cell, label in LABELS do CELLS[label] = cell end
+-- A cell is a bit of a number: cell 1 is 1, cell 2 is 2, cell 3 is 4, up to 256. The cells of a seat are the sum of theirs, and
+-- what follows from such a sum is looked up.
+local BITS = { 1, 2, 4, 8, 16, 32, 64, 128, 256 }
+local ALL = 511
 
-local LINES = {
-  { 1, 2, 3 }, { 4, 5, 6 }, { 7, 8, 9 },
-  { 1, 4, 7 }, { 2, 5, 8 }, { 3, 6, 9 },
-  { 1, 5, 9 }, { 3, 5, 7 },
-}
-
--- The other two cells of each line through a cell.
-local OTHERS = {}
-for cell = 1, 9 do
-  OTHERS[cell] = {}
-  for _, line in LINES do
-    local at = table.find(line, cell)
-    if at then table.insert(OTHERS[cell], { line[at % 3 + 1], line[(at + 1) % 3 + 1] }) end
-  end
+-- The cell of each label, and the label of each bit.
+local CELL_OF, LABEL_OF = {}, {}
+for cell, label in LABELS do
+  CELL_OF[label] = cell
+  LABEL_OF[BITS[cell]] = label
 end
 
-local CORNERS = { 1, 3, 7, 9 }
-local SIDES = { 2, 4, 6, 8 }
+-- The three rows, the three columns, the two diagonals.
+local LINES = { 7, 56, 448, 73, 146, 292, 273, 84 }
+
+local CORNERS = { 1, 4, 64, 256 }
+local SIDES = { 2, 8, 32, 128 }
+
+-- The labels of these cells: the legal answers where these are free. A list that never changes is read by the host once.
+local ANSWERS = {}
+-- Whether these cells have a line among them.
+local HAS_LINE = {}
+for cells = 0, ALL do
+  local answers = {}
+  for cell, bit in BITS do
+    if bit32.btest(cells, bit) then table.insert(answers, LABELS[cell]) end
+  end
+  ANSWERS[cells] = answers
+  HAS_LINE[cells] = false
+  for _, line in LINES do
+    if bit32.band(cells, line) == line then HAS_LINE[cells] = true end
+  end
+end
 
 local RULES = {
   "You are playing tic-tac-toe against one opponent on a 3x3 board. The cells carry the numbers 1 to 9, from the top "
@@ -77,42 +88,23 @@ for wording, rules in RULES do
   end
 end
 
--- The rows of the board as `gift.grid(board, 3)` draws them, by their marks as digits to the base of 3: 81 drawings, of which
--- three make a board, where its cells would be 25 pieces.
+-- The rows of the board as `gift.grid` draws it, by the marks in them: 1 for each bit of X, 8 for each of O, and 1, as lists
+-- begin there. Three pieces make a board, where its cells would be 25.
 local TOP, MIDDLE, BOTTOM = {}, {}, {}
 for row, drawings in { TOP, MIDDLE, BOTTOM } do
-  for number = 0, 26 do
-    local cells = {}
-    for column = 1, 3 do
-      local digit = number // 3 ^ (3 - column) % 3
-      cells[column] = if digit == 0 then LABELS[3 * row - 3 + column] else MARKS[digit]
+  for o = 0, 7 do
+    for x = 0, 7 do
+      local cells = {}
+      for column = 1, 3 do
+        local bit = BITS[column]
+        cells[column] = if bit32.btest(x, bit) then "X"
+          elseif bit32.btest(o, bit) then "O"
+          else LABELS[3 * row - 3 + column]
+      end
+      drawings[1 + x + 8 * o] = " " .. table.concat(cells, " | ")
+        .. if row < 3 then "\n---+---+---\n" else "\n\n" .. QUESTION
     end
-    drawings[number] = " " .. table.concat(cells, " | ") .. if row < 3 then "\n---+---+---\n" else "\n\n" .. QUESTION
   end
-end
-
--- The number of a row with these marks.
-local function row(a, b, c)
-  return (if a == "" then 0 elseif a == "X" then 9 else 18)
-    + (if b == "" then 0 elseif b == "X" then 3 else 6)
-    + (if c == "" then 0 elseif c == "X" then 1 else 2)
-end
-
--- The answers that take free cells, by which cells are free, a bit each. A list that never changes is read by the host once.
-local ANSWERS = {}
-for free = 0, 511 do
-  local list = {}
-  for cell = 1, 9 do
-    if bit32.btest(free, 2 ^ (cell - 1)) then list[#list + 1] = LABELS[cell] end
-  end
-  ANSWERS[free] = list
-end
-
--- Written out: a loop would take twice as long.
-local function free_answers(board)
-  return ANSWERS[(if board[1] == "" then 1 else 0) + (if board[2] == "" then 2 else 0) + (if board[3] == "" then 4 else 0)
-    + (if board[4] == "" then 8 else 0) + (if board[5] == "" then 16 else 0) + (if board[6] == "" then 32 else 0)
-    + (if board[7] == "" then 64 else 0) + (if board[8] == "" then 128 else 0) + (if board[9] == "" then 256 else 0)]
 end
 
 -- What stands before the board, by the cell marked last (0: none).
@@ -121,59 +113,31 @@ for cell, label in LABELS do
   LATEST[cell] = "Your opponent's latest move was cell " .. label .. ". The board is now:\n\n"
 end
 
-local function free_cells(board)
-  local cells, count = table.create(9), 0
-  for cell = 1, 9 do
-    if board[cell] == "" then
-      count += 1
-      cells[count] = cell
-    end
-  end
-  return cells
+-- The cells that nobody has marked.
+local function free_cells(state)
+  return ALL - state.cells[1] - state.cells[2]
 end
 
--- The first cell that completes a line of `mark`, or nil. Lines are tried in the order of LINES.
-local function completing_cell(board, mark)
-  for _, line in ipairs(LINES) do
-    local count, gap = 0, nil
-    for _, cell in ipairs(line) do
-      if board[cell] == mark then
-        count = count + 1
-      elseif board[cell] == "" then
-        gap = cell
-      end
-    end
-    if count == 2 and gap then return gap end
+-- The first cell that completes a line of a seat that has the cells `own`, or nil. Lines are tried in the order of LINES.
+local function completing_cell(own, free)
+  for _, line in LINES do
+    local rest = line - bit32.band(line, own)
+    if LABEL_OF[rest] and bit32.btest(rest, free) then return LABEL_OF[rest] end
   end
   return nil
 end
 
--- Whether a line of `mark` goes through the cell, which has it.
-local function has_line(board, mark, cell)
-  for _, others in OTHERS[cell] do
-    if board[others[1]] == mark and board[others[2]] == mark then return true end
-  end
-  return false
-end
-
-local function is_full(board)
-  for cell = 1, 9 do
-    if board[cell] == "" then return false end
-  end
-  return true
-end
-
 local function place(state, seat, cell)
-  state.board[cell] = MARKS[seat]
+  state.cells[seat] += BITS[cell]
   state.last = cell
   state.turn = 3 - seat
 end
 
 function game.init(rng, options)
   local state = {
-    board = { "", "", "", "", "", "", "", "", "" },
+    cells = { 0, 0 }, -- of X and of O
     turn = 0, -- the seat to move; 0 once the game is over
-    last = 0, -- the cell marked last; 0 on an empty board
+    last = 0, -- the cell marked last, 1 to 9; 0 on an empty board
     winner = 0, -- the seat with a line; 0 while there is none
     opening = rng:int(0, if options.opening == 0 then 0 else 1), -- random rounds played before the first turn
     rules = 0, -- which of the four wordings
@@ -181,7 +145,7 @@ function game.init(rng, options)
   }
   state.turn = rng:int(1, 2)
   for _ = 1, 2 * state.opening do
-    place(state, state.turn, rng:pick(free_cells(state.board)))
+    place(state, state.turn, CELL_OF[rng:pick(ANSWERS[free_cells(state)])])
   end
   state.rules = rng:int(1, #RULES)
   state.win_text = rng:int(0, 1) == 1
@@ -194,18 +158,19 @@ function game.to_act(state)
 end
 
 function game.observe(state, seat)
-  local board, introduction = state.board, ""
-  if 9 - #free_answers(board) <= 2 * state.opening + 1 then -- random marks, and the opponent's first at most: the seat's first turn
+  local x, o = state.cells[1], state.cells[2]
+  local introduction = ""
+  if 9 - #ANSWERS[ALL - x - o] <= 2 * state.opening + 1 then -- random marks, and the opponent's first at most: the seat's first turn
     introduction = INTRODUCTIONS[state.rules][seat][state.win_text][state.opening]
   end
   return introduction .. LATEST[state.last]
-    .. TOP[row(board[1], board[2], board[3])]
-    .. MIDDLE[row(board[4], board[5], board[6])]
-    .. BOTTOM[row(board[7], board[8], board[9])]
+    .. TOP[1 + bit32.extract(x, 0, 3) + 8 * bit32.extract(o, 0, 3)]
+    .. MIDDLE[1 + bit32.extract(x, 3, 3) + 8 * bit32.extract(o, 3, 3)]
+    .. BOTTOM[1 + bit32.extract(x, 6, 3) + 8 * bit32.extract(o, 6, 3)]
 end
 
 function game.actions(state, seat)
-  return free_answers(state.board)
+  return ANSWERS[free_cells(state)]
 end
 
 -- For `decode.format = "script"`: a text with a single number, of a cell, means that cell.
@@ -215,86 +180,86 @@ function game.parse(state, seat, text)
     if found and found ~= number then return nil end
     found = number
   end
-  return CELLS[found or ""] and found
+  return CELL_OF[found or ""] and found
 end
 
 -- "5", "[5]", "(5).", "Cell 5" and "cell: 5" all mean cell 5.
 local function parse(action)
-  local text = action:lower():gsub("[ \t\r\n%[%]().:#]", ""):gsub("^cell", "")
-  return tonumber(text:match("^[1-9]$"))
+  local label = action:lower():gsub("[ \t\r\n%[%]().:#]", ""):gsub("^cell", "")
+  return CELL_OF[label]
 end
 
 function game.apply(state, seat, action)
-  local cell = CELLS[action] or parse(action)
+  local cell, cells = CELL_OF[action] or parse(action), state.cells
   if not cell then gift.illegal("the answer has to be the number of a free cell, 1 to 9, and nothing else") end
-  if state.board[cell] ~= "" then
-    gift.illegal("cell " .. cell .. " is taken; free cells are " .. table.concat(free_cells(state.board), ", "))
+  if bit32.btest(cells[1] + cells[2], BITS[cell]) then
+    gift.illegal("cell " .. cell .. " is taken; free cells are " .. table.concat(ANSWERS[free_cells(state)], ", "))
   end
   place(state, seat, cell)
-  if has_line(state.board, MARKS[seat], cell) then
+  if HAS_LINE[cells[seat]] then
     state.winner = seat
     state.turn = 0
-  elseif is_full(state.board) then
+  elseif cells[1] + cells[2] == ALL then
     state.turn = 0
   end
   return state
 end
 
+-- By the winner.
+local OUTCOMES = {
+  [0] = { scores = { 0.5, 0.5 }, success = { false, false } },
+  { scores = { 1, 0 }, success = { true, false } },
+  { scores = { 0, 1 }, success = { false, true } },
+}
+
 function game.outcome(state)
-  if state.winner == 0 then return { scores = { 0.5, 0.5 }, success = { false, false } } end
-  local first_won = state.winner == 1
-  return { scores = { first_won and 1 or 0, first_won and 0 or 1 }, success = { first_won, not first_won } }
+  return OUTCOMES[state.winner]
 end
 
 -- Nine bytes after the tag, one a cell: the seat's own marks are `A` to `I`, the opponent's `a` to `i`, so one policy serves
 -- both seats, and a free cell shows its number, which is the answer that takes it. Every byte tells its cell, so a small
 -- model need not learn to count positions first.
 function game.brief(state, seat)
-  local cells = {}
-  for cell = 1, 9 do
-    local mark = state.board[cell]
-    cells[cell] = mark == "" and tostring(cell) or ("ABCDEFGHI"):sub(cell, cell)
-    if mark == MARKS[3 - seat] then cells[cell] = cells[cell]:lower() end
+  local own, theirs = state.cells[seat], state.cells[3 - seat]
+  local text = "t"
+  for cell, bit in BITS do
+    text ..= if bit32.btest(own, bit) then ("ABCDEFGHI"):sub(cell, cell)
+      elseif bit32.btest(theirs, bit) then ("abcdefghi"):sub(cell, cell)
+      else LABELS[cell]
   end
-  return "t" .. table.concat(cells)
+  return text
 end
 
 -- Wins if it can, else blocks, else takes the centre, a corner, a side. It misses forks, so it can be beaten.
 function game.bot(state, seat, rng)
-  local board = state.board
-  local cell = completing_cell(board, MARKS[seat]) or completing_cell(board, MARKS[3 - seat])
-  if cell then return tostring(cell) end
-  if board[5] == "" then return "5" end
-  for _, group in ipairs({ CORNERS, SIDES }) do
-    local free = {}
-    for _, candidate in ipairs(group) do
-      if board[candidate] == "" then free[#free + 1] = candidate end
+  local free = free_cells(state)
+  local answer = completing_cell(state.cells[seat], free) or completing_cell(state.cells[3 - seat], free)
+  if answer then return answer end
+  if bit32.btest(free, BITS[5]) then return "5" end
+  for _, group in { CORNERS, SIDES } do
+    local answers = {}
+    for _, bit in group do
+      if bit32.btest(free, bit) then table.insert(answers, LABEL_OF[bit]) end
     end
-    if #free > 0 then return tostring(rng:pick(free)) end
+    if #answers > 0 then return rng:pick(answers) end
   end
   error("the board is full")
 end
 
 -- Cells and turn: wording, opening and the latest move change what a seat reads, not how the game goes on.
 function game.key(state)
-  return state.turn .. ":" .. table.concat(state.board, ",")
+  return state.turn .. ":" .. table.concat(state.cells, ",")
 end
 
 -- Lines still open to the seat against lines still open to the opponent, on the scale of the scores: 0.5 is even.
 function game.score(state, seat)
-  if state.winner ~= 0 then return state.winner == seat and 1 or 0 end
+  if state.winner ~= 0 then return if state.winner == seat then 1 else 0 end
   local balance = 0
-  for _, line in ipairs(LINES) do
-    local own, theirs = 0, 0
-    for _, cell in ipairs(line) do
-      if state.board[cell] == MARKS[seat] then
-        own = own + 1
-      elseif state.board[cell] ~= "" then
-        theirs = theirs + 1
-      end
-    end
-    if theirs == 0 then balance = balance + own end
-    if own == 0 then balance = balance - theirs end
+  for _, line in LINES do
+    local own = #ANSWERS[bit32.band(line, state.cells[seat])]
+    local theirs = #ANSWERS[bit32.band(line, state.cells[3 - seat])]
+    if theirs == 0 then balance += own end
+    if own == 0 then balance -= theirs end
   end
   -- At most eight lines with two marks each.
   return 0.5 + balance / 32

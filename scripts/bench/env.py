@@ -56,9 +56,9 @@ def recorded(game):
     for line in lines:
         start = line["start"]
         first = start["turn"]
-        # Random marks on the board were made before the first turn, one of each side.
-        marks = ("X", "O") if first == 1 else ("O", "X")
-        opening = [start["board"].index(mark) for mark in marks if mark in start["board"]]
+        # Random marks on the board were made before the first turn, one of each side. A cell is a bit of its side's number.
+        marked = start["cells"] if first == 1 else reversed(start["cells"])
+        opening = [bits.bit_length() - 1 for bits in marked if bits]
         cells = opening + [int(turn["action"]) - 1 for turn in line["turns"]]
         episodes.append((cells, line["scores"][first - 1]))
     return episodes

@@ -100,11 +100,11 @@ fn hide_is_checked_and_lets_search_play() {
 fn key_is_checked_against_what_follows() {
     let place = Place::new();
     let game = include_str!("../../games/tictactoe.lua");
-    let whole = r#"return state.turn .. ":" .. table.concat(state.board, ",")"#;
+    let whole = r#"return state.turn .. ":" .. table.concat(state.cells, ",")"#;
     assert!(game.contains(whole));
     for (key, told) in [
         ("return state.turn .. \":\"", "error[game::bad_key]"),
-        ("return table.concat(state.board, \",\")", "the turn of seat 2, with the answers"),
+        ("return table.concat(state.cells, \",\")", "the turn of seat 2, with the answers"),
         ("return state.turn", "`key` returned the wrong kind of value"),
         ("error(\"no key\")", "no key"),
     ] {

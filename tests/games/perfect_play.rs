@@ -13,7 +13,7 @@ use super::support::{any_action, deep, load, options};
 const LINES: [[usize; 3]; 8] = [[0, 1, 2], [3, 4, 5], [6, 7, 8], [0, 3, 6], [1, 4, 7], [2, 5, 8], [0, 4, 8], [2, 4, 6]];
 
 /// 0 for a free cell, else the seat.
-type Board = [u8; 9];
+pub(crate) type Board = [u8; 9];
 
 /// What perfect play gives seat 1 from here: 1, 0 or -1. Written for this test, independent of the search.
 fn minimax(board: Board, turn: u8, known: &mut HashMap<(Board, u8), i8>) -> i8 {
@@ -44,17 +44,11 @@ fn minimax(board: Board, turn: u8, known: &mut HashMap<(Board, u8), i8>) -> i8 {
     value
 }
 
-fn board_of(state: &Value) -> Board {
-    let cells = state.get("board").and_then(Value::as_list).expect("a board");
-    let mut board = [0; 9];
-    for (place, cell) in board.iter_mut().zip(cells) {
-        *place = match cell.as_text() {
-            Some("X") => 1,
-            Some("O") => 2,
-            _ => 0,
-        };
-    }
-    board
+/// The board of a state of tic-tac-toe: the cells of each seat are bits of a number.
+pub(crate) fn board_of(state: &Value) -> Board {
+    let cells: Vec<i64> =
+        state.get("cells").and_then(Value::as_list).expect("cells").iter().filter_map(Value::as_int).collect();
+    std::array::from_fn(|cell| (1..).zip(&cells).find(|(_, cells)| *cells >> cell & 1 == 1).map_or(0, |(seat, _)| seat))
 }
 
 /// What perfect play gives the seat whose turn it is: 1, 0 or -1.
