@@ -30,6 +30,8 @@ from host import ROOT, call
 
 PACKAGES = ["textarena==0.7.4", "open_spiel==2.0.2"]
 LUA, RHAI = "games/tictactoe.lua", "tests/games/tictactoe.rhai"
+# The rules without anything put together beforehand: what a first version of a game takes.
+PLAIN = "scripts/bench/games/tictactoe_plain.lua"
 EPISODES = 2000
 
 
@@ -56,9 +58,13 @@ def recorded(game):
     for line in lines:
         start = line["start"]
         first = start["turn"]
-        # Random marks on the board were made before the first turn, one of each side. A cell is a bit of its side's number.
-        marked = start["cells"] if first == 1 else reversed(start["cells"])
-        opening = [bits.bit_length() - 1 for bits in marked if bits]
+        # Random marks on the board were made before the first turn, one of each side: a bit of a number in one language, in the
+        # other a mark in a list.
+        if "cells" in start:
+            marked = [bits.bit_length() - 1 for bits in start["cells"] if bits]
+        else:
+            marked = [start["board"].index(mark) for mark in ("X", "O") if mark in start["board"]]
+        opening = marked if first == 1 else marked[::-1]
         cells = opening + [int(turn["action"]) - 1 for turn in line["turns"]]
         episodes.append((cells, line["scores"][first - 1]))
     return episodes
@@ -194,6 +200,7 @@ def main():
     sides = {
         "textarena_raw": textarena.measure,
         "gift_host_lua": lambda seconds: ours(LUA, seconds, 1),
+        "gift_host_lua_plain": lambda seconds: ours(PLAIN, seconds, 1),
         "gift_host_rhai": lambda seconds: ours(RHAI, seconds, 1),
         "openspiel_bare": spiel.measure,
         "openspiel_prompt": spiel_prompt.measure,
