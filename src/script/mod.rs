@@ -150,6 +150,15 @@ impl Answer {
     }
 }
 
+/// A place where a function changes what stands outside of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The line.
+    pub place: SourceSpan,
+    /// The variable, if one is assigned; `None` for a write into a table.
+    pub variable: Option<String>,
+}
+
 /// Why a call gave no value.
 #[derive(Clone, Debug)]
 pub enum CallError {
@@ -180,6 +189,18 @@ pub trait Script {
     /// Whether the script's top level runs again for each call, because a function of the script changes what stands there:
     /// nothing lasts from one call to the next, and what was kept is computed again.
     fn is_fresh_each_call(&self) -> bool;
+
+    /// What the script's functions change outside of them, as far as that is known: why [`Script::is_fresh_each_call`].
+    fn kept(&self) -> Vec<Kept> {
+        Vec::new()
+    }
+
+    /// What the function is told when it writes into a state among its arguments and that cannot be changed, with the line
+    /// that writes. `None` if it writes into none, catches the error, or sees copies anyhow (Rhai). To be asked after a call
+    /// with the same arguments.
+    fn state_write(&self, _function: &'static str, _arguments: &mut [Argument<'_>]) -> Option<Box<Diagnostic>> {
+        None
+    }
 
     /// Calls the function field `function` with the arguments, under the limits. The name is read while the call runs, and
     /// a thread that is given up must own what it reads ([`for_each_abandonable`]), so it lives for ever.

@@ -23,22 +23,52 @@ pub(super) fn assigns_top_level(bytecode: &[u8]) -> bool {
     Reader { rest: bytecode, version: 0 }.module().is_none_or(|module| module.assigns_top_level())
 }
 
+/// The variables of the top level that functions in the text assign, each with the lines where they do, in order.
+pub(super) fn top_level_assignments(text: &str) -> Vec<(String, u32)> {
+    // Names are kept only at this level, and without inlining a line is where the author wrote it.
+    let compiler = mlua::chunk::Compiler::new().set_optimization_level(0).set_debug_level(2);
+    let Ok(code) = compiler.compile(text.trim_start_matches('\u{feff}')) else { return Vec::new() };
+    let module = Reader { rest: &code, version: 0 }.module();
+    let mut found = module.map(|module| module.top_level_assignments()).unwrap_or_default();
+    found.sort_by_key(|(_, line)| *line);
+    found.dedup();
+    found
+}
+
 /// A function's text.
 #[derive(Default)]
 struct Proto {
     code: Vec<u32>,
+    /// The line of each word of `code`, if the compiler kept them.
+    lines: Vec<u32>,
+    /// The numbers of the names of its upvalues in the module's strings, from 1, if the compiler kept them.
+    upvalues: Vec<usize>,
     /// By the number of the constant: the function that it is a closure of.
     closures: Vec<Option<usize>>,
     children: Vec<usize>,
 }
 
 struct Module {
+    strings: Vec<String>,
     protos: Vec<Proto>,
     main: usize,
 }
 
 impl Module {
     fn assigns_top_level(&self) -> bool {
+        self.assignments().next().is_some()
+    }
+
+    fn top_level_assignments(&self) -> Vec<(String, u32)> {
+        let named = |(proto, at, upvalue): (&Proto, usize, u8)| {
+            let name = proto.upvalues.get(usize::from(upvalue))?.checked_sub(1)?;
+            Some((self.strings.get(name)?.clone(), *proto.lines.get(at)?))
+        };
+        self.assignments().filter_map(named).collect()
+    }
+
+    /// Every instruction that assigns a variable of the top level: its function, its place there, the upvalue's number.
+    fn assignments(&self) -> impl Iterator<Item = (&Proto, usize, u8)> {
         // Which upvalues of each function are variables of the top level; grows until nothing is added.
         let mut top: Vec<BTreeSet<u8>> = vec![BTreeSet::new(); self.protos.len()];
         let mut work = vec![self.main];
@@ -53,10 +83,11 @@ impl Module {
                 }
             }
         }
-        let assigns = |(proto, top): (&Proto, &BTreeSet<u8>)| {
-            proto.instructions().any(|word| operation(word) == SETUPVAL && top.contains(&operand_b(word)))
-        };
-        self.protos.iter().zip(&top).any(assigns)
+        self.protos.iter().zip(top).flat_map(|(proto, top)| {
+            let assigns =
+                move |&(_, word): &(usize, u32)| operation(word) == SETUPVAL && top.contains(&operand_b(word));
+            proto.instructions().filter(assigns).map(move |(at, word)| (proto, at, operand_b(word)))
+        })
     }
 
     /// The function, the upvalue's number, and how and from where it is captured, for every upvalue of the closures that
@@ -65,7 +96,7 @@ impl Module {
         let mut captures = Vec::new();
         let mut closure: Option<(usize, u8)> = None;
         let Some(proto) = self.protos.get(at) else { return captures };
-        for word in proto.instructions() {
+        for (_, word) in proto.instructions() {
             let index = (word >> 16) as usize;
             match operation(word) {
                 NEWCLOSURE => closure = proto.children.get(index).map(|&child| (child, 0)),
@@ -86,13 +117,13 @@ impl Module {
 }
 
 impl Proto {
-    /// The first word of each instruction.
-    fn instructions(&self) -> impl Iterator<Item = u32> {
-        let mut at = 0;
+    /// The first word of each instruction, with its place.
+    fn instructions(&self) -> impl Iterator<Item = (usize, u32)> {
+        let mut next = 0;
         std::iter::from_fn(move || {
-            let word = *self.code.get(at)?;
-            at += if is_long(operation(word)) { 2 } else { 1 };
-            Some(word)
+            let (at, word) = (next, *self.code.get(next)?);
+            next += if is_long(operation(word)) { 2 } else { 1 };
+            Some((at, word))
         })
     }
 }
@@ -152,8 +183,10 @@ impl Reader<'_> {
     fn module(mut self) -> Option<Module> {
         self.version = self.byte().filter(|version| VERSIONS.contains(version))?;
         let types = self.byte().filter(|types| TYPE_VERSIONS.contains(types))?;
+        let mut strings = Vec::new();
         for _ in 0..self.number()? {
             let length = self.number()?;
+            strings.push(String::from_utf8_lossy(self.rest.get(..length)?).into_owned());
             self.skip(length)?;
         }
         if types == 3 {
@@ -164,7 +197,7 @@ impl Reader<'_> {
         let count = self.number()?;
         let protos = (0..count).map(|_| self.proto()).collect::<Option<Vec<_>>>()?;
         let main = self.number()?;
-        (self.rest.is_empty() && main < protos.len()).then_some(Module { protos, main })
+        (self.rest.is_empty() && main < protos.len()).then_some(Module { strings, protos, main })
     }
 
     fn proto(&mut self) -> Option<Proto> {
@@ -186,11 +219,8 @@ impl Reader<'_> {
         // The line where it begins, and its name.
         self.number()?;
         self.number()?;
-        if self.byte()? != 0 {
-            let gap = u32::from(self.byte()?);
-            let intervals = (size.checked_sub(1)? >> gap) + 1;
-            self.skip(size + 4 * intervals)?;
-        }
+        let lines = if self.byte()? != 0 { self.lines(size)? } else { Vec::new() };
+        let mut upvalues = Vec::new();
         if self.byte()? != 0 {
             for _ in 0..self.number()? {
                 self.number()?;
@@ -199,7 +229,7 @@ impl Reader<'_> {
                 self.byte()?;
             }
             for _ in 0..self.number()? {
-                self.number()?;
+                upvalues.push(self.number()?);
             }
         }
         if self.version >= 11 {
@@ -208,7 +238,27 @@ impl Reader<'_> {
                 self.number()?;
             }
         }
-        Some(Proto { code, closures, children })
+        Some(Proto { code, lines, upvalues, closures, children })
+    }
+
+    /// The line of each of `size` words: a byte each, added up, over a base for every so many.
+    fn lines(&mut self, size: usize) -> Option<Vec<u32>> {
+        let gap = u32::from(self.byte()?);
+        let intervals = (size.checked_sub(1)? >> gap) + 1;
+        let mut offset = 0_u8;
+        let mut offsets = Vec::with_capacity(size);
+        for _ in 0..size {
+            offset = offset.wrapping_add(self.byte()?);
+            offsets.push(offset);
+        }
+        let mut base = 0_u32;
+        let mut bases = Vec::with_capacity(intervals);
+        for _ in 0..intervals {
+            base = base.wrapping_add(self.word()?);
+            bases.push(base);
+        }
+        let line = |(at, offset): (usize, u8)| Some(bases.get(at >> gap)?.wrapping_add(u32::from(offset)));
+        offsets.into_iter().enumerate().map(line).collect()
     }
 
     /// A constant; if it is a closure, its function is noted.
@@ -285,6 +335,15 @@ mod tests {
         ));
         assert!(assigns("for i = 1, 3 do local n = i t[i] = function() n += 1 end end"));
         assert!(assigns("local memo local function get() memo = memo or {} return memo end return get"));
+    }
+
+    #[test]
+    fn assignments_are_told_with_variable_and_line() {
+        let text = "local count, memo = 0, nil\nlocal function deep()\n  return function() count += 1 end\nend\n\
+                    return {\n  f = function()\n    local own = 1\n    own = 2\n    memo = memo or {}\n    deep()()\n  end }";
+        let expected = [("count".to_owned(), 3), ("memo".to_owned(), 10)];
+        assert_eq!(top_level_assignments(text), expected);
+        assert!(top_level_assignments("local n = 0 n += 1 return { f = function() return n end }").is_empty());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! mlua's errors as diagnostics: the author's file and line, what went wrong, and how to mend it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mlua::Lua;
@@ -115,6 +115,11 @@ impl Sources {
             Text { file: PathBuf::from(&name), name, written: Arc::clone(text) }
         };
         Self { texts: std::iter::once(script).chain(source.modules.iter().map(module)).collect() }
+    }
+
+    /// Every text, with its file.
+    pub(super) fn texts(&self) -> impl Iterator<Item = (&Path, &str)> {
+        self.texts.iter().map(|text| (text.file.as_path(), &*text.written))
     }
 
     /// The script's name inside the virtual machine.

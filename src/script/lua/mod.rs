@@ -11,9 +11,10 @@ mod errors; // mlua's errors as diagnostics with the author's lines
 mod interrupt; // stops a virtual machine from another thread
 mod isolation; // nothing lasts from one call to the next
 mod objects; // what a script sees as `rng` and as a data set
+mod probe; // what a script writes where it is lost
 mod sandbox; // the virtual machine and its globals
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,7 @@ use mlua::{Function, Lua, MultiValue, Table, Value as LuaValue};
 use super::loan::Loan;
 use super::watchdog::Timer;
 use super::{
-    Answers, Argument, CallError, Field, Library, Limits, Questions, Script, ScriptEngine, Source, State, Value,
+    Answers, Argument, CallError, Field, Kept, Library, Limits, Questions, Script, ScriptEngine, Source, State, Value,
 };
 use crate::diag::{Diagnostic, SourceSpan};
 use direct::{Direct, Then, Use, Want, Way};
@@ -53,6 +54,8 @@ struct LuaScript {
     /// The top level, to be run again for each call if `is_fresh`.
     main: Function,
     is_fresh: Cell<bool>,
+    /// Where a call was first refused a write into a table of the top level.
+    refused_at: RefCell<Option<SourceSpan>>,
     lua: Lua,
     /// Whether `gift.log` is dropped, because the call is made a second time.
     is_quiet: Arc<AtomicBool>,
@@ -112,6 +115,7 @@ impl ScriptEngine for LuaEngine {
             then,
             main,
             is_fresh,
+            refused_at: RefCell::default(),
             lua,
             is_quiet,
             timer,
@@ -192,6 +196,8 @@ impl LuaScript {
                 || result.as_ref().is_err_and(|error| isolation::is_refused_write(&error.to_string()))
         };
         if !is_fresh && has_refused() {
+            let place = |error| self.sources.fault(&self.lua, error, false, &self.limits).place;
+            *self.refused_at.borrow_mut() = result.as_ref().err().and_then(place);
             // Ends the loans; the streams are as they were.
             for (loan, stream) in loans {
                 loan.give_back(&mut stream.clone());
@@ -284,6 +290,14 @@ impl Script for LuaScript {
 
     fn is_fresh_each_call(&self) -> bool {
         self.is_fresh.get()
+    }
+
+    fn kept(&self) -> Vec<Kept> {
+        self.find_kept()
+    }
+
+    fn state_write(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Option<Box<Diagnostic>> {
+        self.call_with_frozen_states(name, arguments)
     }
 
     fn call(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
