@@ -2,6 +2,8 @@
 //! is like to train on.
 
 mod measure; // success of seats
+mod print; // what was found, for people and editors
+mod progress; // what is going on, on a terminal
 mod signal; // what GRPO could learn from
 mod twin; // the same episodes in another process
 
@@ -9,6 +11,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 
 use rayon::prelude::*;
 
@@ -21,9 +24,11 @@ use crate::script::{Script, Value, with_script};
 use crate::seed::Seed;
 
 use super::ExitStatus;
-use super::output::table;
 use super::setup::{self, SharedArgs};
 use measure::{Measures, measure};
+use print::{json, print};
+use progress::Progress;
+use twin::Twin;
 
 /// Flags of `gift-host check`.
 #[derive(Debug, clap::Args)]
@@ -81,7 +86,7 @@ impl Report {
     }
 }
 
-/// Checks every game and prints what is wrong with each, and what it is like.
+/// Checks every game and prints what is wrong with each, and what it is like, as soon as that is known.
 pub(crate) fn run(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
     let shared = SharedArgs { games: args.games.clone(), pairs: args.pairs.clone(), ..SharedArgs::default() };
     let config = setup::configuration(&shared, None)?;
@@ -98,59 +103,139 @@ pub(crate) fn run(args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
         None => check_seeds(args.episodes, Seed::new(0)),
     };
     if args.twin {
-        let compiled = |file: &PathBuf| Some((file.clone(), compile(file, &options, &host).ok()?));
-        let answer = rayon::scope(|_| {
-            let games: Vec<_> = files.iter().filter_map(compiled).collect();
-            twin::answer(&games, args, &seeds)
-        });
-        writeln!(out, "{answer}")?;
+        for file in &files {
+            let game = compile(file, &options, &host).ok();
+            writeln!(out, "{}", twin::answer(file, game.as_ref(), args, &seeds))?;
+            out.flush()?;
+        }
         return Ok(ExitStatus::Done);
     }
-    let second = args.seed.is_none().then(|| twin::Twin::start(&files, args));
-    let examined: Vec<(Report, Option<Arc<GameDef>>)> = files
-        .par_iter()
-        .map(|file| {
-            let game = match kind(file, &host) {
-                Ok(Kind::Game) => compile(file, &options, &host),
-                // Tried below, on the games.
-                Ok(kind) => return (Report::of(file, kind, Vec::new()), None),
-                Err(problem) => Err(problem),
-            };
-            match game {
-                Ok(game) => (examine_one(file, &game, args, &seeds, &opponents), Some(game)),
-                Err(problem) => (Report::of(file, Kind::Game, vec![*problem]), None),
+    let check = Check { args, files: &files, options: &options, host: &host, opponents: &opponents, seeds: &seeds };
+    let progress = Progress::new(files.len());
+    let (sender, receiver) = channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| check.examine_all(&progress, sender));
+        // In the order of the files, each as soon as it is known.
+        let mut found: BTreeMap<usize, Report> = BTreeMap::new();
+        let mut shown = 0;
+        loop {
+            match receiver.recv_timeout(Progress::TICK) {
+                Ok((index, report)) => _ = found.insert(index, report),
+                Err(RecvTimeoutError::Timeout) => progress.show(),
+                Err(RecvTimeoutError::Disconnected) => break,
             }
-        })
-        .collect();
-    let others = if examined.iter().any(|(report, _)| report.kind != Kind::Game) {
-        games_to_try(&examined, &options, &host)
-    } else {
-        Vec::new()
-    };
-    let found = second.map(twin::Twin::finish).unwrap_or_default();
-    let reports: Vec<Report> = examined
-        .into_par_iter()
-        .map(|(mut report, game)| {
-            if let Some(game) = game.filter(|_| report.is_fine())
-                && let Some(problem) = twin::compare(&report.file, &game, args, &seeds, &found)
-            {
-                report.problems.insert(0, problem);
+            while let Some(report) = found.get(&shown).filter(|_| !args.json) {
+                progress.clear();
+                print(report, args, out)?;
+                out.flush()?;
+                shown += 1;
             }
-            if report.kind != Kind::Game {
-                try_other(&mut report, &others, &host);
-            }
-            report
-        })
-        .collect();
-    if args.json {
-        let games: Vec<serde_json::Value> = reports.iter().map(json).collect();
-        writeln!(out, "{:#}", serde_json::json!({ "games": games }))?;
-    } else {
-        for report in &reports {
-            print(report, args, out)?;
         }
+        progress.clear();
+        let reports: Vec<Report> = found.into_values().collect();
+        if args.json {
+            let games: Vec<serde_json::Value> = reports.iter().map(json).collect();
+            writeln!(out, "{:#}", serde_json::json!({ "games": games }))?;
+        }
+        Ok(if reports.iter().all(Report::is_fine) { ExitStatus::Done } else { ExitStatus::Failed })
+    })
+}
+
+/// What all files are checked with.
+struct Check<'a> {
+    args: &'a CheckArgs,
+    files: &'a [PathBuf],
+    options: &'a BTreeMap<String, Value>,
+    host: &'a ScriptHost,
+    opponents: &'a Opponents,
+    seeds: &'a [Seed],
+}
+
+impl Check<'_> {
+    /// Sends the report of every file, by its place in the list, as soon as it is known.
+    fn examine_all(&self, progress: &Progress, reports: Sender<(usize, Report)>) {
+        let twin = self.args.seed.is_none().then(|| Twin::start(self.files, self.args));
+        let examined: Vec<(Kind, Option<Arc<GameDef>>)> = self
+            .files
+            .par_iter()
+            .enumerate()
+            .map_with(reports.clone(), |reports, (index, file)| {
+                let game = match kind(file, self.host) {
+                    Ok(Kind::Game) => compile(file, self.options, self.host),
+                    // Tried below, on the games.
+                    Ok(kind) => return (kind, None),
+                    Err(problem) => Err(problem),
+                };
+                let (report, game) = match game {
+                    Ok(game) => (self.examine_one(file, &game, progress), Some(game)),
+                    Err(problem) => (Report::of(file, Kind::Game, vec![*problem]), None),
+                };
+                let (report, game) = self.compare(report, game, twin.as_ref());
+                progress.finish_one();
+                // Nobody may be left to read it.
+                _ = reports.send((index, report));
+                (Kind::Game, game)
+            })
+            .collect();
+        if examined.iter().all(|(kind, _)| *kind == Kind::Game) {
+            return;
+        }
+        let games = games_to_try(&examined, self.options, self.host);
+        examined.par_iter().enumerate().for_each_with(reports, |reports, (index, (kind, _))| {
+            if *kind != Kind::Game {
+                let mut report = Report::of(&self.files[index], *kind, Vec::new());
+                try_other(&mut report, &games, self.host);
+                progress.finish_one();
+                _ = reports.send((index, report));
+            }
+        });
     }
-    Ok(if reports.iter().all(Report::is_fine) { ExitStatus::Done } else { ExitStatus::Failed })
+
+    /// Adds what differs in another process; the game is kept if it is fine.
+    fn compare(
+        &self,
+        mut report: Report,
+        game: Option<Arc<GameDef>>,
+        twin: Option<&Twin>,
+    ) -> (Report, Option<Arc<GameDef>>) {
+        let Some(game) = game.filter(|_| report.is_fine()) else { return (report, None) };
+        if let Some(twin) = twin
+            && let Some(problem) = twin.compare(&report.file, &game, self.args, self.seeds)
+        {
+            report.problems.insert(0, problem);
+        }
+        let game = report.is_fine().then_some(game);
+        (report, game)
+    }
+
+    /// The contract, and if that is kept, what the game is like.
+    fn examine_one(&self, file: &Path, game: &Arc<GameDef>, progress: &Progress) -> Report {
+        let tell = |played: usize| {
+            progress.tell(format!("{}: {played} of {} random episodes", file.display(), self.seeds.len()));
+        };
+        let examination = examine(game, self.seeds, &tell);
+        let mut report = Report { name: game.name.clone(), ..Report::of(file, Kind::Game, examination.problems) };
+        if !report.is_fine() || self.args.seed.is_some() {
+            return report;
+        }
+        report.problems.extend(too_long(game, &examination.figures));
+        report.figures = Some(examination.figures);
+        let episodes = self.args.episodes as usize;
+        let tell = |what: &str| progress.tell(format!("{}: {what}", file.display()));
+        let measured = self.opponents.check_unattended(game);
+        match measured.and_then(|()| measure(game, self.opponents, episodes, &tell)) {
+            Ok((measures, warnings)) => {
+                report.problems.extend(warnings);
+                report.measures = Some(measures);
+            }
+            // A game that lacks what the usual opponent needs can be trained against another.
+            Err(problem) if problem.code.starts_with("opponent::") => {
+                report.problems.push(Diagnostic { severity: Severity::Warning, ..*problem });
+            }
+            Err(problem) => report.problems.push(*problem),
+        }
+        report
+    }
 }
 
 fn compile(file: &Path, options: &BTreeMap<String, Value>, host: &ScriptHost) -> Result<Arc<GameDef>, Box<Diagnostic>> {
@@ -177,12 +262,11 @@ fn kind(file: &Path, host: &ScriptHost) -> Result<Kind, Box<Diagnostic>> {
 
 /// The games that nests and reward scripts are tried on: those that were given beside them, or else those in `games/`.
 fn games_to_try(
-    examined: &[(Report, Option<Arc<GameDef>>)],
+    examined: &[(Kind, Option<Arc<GameDef>>)],
     options: &BTreeMap<String, Value>,
     host: &ScriptHost,
 ) -> Vec<Arc<GameDef>> {
-    let given: Vec<Arc<GameDef>> =
-        examined.iter().filter(|(report, _)| report.is_fine()).filter_map(|(_, game)| game.clone()).collect();
+    let given: Vec<Arc<GameDef>> = examined.iter().filter_map(|(_, game)| game.clone()).collect();
     if !given.is_empty() {
         return given;
     }
@@ -208,29 +292,6 @@ fn try_other(report: &mut Report, games: &[Arc<GameDef>], host: &ScriptHost) {
     }
 }
 
-/// The contract, and if that is kept, what the game is like.
-fn examine_one(file: &Path, game: &Arc<GameDef>, args: &CheckArgs, seeds: &[Seed], opponents: &Opponents) -> Report {
-    let examination = examine(game, seeds);
-    let mut report = Report { name: game.name.clone(), ..Report::of(file, Kind::Game, examination.problems) };
-    if !report.is_fine() || args.seed.is_some() {
-        return report;
-    }
-    report.problems.extend(too_long(game, &examination.figures));
-    report.figures = Some(examination.figures);
-    match opponents.check_unattended(game).and_then(|()| measure(game, opponents, args.episodes as usize)) {
-        Ok((measures, warnings)) => {
-            report.problems.extend(warnings);
-            report.measures = Some(measures);
-        }
-        // A game that lacks what the usual opponent needs can be trained against another.
-        Err(problem) if problem.code.starts_with("opponent::") => {
-            report.problems.push(Diagnostic { severity: Severity::Warning, ..*problem });
-        }
-        Err(problem) => report.problems.push(*problem),
-    }
-    report
-}
-
 /// A warning if the built-in model's context cannot hold an episode.
 fn too_long(game: &GameDef, figures: &Figures) -> Option<Diagnostic> {
     let context = DecoderConfig::tiny(crate::policy::Tokenizer::Bytes.vocabulary_size()).max_positions;
@@ -246,149 +307,4 @@ fn too_long(game: &GameDef, figures: &Figures) -> Option<Diagnostic> {
             .found(format!("{longest} bytes in the longest episode"))
             .help("shorten `brief`, or the game: an episode that the context cuts off scores 0 and teaches nothing"),
     )
-}
-
-fn print(report: &Report, args: &CheckArgs, out: &mut dyn Write) -> anyhow::Result<()> {
-    for problem in &report.problems {
-        writeln!(out, "{problem}\n")?;
-    }
-    if !report.is_fine() {
-        return Ok(());
-    }
-    let (file, name) = (report.file.display(), &report.name);
-    let what = match report.kind {
-        Kind::Game => "",
-        Kind::Nest => "the nest",
-        Kind::Reward => "the reward script",
-    };
-    if report.kind != Kind::Game {
-        let games = match name.as_str() {
-            "" => "there are no games to try it on".to_owned(),
-            names => format!("tried on {names}"),
-        };
-        writeln!(out, "{file}: {what} is fine ({games})")?;
-        return Ok(());
-    }
-    if let Some(seed) = args.seed {
-        writeln!(out, "{file}: {name} is fine (the episode of seed {seed})")?;
-        return Ok(());
-    }
-    let plural = if args.episodes == 1 { "" } else { "s" };
-    writeln!(out, "{file}: {name} is fine ({} random episode{plural})", args.episodes)?;
-    if let Some(figures) = &report.figures {
-        let Figures { episodes, ended, turns, turns_of_a_seat, observe, brief, actions, .. } = figures;
-        let share = 100.0 * *ended as f64 / (*episodes).max(1) as f64;
-        writeln!(
-            out,
-            "  length   {:.1} turns; {} at most of one seat; {share:.0} % ended by the rules",
-            turns.mean, turns_of_a_seat.largest
-        )?;
-        let lists = if figures.lists_actions { format!("; {:.1} legal answers", actions.mean) } else { String::new() };
-        writeln!(
-            out,
-            "  prompts  observe {:.0} bytes ({} at most), brief {:.0} bytes ({} at most){lists}",
-            observe.mean, observe.largest, brief.mean, brief.largest
-        )?;
-    }
-    if let Some(measures) = &report.measures {
-        print_measures(measures, out)?;
-    }
-    Ok(())
-}
-
-fn print_measures(measures: &Measures, out: &mut dyn Write) -> anyhow::Result<()> {
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    let seats = measures.success.iter().map(|success| success.rates.len()).max().unwrap_or(0);
-    let mut head = vec!["  success".to_owned(), "by".to_owned(), "episodes".to_owned()];
-    head.extend((1..=seats).map(|seat| format!("seat {seat}")));
-    rows.push(head);
-    for success in &measures.success {
-        let player = match (success.player, measures.search) {
-            ("search", "limited") => "search (limited)",
-            (player, _) => player,
-        };
-        let mut row = vec![String::new(), player.to_owned(), success.episodes.to_string()];
-        row.extend(success.rates.iter().map(|rate| format!("{:.0} %", rate * 100.0)));
-        rows.push(row);
-    }
-    if !measures.success.is_empty() {
-        write!(out, "{}", table(&rows))?;
-    }
-    if measures.search.starts_with("not") {
-        writeln!(out, "  search   {}", measures.search)?;
-    }
-    if let Some(text) = fairness(measures) {
-        writeln!(out, "  seats    {text}")?;
-    }
-    match &measures.signal {
-        None => writeln!(out, "  signal   not measured: {}", measures.no_signal)?,
-        Some(signal) => writeln!(
-            out,
-            "  signal   the scores of a group of {} by {} spread by {:.2}; {} of {} groups have no spread",
-            signal.members,
-            signal.play(),
-            signal.spread,
-            signal.without,
-            signal.groups
-        )?,
-    }
-    Ok(())
-}
-
-/// Whether random play favours a seat, in words; `None` for a game of one seat.
-fn fairness(measures: &Measures) -> Option<String> {
-    let random = measures.success.first().filter(|success| success.rates.len() > 1)?;
-    let best = (0..random.rates.len()).max_by(|&a, &b| random.rates[a].total_cmp(&random.rates[b]))?;
-    let worst = (0..random.rates.len()).min_by(|&a, &b| random.rates[a].total_cmp(&random.rates[b]))?;
-    let against = &measures.opponent;
-    Some(if random.intervals[worst][1] < random.intervals[best][0] {
-        format!(
-            "not alike: by {} play, against `{against}`, seat {} succeeds more often than seat {}",
-            random.player,
-            best + 1,
-            worst + 1
-        )
-    } else {
-        format!("alike, as far as {} episodes tell, against `{against}`", random.episodes)
-    })
-}
-
-/// A file's report as editors read it.
-fn json(report: &Report) -> serde_json::Value {
-    serde_json::json!({
-        "file": report.file,
-        "kind": report.kind,
-        "game": (report.kind == Kind::Game).then_some(&report.name),
-        "ok": report.is_fine(),
-        "problems": report.problems.iter().map(problem_json).collect::<Vec<_>>(),
-        "figures": report.figures,
-        "play": report.measures,
-    })
-}
-
-/// A problem with its place flattened: editors want `file`, `line` and `column`, which are null where they are not known.
-fn problem_json(problem: &Diagnostic) -> serde_json::Value {
-    let known = |number: u32| (number > 0).then_some(number);
-    let place = problem.place.as_ref();
-    let stack = problem.stack.iter().map(|frame| {
-        serde_json::json!({
-            "file": frame.place.file,
-            "line": known(frame.place.line),
-            "column": known(frame.place.column),
-            "function": frame.function,
-        })
-    });
-    serde_json::json!({
-        "severity": problem.severity,
-        "code": problem.code,
-        "message": problem.message,
-        "file": place.map(|place| &place.file),
-        "line": place.and_then(|place| known(place.line)),
-        "column": place.and_then(|place| known(place.column)),
-        "expected": problem.expected,
-        "found": problem.found,
-        "help": problem.help,
-        "stack": stack.collect::<Vec<_>>(),
-        "notes": problem.notes,
-    })
 }

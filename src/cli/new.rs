@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::checkpoint;
 use crate::diag::{Diagnostic, SourceSpan};
+use crate::game::{NAME_FORM, check_name};
 use crate::script::Language;
 
 use super::ExitStatus;
@@ -27,22 +28,24 @@ pub(crate) struct NewArgs {
 /// Writes `games/NAME.lua` (or `.rhai`) and says what to do next.
 pub(crate) fn run(args: &NewArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
     let name = &args.name;
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if name.is_empty() || name.len() > 64 || !name.chars().all(is_plain) {
+    if let Err(why) = check_name(name) {
         return Err(Box::new(
             Diagnostic::error("cli::name", format!("`{name}` is not a usable name of a game"))
-                .expected("letters, digits, `_` and `-`, at most 64")
-                .help("`gift-host new connect3`"),
+                .expected(NAME_FORM)
+                .found(why)
+                .help("choose another, as in `gift-host new connect3`; nothing was written"),
         )
         .into());
     }
     let (language, template) = if args.lang == "rhai" { (Language::Rhai, RHAI) } else { (Language::Lua, LUA) };
     let folder = Path::new("games");
     let path = folder.join(format!("{name}.{}", language.extension()));
-    if path.exists() {
+    // Two games of one name cannot be in one run, whatever they are written in.
+    let files = ["lua", "luau", "rhai"].map(|extension| folder.join(format!("{name}.{extension}")));
+    if let Some(file) = files.iter().find(|file| file.exists()) {
         return Err(Box::new(
-            Diagnostic::error("cli::file_exists", format!("`{}` is there already", path.display()))
-                .at(SourceSpan::file(&path))
+            Diagnostic::error("cli::file_exists", format!("`{}` is there already", file.display()))
+                .at(SourceSpan::file(file))
                 .help("choose another name; nothing was written"),
         )
         .into());

@@ -63,6 +63,13 @@ pub(crate) fn rates_table(rates: &[SuccessRate], before: Option<&[SuccessRate]>)
     table
 }
 
+/// Tells the first fault of each game that lost episodes.
+pub(crate) fn log_losses<'a>(rates: impl IntoIterator<Item = &'a SuccessRate>) {
+    for problem in rates.into_iter().filter_map(|rate| rate.problem.as_ref()) {
+        log(&problem.to_string());
+    }
+}
+
 /// Columns padded to their widest cell; the first two to the left, numbers to the right.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -149,8 +149,13 @@ impl Match {
 
     /// Puts another player than a policy through the match, on the same seeds and seats.
     pub fn play_scripted(&self, player: &Opponents, opponents: &Opponents) -> Vec<SuccessRate> {
+        self.play_scripted_until(player, opponents, usize::MAX)
+    }
+
+    /// As [`Match::play_scripted`]; of a game that has lost `max_lost` episodes no further one is begun.
+    pub fn play_scripted_until(&self, player: &Opponents, opponents: &Opponents, max_lost: usize) -> Vec<SuccessRate> {
         let rate_of = |game: &Arc<GameDef>| {
-            let results = play_scripted(self, game, self.episodes_of(game), (player, opponents));
+            let results = play_scripted(self, game, (self.episodes_of(game), max_lost), (player, opponents));
             let voided: Vec<&Diagnostic> =
                 results.iter().filter_map(|result| result.as_ref().err().map(AsRef::as_ref)).collect();
             let played = results.iter().filter_map(|result| result.as_ref().ok()).copied().collect();

@@ -2,12 +2,13 @@
 //! episodes of a match at once, so that a model serves many of them with one pass.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::Match;
 use super::rates::{EpisodeResult, is_draw};
 use crate::diag::Diagnostic;
-use crate::game::{Action, Episode, GameDef, Seat, Status, for_each_abandonable};
+use crate::game::{Action, Episode, GameDef, Seat, Status, for_each_abandonable, told_of_lost};
 use crate::opponent::{Fault, Lineup, ModelPasses, Opponents, Reply, View};
 use crate::seed::Stream;
 
@@ -48,7 +49,9 @@ impl Running<'_> {
             } else {
                 self.others.act(&view, &mut self.opponent_stream)
             };
-            let Reply::Answer(answer) = reply? else { return Ok(None) };
+            let asked =
+                |fault: Fault| fault.of(if is_own { self.own.name(seat) } else { self.others.name(seat) }, seat);
+            let Reply::Answer(answer) = reply.map_err(asked)? else { return Ok(None) };
             self.episode.act(seat, &Action { text: answer.action, well_formed: true })?;
             if is_own {
                 // Answers that could not be read were asked for again; as a policy's, they count as turns.
@@ -105,35 +108,51 @@ impl<'a> Place<'a> {
         self.played = Some(played);
         self.running = None;
     }
+
+    /// Gives the episode up for a fault of the script, with what leads there.
+    fn lose(&mut self, of: &Match, game: &Arc<GameDef>, problem: Box<Diagnostic>) {
+        let stage = of.stage(game, self.number);
+        let turns = self.running.as_ref().map_or(&[][..], |running| running.episode.turns());
+        let told = told_of_lost(problem, game, (stage.seed, stage.number), turns);
+        self.finish(Err(told));
+    }
 }
 
-/// Plays episodes `0..count` of a match.
+/// Plays episodes `0..count` of a match. After `max_lost` lost ones no further episode is begun; those are then missing.
 pub(super) fn play_scripted(
     of: &Match,
     game: &Arc<GameDef>,
-    count: usize,
+    (count, max_lost): (usize, usize),
     players: (&Opponents, &Opponents),
 ) -> Vec<Played> {
+    let lost = AtomicUsize::new(0);
     let mut places: Vec<Place<'_>> = (0..count).map(|number| Place { number, running: None, played: None }).collect();
     let mut passes = ModelPasses::default();
-    while places.iter().any(|place| place.played.is_none()) {
+    while lost.load(Ordering::Relaxed) < max_lost && places.iter().any(|place| place.played.is_none()) {
         let ready: Vec<&mut Place<'_>> =
             places.iter_mut().filter_map(|place| place.is_ready().then_some(place)).collect();
         let is_idle = ready.is_empty();
         for stuck in for_each_abandonable(ready, |place| {
+            if lost.load(Ordering::Relaxed) >= max_lost {
+                return;
+            }
             if place.running.is_none()
                 && let Err(problem) = place.start(of, game, players)
             {
-                return place.finish(Err(problem));
+                lost.fetch_add(1, Ordering::Relaxed);
+                return place.lose(of, game, problem);
             }
             let Some(running) = &mut place.running else { return };
             match running.advance() {
-                Ok(None) => {}
-                Ok(Some(tally)) => place.finish(Ok(tally)),
+                Ok(None) => return,
+                Ok(Some(tally)) => return place.finish(Ok(tally)),
+                Err(Fault::Script(problem)) => place.lose(of, game, problem),
                 Err(fault) => place.finish(Err(fault.into_problem())),
             }
+            lost.fetch_add(1, Ordering::Relaxed);
         }) {
-            stuck.finish(Err(game.stuck()));
+            lost.fetch_add(1, Ordering::Relaxed);
+            stuck.lose(of, game, game.stuck());
         }
         let waiting = places.iter_mut().filter_map(|place| {
             let (seat, lineup) = place.running.as_mut()?.turn()?;

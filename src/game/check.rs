@@ -1,34 +1,28 @@
 //! The contract of a game, tried on seeded random episodes: what `gift-host check` prints and what a reload must pass.
 
+mod answers; // what may be answered beside what is played
 mod hide; // states that a seat may be in
+mod kept; // what a script writes where it is lost
 mod key; // what tells positions from each other
+mod sizes; // what random play says about sizes and limits
 mod transcript; // all that a script answers in an episode, to compare plays of it
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::diag::{Diagnostic, SourceSpan};
+use crate::diag::{Diagnostic, Severity};
 use crate::seed::{Seed, Stream};
 
-use super::{Action, ApplyError, Episode, GameDef, Seat, Status};
+use super::lost::shown_moves;
+use super::{Action, Episode, GameDef, Seat, Status};
 
 pub use transcript::{Answer, difference, fingerprint, transcript};
 
-/// An answer that no game takes as legal.
-const NONSENSE: &str = "@@ not an answer @@";
 /// Episodes whose every turn is tried with wrong answers, and the bot's.
 const THOROUGH_EPISODES: u64 = 20;
-/// Episodes that are played twice and compared.
+/// Episodes that are played twice and compared, and whose functions are watched for writes into states.
 const COMPARED_EPISODES: u64 = 5;
-/// Listed answers that are tried beside the one that is played, over all episodes.
-const MAX_TRIED: usize = 5_000;
-/// Answers of other positions that are remembered and tried where they are not listed.
-const MAX_REMEMBERED: usize = 64;
-/// Moves that a note shows.
-const SHOWN_MOVES: usize = 12;
-/// From this size on, a prompt for a model that reads bytes gets a warning.
-const LONG_BRIEF: usize = 200;
 
 /// A mean and the largest value of something counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
@@ -86,12 +80,18 @@ pub struct Examination {
 struct Trial {
     /// When no further turn is played.
     end: Option<Instant>,
+    /// Whether nobody asks for warnings, so that what only they need is left out.
+    errors_only: bool,
     warnings: Vec<Diagnostic>,
     figures: Figures,
     tried: usize,
     remembered: BTreeSet<String>,
     moves: Vec<(Seat, String)>,
     keys: key::Seen,
+    /// Functions that were seen to write into states that they should only look at.
+    writing: BTreeSet<&'static str>,
+    /// What the script changes outside its functions, once it was seen to.
+    keeping: Option<kept::Keeping>,
 }
 
 impl Trial {
@@ -115,22 +115,24 @@ pub fn check_seeds(episodes: u64, seed: Seed) -> Vec<Seed> {
 /// Plays `episodes` seeded random episodes and returns what breaks the contract: errors, and warnings for what works but
 /// harms training. Stops at the first error, which then stands alone.
 pub fn check_game(game: &Arc<GameDef>, episodes: u64, seed: Seed) -> Vec<Diagnostic> {
-    examine(game, &check_seeds(episodes, seed)).problems
+    examine(game, &check_seeds(episodes, seed), &|_| ()).problems
 }
 
-/// As [`check_game`] with seed 0, but no further turn is played after `limit`: slow calls within their budgets must not keep
-/// a reload waiting for ever.
+/// The errors of [`check_game`] with seed 0, where no further turn is played after `limit`: slow calls within their budgets
+/// must not keep a reload waiting for ever.
 pub fn check_game_within(game: &Arc<GameDef>, episodes: u64, limit: Duration) -> Vec<Diagnostic> {
-    let trial = Trial { end: Instant::now().checked_add(limit), ..Trial::default() };
-    examine_with(game, &check_seeds(episodes, Seed::new(0)), trial).problems
+    let trial = Trial { end: Instant::now().checked_add(limit), errors_only: true, ..Trial::default() };
+    let mut problems = examine_with(game, &check_seeds(episodes, Seed::new(0)), trial, &|_| ()).problems;
+    problems.retain(|problem| problem.severity == Severity::Error);
+    problems
 }
 
-/// Plays the random episodes of these seeds; see [`check_game`].
-pub fn examine(game: &Arc<GameDef>, seeds: &[Seed]) -> Examination {
-    examine_with(game, seeds, Trial::default())
+/// Plays the random episodes of these seeds; see [`check_game`]. `tell` is told how many have been played.
+pub fn examine(game: &Arc<GameDef>, seeds: &[Seed], tell: &dyn Fn(usize)) -> Examination {
+    examine_with(game, seeds, Trial::default(), tell)
 }
 
-fn examine_with(game: &Arc<GameDef>, seeds: &[Seed], mut trial: Trial) -> Examination {
+fn examine_with(game: &Arc<GameDef>, seeds: &[Seed], mut trial: Trial, tell: &dyn Fn(usize)) -> Examination {
     match game.misspelt_fields() {
         Ok(warnings) => trial.warnings = warnings,
         Err(problem) => return Examination { problems: vec![*problem], figures: Figures::default() },
@@ -139,17 +141,22 @@ fn examine_with(game: &Arc<GameDef>, seeds: &[Seed], mut trial: Trial) -> Examin
         return Examination { problems: vec![*problem], figures: Figures::default() };
     }
     for (number, &seed) in seeds.iter().enumerate() {
+        tell(number);
         let number = number as u64;
         trial.moves.clear();
         let mut play = || {
-            check_episode(game, seed, number < THOROUGH_EPISODES, &mut trial)?;
+            check_episode(game, seed, number, &mut trial)?;
+            if trial.keeping.is_none() && !trial.errors_only {
+                trial.keeping = kept::Keeping::of(game, seed);
+            }
             if number < COMPARED_EPISODES && !trial.is_over() { compare(game, seed) } else { Ok(()) }
         };
         let played = game.host().guarded(&game.source, &mut play).and_then(|played| played);
         if let Err(problem) = played {
             let mut problem = *problem;
             if !trial.moves.is_empty() && problem.code != "game::not_deterministic" {
-                problem = problem.note(format!("after the moves {}", shown_moves(&trial.moves)));
+                let moves: Vec<(Seat, &str)> = trial.moves.iter().map(|(seat, text)| (*seat, text.as_str())).collect();
+                problem = problem.note(format!("after the moves {}", shown_moves(&moves)));
             }
             problem = problem.note(replay_note(game, seed));
             return Examination { problems: vec![problem], figures: trial.figures };
@@ -158,15 +165,10 @@ fn examine_with(game: &Arc<GameDef>, seeds: &[Seed], mut trial: Trial) -> Examin
             break;
         }
     }
-    if game.is_fresh_each_call() {
-        let warning = Diagnostic::warning("game::kept", "functions change what stands outside them")
-            .at(SourceSpan::file(&game.source.path))
-            .expected("all that lasts is in the state, and tables are built while the script loads")
-            .found("writes to variables or tables of the top level, which are gone after each call")
-            .help("keep it in the state; as it is, the top level runs again for every call, which takes time");
-        trial.warnings.push(warning);
+    if let Some(keeping) = &trial.keeping {
+        trial.warnings.push(keeping.warning(game));
     }
-    warn_of_sizes(game, &mut trial);
+    sizes::warn_of_sizes(game, &mut trial);
     Examination { problems: trial.warnings, figures: trial.figures }
 }
 
@@ -174,43 +176,6 @@ fn examine_with(game: &Arc<GameDef>, seeds: &[Seed], mut trial: Trial) -> Examin
 fn replay_note(game: &GameDef, seed: Seed) -> String {
     let (seed, file) = (seed.value(), game.source.path.display());
     format!("in the episode of seed {seed}; `gift-host check {file} --seed {seed}` plays it again")
-}
-
-fn shown_moves(moves: &[(Seat, String)]) -> String {
-    let skipped = moves.len().saturating_sub(SHOWN_MOVES);
-    let shown = moves[skipped..].iter().map(|(seat, action)| {
-        let short: String = action.chars().take(40).collect();
-        format!("{seat}: `{short}`")
-    });
-    let dots = if skipped > 0 { "… " } else { "" };
-    format!("{dots}{}", shown.collect::<Vec<_>>().join(", "))
-}
-
-/// What random play says about sizes and limits.
-fn warn_of_sizes(game: &GameDef, trial: &mut Trial) {
-    let figures = trial.figures.clone();
-    let cut = figures.episodes - figures.ended;
-    if cut * 2 > figures.episodes {
-        let warning = Diagnostic::warning("game::truncated", "random play seldom ends within `max_turns`")
-            .at(game.source.place_of_field("max_turns"))
-            .expected("most episodes end by the rules")
-            .found(format!("{cut} of {} were cut off after {} turns of a seat", figures.episodes, game.max_turns))
-            .help("raise `max_turns`, or make the game end sooner: a truncated episode teaches nothing");
-        trial.warnings.push(game.source.illustrate(warning));
-    }
-    if figures.brief.mean > LONG_BRIEF as f64 {
-        let (function, found, help) = if game.has("brief") {
-            let help = "shorten `brief`: the built-in model reads it byte by byte, so a long one is slow and hard to learn from";
-            ("brief", format!("{:.0} bytes in the mean", figures.brief.mean), help)
-        } else {
-            let help =
-                "add `brief(state, seat)`: the built-in model reads byte by byte, and without it all of `observe`";
-            ("observe", format!("no `brief`, and `observe` of {:.0} bytes in the mean", figures.brief.mean), help)
-        };
-        let warning = Diagnostic::warning("game::long_brief", "the built-in model has much to read on each turn");
-        let warning = game.blame(function, warning).expected(format!("a `brief` of less than {LONG_BRIEF} bytes"));
-        trial.warnings.push(warning.found(found).help(help));
-    }
 }
 
 /// Plays the episode twice and compares all that the script answers.
@@ -223,7 +188,8 @@ fn compare(game: &Arc<GameDef>, seed: Seed) -> Result<(), Box<Diagnostic>> {
 }
 
 /// Plays one episode, and tries what could be answered beside.
-fn check_episode(game: &Arc<GameDef>, seed: Seed, thorough: bool, trial: &mut Trial) -> Result<(), Box<Diagnostic>> {
+fn check_episode(game: &Arc<GameDef>, seed: Seed, number: u64, trial: &mut Trial) -> Result<(), Box<Diagnostic>> {
+    let thorough = number < THOROUGH_EPISODES;
     let mut stream = seed.child("random play", 0).stream();
     let mut episode = Episode::start(game, seed)?;
     let again = Episode::start(game, seed)?;
@@ -247,13 +213,16 @@ fn check_episode(game: &Arc<GameDef>, seed: Seed, thorough: bool, trial: &mut Tr
         if let Some(actions) = &actions {
             trial.figures.actions.add(actions.len());
             trial.figures.lists_actions = true;
-            try_listed(game, &episode, seat, actions, trial)?;
+            answers::try_listed(game, &episode, seat, actions, trial)?;
             if thorough {
-                try_unlisted(game, &episode, seat, actions, trial)?;
+                answers::try_unlisted(game, &episode, seat, actions, trial)?;
             }
         }
+        if thorough {
+            answers::try_written(game, &episode, seat, trial)?;
+        }
         if thorough && game.has("bot") {
-            try_bot(game, &episode, seat, &mut stream.clone(), trial)?;
+            answers::try_bot(game, &episode, seat, &mut stream.clone(), trial)?;
         }
         if thorough && game.has("hide") {
             hide::try_hide(game, &episode, seat, &mut stream.clone())?;
@@ -261,16 +230,27 @@ fn check_episode(game: &Arc<GameDef>, seed: Seed, thorough: bool, trial: &mut Tr
         if game.has("key") {
             key::try_key(game, episode.state(), &mut trial.keys)?;
         }
+        if number < COMPARED_EPISODES && !trial.errors_only {
+            kept::try_state_writes(game, &episode, seat, &stream, trial);
+        }
         let action = choose(game, &episode, seat, &mut stream)?;
-        episode.act(seat, &Action { text: action.clone(), well_formed: true })?;
+        if let Err(problem) = episode.act(seat, &Action { text: action.clone(), well_formed: true }) {
+            trial.moves.push((seat, action));
+            return Err(problem);
+        }
         let refusal = episode.turns().last().and_then(|turn| turn.refusal.clone());
         if let Some(refusal) = refusal.filter(|_| actions.is_some()) {
-            return Err(legal_refused(game, seat, &action, &refusal));
+            return Err(answers::legal_refused(game, seat, &action, &refusal));
         }
         trial.moves.push((seat, action));
     }
-    if game.has("key") && matches!(episode.status(), Status::Terminated(_)) {
-        key::try_key(game, episode.state(), &mut trial.keys)?;
+    if matches!(episode.status(), Status::Terminated(_)) {
+        if game.has("key") {
+            key::try_key(game, episode.state(), &mut trial.keys)?;
+        }
+        if number < COMPARED_EPISODES && !trial.errors_only {
+            kept::try_outcome_writes(game, &episode, &stream, trial);
+        }
     }
     let figures = &mut trial.figures;
     figures.episodes += 1;
@@ -318,137 +298,6 @@ pub(super) fn choose(
     })
 }
 
-fn legal_refused(game: &GameDef, seat: Seat, action: &str, refusal: &str) -> Box<Diagnostic> {
-    let problem = Diagnostic::error("game::legal_refused", "`apply` refused an answer that `actions` lists");
-    Box::new(
-        game.blame("apply", problem)
-            .expected(format!("`apply` takes `{action}` from seat {seat}"))
-            .found(format!("gift.illegal({refusal:?})"))
-            .help("make `actions` and `apply` agree on what is legal"),
-    )
-}
-
-/// Every listed answer must be taken.
-fn try_listed(
-    game: &GameDef,
-    episode: &Episode,
-    seat: Seat,
-    actions: &[String],
-    trial: &mut Trial,
-) -> Result<(), Box<Diagnostic>> {
-    for action in actions {
-        if trial.tried == MAX_TRIED {
-            return Ok(());
-        }
-        trial.tried += 1;
-        match game.apply(episode.state(), seat, action) {
-            Ok(_) => {}
-            Err(ApplyError::Illegal(refusal)) => return Err(legal_refused(game, seat, action, &refusal)),
-            Err(ApplyError::Fault(problem)) => {
-                return Err(Box::new((*problem).note(format!("when seat {seat} answers `{action}`"))));
-            }
-        }
-    }
-    if game.lists_numbers(episode.state(), seat)? {
-        let make = || {
-            let warning = Diagnostic::warning("game::number_actions", "`actions` lists numbers");
-            game.blame("actions", warning)
-                .expected("strings, such as { \"1\", \"2\" }")
-                .found("numbers, which are made into text: `apply` is given \"1\", not 1")
-                .help("write `tostring(number)` in `actions`, and `tonumber(action)` in `apply`: \"1\" == 1 is false")
-        };
-        trial.warn(make, "game::number_actions");
-    }
-    Ok(())
-}
-
-/// What is not listed must be refused, and the reason said.
-fn try_unlisted(
-    game: &GameDef,
-    episode: &Episode,
-    seat: Seat,
-    actions: &[String],
-    trial: &mut Trial,
-) -> Result<(), Box<Diagnostic>> {
-    match game.apply(episode.state(), seat, NONSENSE) {
-        Err(ApplyError::Illegal(reason)) if !reason.trim().is_empty() => {}
-        Err(ApplyError::Illegal(_)) => {
-            let make = || {
-                let warning = Diagnostic::warning("game::no_reason", "`gift.illegal` was called without a reason");
-                game.blame("apply", warning)
-                    .expected("a reason that the model can learn from")
-                    .found("an empty one")
-                    .help("write `gift.illegal(\"the cell is taken\")`")
-            };
-            trial.warn(make, "game::no_reason");
-        }
-        Ok(_) => {
-            let problem = Diagnostic::error("game::illegal_taken", "`apply` took an answer that is not legal");
-            return Err(Box::new(
-                game.blame("apply", problem)
-                    .expected("`gift.illegal(\"why\")` for an answer that `actions` does not list")
-                    .found(format!("a new state after `{NONSENSE}`"))
-                    .help("check the action at the start of `apply`"),
-            ));
-        }
-        Err(ApplyError::Fault(problem)) => {
-            return Err(Box::new(
-                (*problem).note("`apply` must refuse an unknown answer with `gift.illegal`, not fail"),
-            ));
-        }
-    }
-    for other in trial.remembered.clone() {
-        if actions.contains(&other) {
-            continue;
-        }
-        match game.apply(episode.state(), seat, &other) {
-            Ok(_) => {
-                let make = || {
-                    let text = "`apply` takes an answer here that `actions` lists elsewhere, but not here";
-                    let warning = Diagnostic::warning("game::unlisted_taken", text);
-                    let list = super::definition::shown(&actions.to_vec().into());
-                    game.blame("apply", warning)
-                        .expected(format!("seat {seat} has only these: {list}"))
-                        .found(format!("a new state after `{other}`"))
-                        .help("list it, or refuse it: a model that writes freely learns moves that random play and search never see")
-                };
-                trial.warn(make, "game::unlisted_taken");
-            }
-            Err(ApplyError::Illegal(_)) => {}
-            Err(ApplyError::Fault(problem)) => {
-                return Err(Box::new((*problem).note(format!(
-                    "`apply` must refuse `{other}` here with `gift.illegal`, not fail: `actions` does not list it"
-                ))));
-            }
-        }
-    }
-    let room = MAX_REMEMBERED.saturating_sub(trial.remembered.len());
-    trial.remembered.extend(actions.iter().take(room).cloned());
-    Ok(())
-}
-
-/// The scripted player's answer should be one that the rules take.
-fn try_bot(
-    game: &GameDef,
-    episode: &Episode,
-    seat: Seat,
-    stream: &mut Stream,
-    trial: &mut Trial,
-) -> Result<(), Box<Diagnostic>> {
-    let action = game.bot(episode.state(), seat, stream)?;
-    if let Err(ApplyError::Illegal(reason)) = game.apply(episode.state(), seat, &action) {
-        let make = || {
-            let warning = Diagnostic::warning("game::bot_refused", "`apply` refused the answer of `bot`");
-            game.blame("bot", warning)
-                .expected(format!("a legal answer of seat {seat}"))
-                .found(format!("`{action}`, and gift.illegal({reason:?})"))
-                .help("take the answer from `actions`: an episode in which the opponent's answers are refused is lost")
-        };
-        trial.warn(make, "game::bot_refused");
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -470,7 +319,7 @@ mod tests {
         let game = GameDef::compile(&source, Value::Map(BTreeMap::new()), &ScriptHost::default()).unwrap();
         let played = |limit: Duration| {
             let trial = Trial { end: Instant::now().checked_add(limit), ..Trial::default() };
-            let examination = examine_with(&Arc::new(game.clone()), &check_seeds(3, Seed::new(0)), trial);
+            let examination = examine_with(&Arc::new(game.clone()), &check_seeds(3, Seed::new(0)), trial, &|_| ());
             (examination.figures.observe.count, examination.figures.episodes, examination.problems.len())
         };
         assert_eq!(played(Duration::ZERO), (0, 0, 0));

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::diag::{Diagnostic, SourceSpan};
-use crate::script::{Answer, Answers, Argument, CallError, Script, Source, State, Texts, Value, with_script};
-use crate::seed::Seed;
+use crate::script::{Answers, Argument, CallError, Kept, Script, Source, State, Value, with_script};
+use crate::seed::{Seed, Stream};
 
 use super::ScriptHost;
 use super::fields::{Fields, GAME_FIELDS, misspelt, read_fields};
@@ -57,8 +57,6 @@ pub enum ApplyError {
 
 /// The longest observation, in bytes.
 const MAX_OBSERVATION: usize = 64 << 10;
-/// The longest answer in a list of legal ones, in bytes.
-const MAX_ACTION: usize = 1 << 10;
 
 /// One version of a game. Shared by the episodes that play it; every thread compiles the script for itself.
 #[derive(Clone, Debug)]
@@ -113,6 +111,32 @@ impl GameDef {
         let Self { source, host, .. } = self;
         let ask = || with_script(source, &host.limits, &host.library, |script| script.is_fresh_each_call());
         host.guarded(source, ask).is_ok_and(Result::unwrap_or_default)
+    }
+
+    /// What the script's functions change outside of them, as far as this thread knows.
+    pub(super) fn kept(&self) -> Vec<Kept> {
+        let Self { source, host, .. } = self;
+        with_script(source, &host.limits, &host.library, |script| script.kept()).unwrap_or_default()
+    }
+
+    /// What the function is told when it writes into the state, if it should only look at it and does write. To be asked
+    /// on a thread that has called the function with these arguments.
+    pub(super) fn state_write(
+        &self,
+        function: &'static str,
+        state: &State,
+        seat: Seat,
+        stream: &mut Stream,
+    ) -> Option<Box<Diagnostic>> {
+        let seat_value = seat.value();
+        let mut arguments = [Argument::State(state), Argument::Data(&seat_value), Argument::Rng(stream)];
+        let count = match function {
+            "to_act" | "outcome" | "key" => 1,
+            "bot" => 3,
+            _ => 2,
+        };
+        let ask = |script: &dyn Script| script.state_write(function, &mut arguments[..count]);
+        with_script(&self.source, &self.host.limits, &self.host.library, ask).ok().flatten()
     }
 
     /// What to say of an episode whose thread was given up: a call of the script could not be stopped.
@@ -298,72 +322,6 @@ impl GameDef {
         }
     }
 
-    /// The legal answers, or `None` for free text.
-    ///
-    /// # Errors
-    /// A [`Diagnostic`] if the script fails or returns anything but a list of different strings (numbers are taken as
-    /// their text) that is not empty.
-    pub fn actions(&self, state: &State, seat: Seat) -> Result<Option<Vec<String>>, Box<Diagnostic>> {
-        if !self.has("actions") {
-            return Ok(None);
-        }
-        let seat_value = seat.value();
-        let value = self.ask("actions", &mut [Argument::State(state), Argument::Data(&seat_value)])?;
-        self.actions_in(value)
-    }
-
-    /// The legal answers that `actions` returned.
-    fn actions_in(&self, mut value: Value) -> Result<Option<Vec<String>>, Box<Diagnostic>> {
-        if value == Value::Nil {
-            return Ok(None);
-        }
-        if let Some(actions) = take_actions(&mut value) {
-            return Ok(Some(actions));
-        }
-        let help = "return a list of strings such as { \"1\", \"2\" }, or nil for free text";
-        let wrong = || self.bad_result("actions", "a list of different strings, not empty, or nil", &value, help);
-        let items = value.as_list().ok_or_else(wrong)?;
-        let mut actions = Vec::with_capacity(items.len());
-        for item in items {
-            let text = match item {
-                Value::Text(text) => text.clone(),
-                Value::Int(number) => number.to_string(),
-                _ => return Err(wrong()),
-            };
-            if text.is_empty() || text.len() > MAX_ACTION {
-                return Err(wrong());
-            }
-            actions.push(text);
-        }
-        let mut sorted: Vec<&String> = actions.iter().collect();
-        sorted.sort_unstable();
-        sorted.dedup();
-        if actions.is_empty() || sorted.len() != actions.len() {
-            return Err(wrong());
-        }
-        Ok(Some(actions))
-    }
-
-    /// As [`GameDef::actions_in`], for an answer that came along with a state.
-    pub(super) fn actions_answered(&self, answer: Answer) -> Result<Option<Arc<Texts>>, Box<Diagnostic>> {
-        match answer {
-            Answer::Texts(texts) if texts.are_sorted() && texts.get(0) != Some("") && texts.longest() <= MAX_ACTION => {
-                Ok(Some(texts))
-            }
-            other => Ok(self.actions_in(other.into_value())?.map(|actions| Arc::new(actions.into_iter().collect()))),
-        }
-    }
-
-    /// Whether `actions` lists numbers here, which the host turns into text.
-    ///
-    /// # Errors
-    /// A [`Diagnostic`] if the script fails.
-    pub(super) fn lists_numbers(&self, state: &Value, seat: Seat) -> Result<bool, Box<Diagnostic>> {
-        let seat_value = seat.value();
-        let value = self.ask("actions", &mut [Argument::Data(state), Argument::Data(&seat_value)])?;
-        Ok(value.as_list().is_some_and(|items| items.iter().any(|item| matches!(item, Value::Int(_)))))
-    }
-
     /// The state after the seat's action.
     ///
     /// # Errors
@@ -440,19 +398,6 @@ impl GameDef {
 
 /// A game shared by the episodes that play it.
 pub(crate) type SharedGame = Arc<GameDef>;
-
-/// The items of a list of texts in ascending order, as `actions` should give it; `None` for anything else, which is left as
-/// it is.
-fn take_actions(value: &mut Value) -> Option<Vec<String>> {
-    let Value::List(items) = value else { return None };
-    let mut last = "";
-    for item in &*items {
-        let text = item.as_text().filter(|text| *text > last && text.len() <= MAX_ACTION)?;
-        last = text;
-    }
-    let take = |item| if let Value::Text(text) = item { text } else { String::new() };
-    (!items.is_empty()).then(|| std::mem::take(items).into_iter().map(take).collect())
-}
 
 /// A value as messages show it, cut to one short line.
 pub(crate) fn shown(value: &Value) -> String {

@@ -185,7 +185,8 @@ impl Episode {
     /// error.
     ///
     /// # Errors
-    /// A [`Diagnostic`] if the script fails; the episode must then be voided.
+    /// A [`Diagnostic`] if the script fails; the episode must then be voided. If `apply` did, the last turn is the action that
+    /// it failed at, which was neither taken nor refused.
     pub fn act(&mut self, seat: Seat, action: &Action) -> Result<(), Box<Diagnostic>> {
         let refusal = if action.well_formed {
             match self.game.advance(&self.state, seat, &action.text, self.foresight) {
@@ -194,13 +195,22 @@ impl Episode {
                     None
                 }
                 Err(ApplyError::Illegal(reason)) => Some(reason),
-                Err(ApplyError::Fault(diagnostic)) => return Err(diagnostic),
+                Err(ApplyError::Fault(diagnostic)) => {
+                    self.note_failing(seat, &action.text);
+                    return Err(diagnostic);
+                }
             }
         } else {
             Some("it is not in the answer format".to_owned())
         };
         let legal = refusal.is_none();
         self.finish_turn(Turn { seat, action: action.text.clone(), legal, well_formed: action.well_formed, refusal })
+    }
+
+    /// Keeps the action that `apply` failed at, for those who tell of the lost episode.
+    #[cold]
+    fn note_failing(&mut self, seat: Seat, action: &str) {
+        self.turns.push(Turn { seat, action: action.to_owned(), legal: false, well_formed: true, refusal: None });
     }
 
     /// Adds the turn and looks where the episode stands after it.
@@ -215,16 +225,18 @@ impl Episode {
         Ok(())
     }
 
-    /// Plays the seat's action if the script takes it; otherwise nothing happens and the result says why it was refused.
+    /// Plays the seat's action if the rules take it; otherwise nothing happens and the result says why they refused it.
     ///
     /// # Errors
-    /// A [`Diagnostic`] if the script fails after it took the action; the episode must then be voided.
+    /// As [`Episode::act`].
     pub fn act_if_taken(&mut self, seat: Seat, action: &str) -> Result<Option<String>, Box<Diagnostic>> {
         let (state, answers) = match self.game.advance(&self.state, seat, action, self.foresight) {
             Ok(advanced) => advanced,
             Err(ApplyError::Illegal(reason)) => return Ok(Some(reason)),
-            // A script that fails at an answer instead of refusing it has not taken it.
-            Err(ApplyError::Fault(_)) => return Ok(Some("the rules do not know it".to_owned())),
+            Err(ApplyError::Fault(diagnostic)) => {
+                self.note_failing(seat, action);
+                return Err(diagnostic);
+            }
         };
         self.go_on(state, answers);
         let turn = Turn { seat, action: action.to_owned(), legal: true, well_formed: true, refusal: None };

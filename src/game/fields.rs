@@ -37,8 +37,19 @@ pub const GAME_FIELDS: [&str; 17] = [
     "hide",
     "episodes",
 ];
-/// Names that would collide with metrics and versions of the whole run.
-const RESERVED: [&str; 5] = ["all", "files", "mean", "nest", "reward"];
+/// Names that would collide with metrics, versions and settings of the whole run, and what they mean there.
+const RESERVED: [(&str, &str); 5] = [
+    ("all", "`success/all` is the success in all games together"),
+    ("files", "`games.files` lists the scripts in the settings"),
+    ("mean", "`reward/mean` is the mean reward of all games"),
+    ("nest", "`scripts/nest` is the version of the nesting script"),
+    ("reward", "`scripts/reward` is the version of the reward script"),
+];
+/// The longest name of a game, in bytes.
+const MAX_NAME: usize = 64;
+/// What a name is, in words.
+pub const NAME_FORM: &str =
+    "letters, digits, `_` and `-`, at most 64, and not `all`, `files`, `mean`, `nest` or `reward`";
 
 /// The fields of a game's table that the host reads once.
 pub(super) struct Fields {
@@ -114,9 +125,16 @@ pub(super) fn read_fields(script: &dyn Script, source: &Source) -> Result<Fields
     let seats = count("seats", 64, None)?;
     let max_turns = count("max_turns", 100_000, None)?;
     let name = match script.field("name")? {
-        Field::Missing if is_name(&source.name) && !RESERVED.contains(&source.name.as_str()) => source.name.clone(),
-        Field::Missing => return Err(at(bad_name(&format!("none, and the file is called `{}`", source.name)))),
-        Field::Data(Value::Text(name)) if is_name(&name) && !RESERVED.contains(&name.as_str()) => name,
+        Field::Missing => match check_name(&source.name) {
+            Ok(()) => source.name.clone(),
+            Err(why) => {
+                return Err(at(bad_name(&format!("none, and the file is called `{}`; but {why}", source.name))));
+            }
+        },
+        Field::Data(Value::Text(name)) => match check_name(&name) {
+            Ok(()) => name,
+            Err(why) => return Err(at_field("name", bad_name(&format!("{}; but {why}", shown(&name.into()))))),
+        },
         Field::Data(value) => return Err(at_field("name", bad_name(&shown(&value)))),
         Field::Function => return Err(at_field("name", bad_name("a function"))),
     };
@@ -195,13 +213,29 @@ fn function_place(source: &Source, name: &str) -> SourceSpan {
     }
 }
 
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+/// Whether a game may have this name.
+///
+/// # Errors
+/// Why it may not.
+pub fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("a name has at least one character".to_owned());
+    }
+    if let Some(other) = name.chars().find(|&c| !c.is_ascii_alphanumeric() && c != '_' && c != '-') {
+        return Err(format!("a name has no {other:?}"));
+    }
+    if name.len() > MAX_NAME {
+        return Err(format!("a name has at most {MAX_NAME} characters, not {}", name.len()));
+    }
+    match RESERVED.iter().find(|(reserved, _)| *reserved == name) {
+        Some((_, meaning)) => Err(format!("the name is taken: {meaning}")),
+        None => Ok(()),
+    }
 }
 
 fn bad_name(found: &str) -> Diagnostic {
     Diagnostic::error("game::bad_field", "`name` is not a usable name")
-        .expected("letters, digits, `_` and `-`, at most 64, and not `all`, `files`, `mean`, `nest` or `reward`")
+        .expected(NAME_FORM)
         .found(found)
         .help("write `name = \"mygame\"`: settings, nests and metrics use it")
 }

@@ -70,6 +70,17 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The fault with a note of who was asked, where a script failed: the moves of an episode lead to that position only.
+    #[must_use]
+    pub fn of(self, opponent: &str, seat: Seat) -> Self {
+        match self {
+            Self::Script(problem) => {
+                Self::Script(Box::new((*problem).note(format!("when `{opponent}` was to answer for seat {seat}"))))
+            }
+            other => other,
+        }
+    }
+
     /// The problem, whoever is to blame.
     pub fn into_problem(self) -> Box<Diagnostic> {
         match self {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{Constrain, ObservationKind};
 use crate::diag::Diagnostic;
-use crate::game::{Episode, Foresight, Seat, StageResult, Status};
+use crate::game::{Episode, Foresight, Seat, StageResult, Status, lost_in_words, told_of_lost};
 use crate::opponent::{Answer as OpponentAnswer, Fault, FrozenModel, Lineup, Reply, View};
 use crate::policy::Dialogue;
 use crate::seed::Stream;
@@ -119,7 +119,7 @@ impl<'a> Slot<'a> {
     pub(super) fn advance(&mut self, table: &Table<'_>, settings: &RolloutSettings) {
         match self.try_advance(table, settings) {
             Ok(()) => {}
-            Err(Fault::Script(problem)) => self.void(problem),
+            Err(Fault::Script(problem)) => self.void(self.told(problem)),
             Err(Fault::Episode(problem)) => {
                 self.scorer = Some(Culprit::Opponent(self.stage().game.name.clone()));
                 self.void(problem);
@@ -130,12 +130,23 @@ impl<'a> Slot<'a> {
 
     /// Voids the trajectory whose script could not be stopped: [`Slot::advance`] never came to its end.
     pub(super) fn void_as_stuck(&mut self) {
-        self.void(self.stage().game.stuck());
+        self.void(self.told(self.stage().game.stuck()));
     }
 
     /// The stage that is played, or the last.
     fn stage(&self) -> &'a StagePlan {
         &self.plan.stages[self.stages.len().min(self.plan.stages.len() - 1)]
+    }
+
+    /// A problem of the game's script with what leads there.
+    fn told(&self, problem: Box<Diagnostic>) -> Box<Diagnostic> {
+        if self.scorer.is_some() {
+            // The nest's or the reward script's.
+            return problem;
+        }
+        let stage = self.stage();
+        let turns = self.episode.as_ref().map_or(&[][..], Episode::turns);
+        told_of_lost(problem, &stage.game, (stage.seed, stage.number), turns)
     }
 
     fn void(&mut self, problem: Box<Diagnostic>) {
@@ -237,7 +248,8 @@ impl<'a> Slot<'a> {
                 OpponentAnswer::plain(any_legal(episode, seat, &mut self.opponent)?)
             } else {
                 let view = View { game: episode.game(), state: episode.state(), seat, refusal: refusal.as_deref() };
-                match lineup.act(&view, &mut self.opponent)? {
+                let reply = lineup.act(&view, &mut self.opponent);
+                match reply.map_err(|fault| fault.of(lineup.name(seat), seat))? {
                     Reply::Waiting => return Ok(false),
                     Reply::Answer(answer) => answer,
                 }
@@ -317,9 +329,10 @@ impl<'a> Slot<'a> {
         let end = End { stage, episode: &episode, texts: &texts, players: &players, table, settings };
         self.scorer = table.reward.map(|_| Culprit::Reward);
         let counts = (self.own.prompt_count - self.before.0, self.own.targets.len() - self.before.1);
-        let own = end.record(stage.seat, counts)?;
+        let told = |problem: Box<Diagnostic>| Box::new((*problem).note(lost_in_words(stage.seed, episode.turns())));
+        let own = end.record(stage.seat, counts).map_err(told)?;
         for (seat, dialogue) in std::mem::take(&mut self.further) {
-            let record = end.record(Seat(seat), (dialogue.prompt_count, dialogue.targets.len()))?;
+            let record = end.record(Seat(seat), (dialogue.prompt_count, dialogue.targets.len())).map_err(told)?;
             let stage_number = self.stages.len();
             let place = if self.plan.stages.len() > 1 { format!("-stage{}", stage_number + 1) } else { String::new() };
             let id = format!("{}-{}{place}-seat{seat}", self.plan.id, self.member);

@@ -83,7 +83,7 @@ fn an_empty_prompt() {
       found:    an empty text for seat 1
       help:     return what the seat must know to act: a model that sees nothing can only learn one fixed answer
 
-    games/echo.lua: echo is fine (3 random episodes)
+    games/echo.lua: echo is usable, with 1 warning (3 random episodes)
       length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
       prompts  observe 0 bytes (0 at most), brief 2 bytes (2 at most); 4.0 legal answers
       success  by      episodes  seat 1
@@ -129,7 +129,7 @@ fn a_refusal_without_a_reason() {
       found:    an empty one
       help:     write `gift.illegal("the cell is taken")`
 
-    games/echo.lua: echo is fine (3 random episodes)
+    games/echo.lua: echo is usable, with 1 warning (3 random episodes)
       length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
       prompts  observe 18 bytes (18 at most), brief 2 bytes (2 at most); 4.0 legal answers
       success  by      episodes  seat 1
@@ -146,15 +146,15 @@ fn legal_answers_that_are_listed_twice() {
     assert_output!(place, ["check", "games/echo.lua"], @r#"
     status: 1
     --- output
-    error[game::bad_result]: `actions` returned the wrong kind of value
+    error[game::bad_result]: `actions` listed the answer `1` twice
       --> games/echo.lua:6:15
        |
      6 | function game.actions(state, seat) return { "1", "1" } end
        |               ^^^^^^^ `actions` begins here
        |
-      expected: a list of different strings, not empty, or nil
+      expected: different answers
       found:    ["1","1"]
-      help:     return a list of strings such as { "1", "2" }, or nil for free text
+      help:     list each answer once (a number counts as its text): one that stands twice would be drawn twice as often
     note: in the episode of seed 1571218202235825; `gift-host check games/echo.lua --seed 1571218202235825` plays it again
     "#);
 }
@@ -186,6 +186,9 @@ fn free_answers_without_a_bot_for_the_opponent() {
             --> games/echo.lua
             expected: `function game.bot(state, seat, rng) … return action end`
             help:     add `bot`, or choose another opponent with `--opponent`
+          note: when `random` was to answer for seat 2
+          note: in the episode of seed 7745902512115188
+          note: `gift-host play games/echo.lua --seed 7745902512115188 --opponent human` leads there
           note: 100 % of the episodes of `echo` were lost in this rollout
           there is no earlier version to go back to
     ");
@@ -221,6 +224,8 @@ fn an_opponent_whose_bot_is_refused() {
             --> games/echo.lua
             expected: `bot` and `actions` give answers that `apply` takes
             help:     run `gift-host check` on the game
+          note: in the episode of seed 7745902512115188
+          note: `gift-host play games/echo.lua --seed 7745902512115188 --opponent human` leads there
           note: 100 % of the episodes of `echo` were lost in this rollout
           there is no earlier version to go back to
     ");
@@ -318,6 +323,7 @@ fn a_reward_that_fails_in_play_only() {
             expected: a finite number
             found:    "few"
             help:     make every path of the function end with `return` and a number
+          note: in the episode of seed 7745902512115188, after the moves 1: `4`
           note: 100 % of the episodes were lost in this rollout
           there is no earlier version to go back to
     "#);

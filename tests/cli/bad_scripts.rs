@@ -127,6 +127,7 @@ fn an_outcome_that_forgets_a_seat() {
       expected: a list with a finite number for each of the 2 seats
       found:    [0]
       help:     return { scores = {…}, success = {…} } with one entry a seat
+    note: after the moves 1: `2`
     note: in the episode of seed 1571218202235825; `gift-host check games/bad.lua --seed 1571218202235825` plays it again
     ");
 }

@@ -80,7 +80,7 @@ fn a_misspelt_field_is_told_with_the_right_one() {
       found:    `brif`, and no `brief`
       help:     did you mean `brief`? If `brif` is your own, another name or `local` ends this warning
 
-    games/echo.lua: echo is fine (2 random episodes)
+    games/echo.lua: echo is usable, with 1 warning (2 random episodes)
       length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
       prompts  observe 18 bytes (18 at most), brief 18 bytes (18 at most); 4.0 legal answers
       success  by      episodes  seat 1
@@ -131,7 +131,7 @@ fn numbers_among_the_answers_are_told() {
       found:    numbers, which are made into text: `apply` is given "1", not 1
       help:     write `tostring(number)` in `actions`, and `tonumber(action)` in `apply`: "1" == 1 is false
 
-    games/echo.lua: echo is fine (2 random episodes)
+    games/echo.lua: echo is usable, with 1 warning (2 random episodes)
       length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
       prompts  observe 18 bytes (18 at most), brief 2 bytes (2 at most); 4.0 legal answers
       success  by      episodes  seat 1
@@ -171,7 +171,7 @@ fn an_answer_that_is_taken_though_it_is_not_listed_is_told() {
       found:    the 16 scores are equal in 13 of 16 groups of random play; GRPO learns nothing from such groups
       help:     give parts of the score for parts of the way, or begin with easier episodes (`options`, a nest)
 
-    games/echo.lua: echo is fine (20 random episodes)
+    games/echo.lua: echo is usable, with 2 warnings (20 random episodes)
       length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
       prompts  observe 18 bytes (18 at most), brief 2 bytes (2 at most); 2.0 legal answers
       success  by      episodes  seat 1
@@ -198,7 +198,7 @@ fn a_bot_that_plays_against_the_rules_is_told() {
       found:    `0`, and gift.illegal("answer with a digit from 1 to 4")
       help:     take the answer from `actions`: an episode in which the opponent's answers are refused is lost
 
-    games/echo.lua: echo is fine (20 random episodes)
+    games/echo.lua: echo is usable, with 1 warning (20 random episodes)
       length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
       prompts  observe 18 bytes (18 at most), brief 2 bytes (2 at most); 4.0 legal answers
       success  by      episodes  seat 1
@@ -235,7 +235,7 @@ fn a_game_whose_seats_always_succeed_teaches_nothing() {
       found:    the 16 scores are equal in 16 of 16 groups of random play; GRPO learns nothing from such groups
       help:     give parts of the score for parts of the way, or begin with easier episodes (`options`, a nest)
 
-    games/echo.lua: echo is fine (20 random episodes)
+    games/echo.lua: echo is usable, with 2 warnings (20 random episodes)
       length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
       prompts  observe 18 bytes (18 at most), brief 2 bytes (2 at most); 4.0 legal answers
       success  by      episodes  seat 1
@@ -280,7 +280,7 @@ fn the_signal_of_free_text_is_measured_with_the_bots_answers() {
       found:    the 16 scores are equal in 16 of 16 groups of answers of `bot` here and elsewhere; GRPO learns nothing from such groups
       help:     give parts of the score for parts of the way, or begin with easier episodes (`options`, a nest)
 
-    games/echo.lua: echo is fine (20 random episodes)
+    games/echo.lua: echo is usable, with 1 warning (20 random episodes)
       length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
       prompts  observe 18 bytes (18 at most), brief 2 bytes (2 at most)
       success  by   episodes  seat 1
@@ -325,7 +325,7 @@ fn a_game_without_brief_and_with_long_prompts_is_told() {
       found:    5101 bytes in the longest episode
       help:     shorten `brief`, or the game: an episode that the context cuts off scores 0 and teaches nothing
 
-    games/echo.lua: echo is fine (20 random episodes)
+    games/echo.lua: echo is usable, with 2 warnings (20 random episodes)
       length   1.0 turns; 1 at most of one seat; 100 % ended by the rules
       prompts  observe 5101 bytes (5101 at most), brief 5101 bytes (5101 at most); 4.0 legal answers
       success  by      episodes  seat 1
@@ -435,7 +435,7 @@ fn nests_and_rewards_are_tried_on_the_games() {
       found:    `rewards`, and no `reward`
       help:     did you mean `reward`? If `rewards` is your own, another name or `local` ends this warning
 
-    bad.lua: the nest is fine (tried on echo)
+    bad.lua: the nest is usable, with 1 warning (tried on echo)
     error[script::runtime]: attempt to perform arithmetic (add) on nil and number
       --> reward.lua:2
        |

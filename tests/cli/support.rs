@@ -167,6 +167,7 @@ pub(crate) fn filtered(place: &Place, compare: impl FnOnce()) {
     settings.add_filter(r"(\d+h)?(\d+m)?\d+s left", "[time] left");
     settings.add_filter(r"version [0-9a-f]{7,16}", "version [hash]");
     settings.add_filter(r"\d+\.\d M parameters", "[size] M parameters");
+    settings.add_filter(r"takes \d+ µs", "takes [time] µs");
     settings.bind(compare);
 }
 

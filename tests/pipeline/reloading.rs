@@ -280,6 +280,19 @@ fn the_program_says_which_version_is_active_and_stores_it() {
     let output = child.wait_with_output().expect("the end");
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(130), "{errors}");
+    // The refused save is in the figures of the iteration after it, in both forms.
+    let records = gift_host::metrics::read_jsonl(&place.path("run/metrics.jsonl")).expect("metrics");
+    let refused = records.iter().filter_map(|record| Some(format!("{:?}", record.get("reload/rejected")?)));
+    assert_eq!(refused.filter(|count| count.contains('1')).count(), 1, "{records:?}");
+    let events = records.iter().filter_map(|record| Some(format!("{:?}", record.get("reload/events")?)));
+    let events: Vec<String> = events.filter(|event| event.contains("not taken: script::syntax")).collect();
+    assert!(events.len() == 1 && events[0].contains("games/echo.lua:2"), "{events:?}");
+    let run = std::fs::read_dir(place.path("run")).expect("the run");
+    let names = run.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names: Vec<String> = names.filter(|name| name.starts_with("events.out.tfevents")).collect();
+    let bytes = place.bytes(&format!("run/{}", names[0]));
+    let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(holds("reload/rejected") && holds("not taken: script::syntax"), "TensorBoard has it too");
     assert_eq!(versions().len(), 3, "three versions were in service, one after the other");
     assert_eq!(errors.matches("is active from iteration").count(), 2, "{errors}");
     assert!(errors.contains("error[script::syntax]") && errors.contains("--> games/echo.lua:2"), "{errors}");

@@ -175,6 +175,37 @@ fn a_fault_of_the_scripted_opponent_voids_the_episode() {
     });
 }
 
+/// A move of a random opponent is legal, so a script that fails at it is to blame, and not the opponent.
+#[test]
+fn a_fault_at_the_move_of_a_random_opponent_is_the_scripts() {
+    let lab = Lab::new();
+    let text = failing("action == \"3\"")
+        .replace("seats = 1, max_turns = 1", "seats = 2, max_turns = 2")
+        .replace("if state.done then return nil end return 1 end", "if state.done then return nil end return 2 end")
+        .replace(
+            "scores = { state.right and 1 or 0 }, success = { state.right }",
+            "scores = { 0, 0 }, success = { false, false }",
+        );
+    let path = lab.write("games/echo.lua", &text);
+    pool(2).install(|| {
+        let mut run = start(config(&[TOLERANT, &["opponent=random", "seat=1"]].concat()), unchecked(vec![game(&path)]));
+        let report = iterate(&mut run);
+        let (played, lost) = counts(&report);
+        assert!(lost > 0 && played > 0, "{played} played, {lost} lost");
+        for voided in report.groups.iter().flat_map(|scored| &scored.group.voided) {
+            assert_eq!((voided.problem.code, &voided.culprit), ("script::runtime", &Culprit::Game("echo".to_owned())));
+            let place = voided.problem.place.as_ref().expect("a place");
+            assert_eq!((place.file.as_path(), place.line), (path.as_path(), 9));
+            let notes = voided.problem.notes.join("\n");
+            assert!(notes.contains("in the episode of seed ") && notes.contains("when seat 2 answers `3`"), "{notes}");
+            assert!(
+                notes.contains("printf '%s\\n' 3 | gift-host play ") && notes.contains("scripts.call_ms=20000"),
+                "{notes}"
+            );
+        }
+    });
+}
+
 /// The trial before a reward script is used cannot see every episode, so one that fails in play voids everything. It gives
 /// way as a game's version does, and the game is not blamed.
 #[test]

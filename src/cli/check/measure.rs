@@ -17,6 +17,8 @@ const EXACT_POSITIONS: usize = 20_000;
 const SHALLOW_POSITIONS: usize = 200;
 /// Episodes of search play of each seat.
 const SEARCHED_EPISODES: usize = 4;
+/// Episodes that a fault may end before no further one is begun: each may take as long as a call may.
+const MAX_LOST: usize = 2;
 /// Seats that are measured; in games for more, the first ones.
 const MAX_SEATS: u32 = 8;
 
@@ -47,11 +49,13 @@ pub(super) struct Measures {
     pub(super) no_signal: &'static str,
 }
 
-/// Plays the game with everyone that can play it; problems of the play, and what the figures mean for training.
+/// Plays the game with everyone that can play it; problems of the play, and what the figures mean for training. `tell` is
+/// told what is played.
 pub(super) fn measure(
     game: &Arc<GameDef>,
     opponents: &Opponents,
     episodes: usize,
+    tell: &dyn Fn(&str),
 ) -> Result<(Measures, Vec<Diagnostic>), Box<Diagnostic>> {
     let opponent = if game.seats < 2 { "none".to_owned() } else { opponents.describe(&game.name) };
     let lists = lists_actions(game)?;
@@ -59,30 +63,32 @@ pub(super) fn measure(
     // Twice the episodes over all seats, so that many seats do not take long.
     let each = (2 * episodes).div_ceil(game.seats as usize).min(episodes);
     if lists {
-        success.push(rates(game, opponents, "random", &Opponents::parse("random")?, each)?);
+        success.push(rates(game, opponents, tell, "random", &Opponents::parse("random")?, each)?);
     }
     if game.has("bot") {
-        success.push(rates(game, opponents, "bot", &Opponents::parse("bot")?, each)?);
+        success.push(rates(game, opponents, tell, "bot", &Opponents::parse("bot")?, each)?);
     }
     let searched = SEARCHED_EPISODES.min(episodes);
     let search = if lists && game.seats > 2 && game.has("bot") {
         "not searched: there are more than two seats; `bot` stands for a good player"
     } else if lists {
         let perfect = Opponents::parse(&format!("search:{EXACT_POSITIONS}:sees=all"))?;
+        tell("whether search solves it");
         let is_solved = solves(&perfect, game, searched)?;
         if is_solved {
-            success.push(rates(game, opponents, "search", &perfect, searched)?);
+            success.push(rates(game, opponents, tell, "search", &perfect, searched)?);
             "perfect"
         } else if game.has("bot") {
             "not searched: the game is too large to be solved here; `bot` stands for a good player"
         } else {
             let limited = Opponents::parse(&format!("search:{SHALLOW_POSITIONS}:sees=all"))?;
-            success.push(rates(game, opponents, "search", &limited, searched)?);
+            success.push(rates(game, opponents, tell, "search", &limited, searched)?);
             "limited"
         }
     } else {
         "not searched: the first turn has no list of legal answers"
     };
+    tell("the spread of rewards within groups");
     let (signal, no_signal) = match signal(game, opponents, lists)? {
         Ok(signal) => (Some(signal), ""),
         Err(reason) => (None, reason),
@@ -128,13 +134,16 @@ fn solves(searcher: &Opponents, game: &Arc<GameDef>, episodes: usize) -> Result<
 fn rates(
     game: &Arc<GameDef>,
     opponents: &Opponents,
+    tell: &dyn Fn(&str),
     player: &'static str,
     chosen: &Opponents,
     episodes: usize,
 ) -> Result<Success, Box<Diagnostic>> {
     let mut success = Success { player, episodes, rates: Vec::new(), intervals: Vec::new() };
     for seat in 1..=game.seats.min(MAX_SEATS) {
-        let played = episodes_of(game, episodes, Some(Seat(seat))).play_scripted(chosen, opponents);
+        tell(&format!("{episodes} episodes of `{player}` in seat {seat}"));
+        let matches = episodes_of(game, episodes, Some(Seat(seat)));
+        let played = matches.play_scripted_until(chosen, opponents, MAX_LOST);
         let Some(rate) = played.into_iter().next() else { continue };
         let SuccessRate { rates, problem, voided, .. } = rate;
         if let Some(problem) = problem.filter(|_| voided > 0) {

@@ -6,10 +6,11 @@
 //! not the answer itself might write.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::advantage::{MIN_STD, standard_deviation};
 use crate::diag::Diagnostic;
-use crate::game::{Action, Episode, GameDef, Seat, Status, for_each_abandonable};
+use crate::game::{Action, Episode, GameDef, Seat, Status, for_each_abandonable, told_of_lost};
 use crate::opponent::{Fault, Opponents, View};
 use crate::seed::{Seed, Stream};
 
@@ -57,12 +58,23 @@ pub(super) fn signal(
     }
     let learner = Learner { random: Opponents::parse("random")?, elsewhere };
     let mut groups: Vec<(u64, Option<Spread>)> = (0..GROUPS).map(|group| (group, None)).collect();
+    // One fault says it all: others would cost their time as well.
+    let has_failed = AtomicBool::new(false);
     for_each_abandonable(groups.iter_mut().collect(), |(group, spread)| {
-        *spread = Some(spread_of(game, opponents, &learner, *group));
+        if !has_failed.load(Ordering::Relaxed) {
+            let measured = spread_of(game, opponents, &learner, *group);
+            has_failed.fetch_or(measured.is_err(), Ordering::Relaxed);
+            *spread = Some(measured);
+        }
     });
-    // A group without a result was lost with its thread.
-    let spreads = groups.into_iter().map(|(_, spread)| spread.unwrap_or_else(|| Err(game.stuck())));
-    let spreads = spreads.collect::<Result<Vec<f64>, _>>()?;
+    let mut spreads = Vec::with_capacity(groups.len());
+    for spread in groups.iter_mut().filter_map(|(_, spread)| spread.take()) {
+        spreads.push(spread?);
+    }
+    if spreads.len() < groups.len() {
+        // A group without a result was lost with its thread.
+        return Err(game.stuck());
+    }
     let without = spreads.iter().filter(|&&spread| spread < MIN_STD).count() as u64;
     let spread = spreads.iter().sum::<f64>() / spreads.len() as f64;
     let by = if lists { "random" } else { "bot" };
@@ -138,16 +150,22 @@ fn spread_of(
         let mut others = seed.child("opponent", member).stream();
         let mut episode = Episode::start(game, seed.child("episode", 0))?;
         let mut lineup = opponents.sit(game, seed.child("lineup", member));
-        while let Status::Turn(turn) = *episode.status() {
-            let text = if turn == seat {
-                learner.answer(&episode, turn, &mut own)?
-            } else {
-                let view = View { game, state: episode.state(), seat: turn, refusal: None };
-                lineup.wait_for(&view, &mut others).map_err(Fault::into_problem)?.action
-            };
-            episode.act(turn, &Action { text, well_formed: true })?;
+        let mut play = || {
+            while let Status::Turn(turn) = *episode.status() {
+                let text = if turn == seat {
+                    learner.answer(&episode, turn, &mut own)?
+                } else {
+                    let view = View { game, state: episode.state(), seat: turn, refusal: None };
+                    lineup.wait_for(&view, &mut others).map_err(Fault::into_problem)?.action
+                };
+                episode.act(turn, &Action { text, well_formed: true })?;
+            }
+            Ok(())
+        };
+        match play() {
+            Ok(()) => Ok(episode.result(seat).0),
+            Err(problem) => Err(told_of_lost(problem, game, (episode.seed(), None), episode.turns())),
         }
-        Ok(episode.result(seat).0)
     };
     Ok(standard_deviation(&(0..MEMBERS).map(reward_of).collect::<Result<Vec<f64>, _>>()?))
 }

@@ -114,9 +114,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut dyn Write) -> anyhow::Result<ExitSt
     let measured = tables::Measured { player: (player, rates), baseline, comparison };
     measured.print(format, out)?;
     let rates = measured.all();
-    for problem in rates.iter().filter_map(|rate| rate.problem.as_ref()) {
-        super::output::log(&problem.to_string());
-    }
+    super::output::log_losses(rates.iter().copied());
     // Rates over nothing would be taken for a measurement.
     let lost: Vec<&str> = rates.iter().filter(|rate| rate.rates.episodes == 0).map(|rate| rate.game.as_str()).collect();
     if !lost.is_empty() {

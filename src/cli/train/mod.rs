@@ -19,7 +19,7 @@ use crate::rollout::RolloutSettings;
 use crate::run::rollout_settings;
 
 use super::ExitStatus;
-use super::output::{log, rates_table};
+use super::output::{log, log_losses, rates_table};
 use super::setup::SharedArgs;
 
 /// Flags of `gift-host train`; each is also a key of the configuration.
@@ -67,6 +67,7 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
     if let Some(rates) = &before {
         let how = if session.is_nested() { " (nested, as in training)" } else { "" };
         log(&format!("before training{how}:\n{}", rates_table(rates, None)));
+        log_losses(rates);
         session.store_rates(rates)?;
     }
     let screen = (args.watch && super::watch::has_terminal()).then(|| {
@@ -88,6 +89,7 @@ pub(crate) fn run(args: &TrainArgs, out: &mut dyn Write) -> anyhow::Result<ExitS
     if let Some(after) = session.evaluate(&interrupt)? {
         session.store_rates(&after)?;
         write!(out, "{}", rates_table(&after, before.as_deref()))?;
+        log_losses(&after);
     } else if interrupt.load(Ordering::Relaxed) {
         log("interrupted while the trained model was measured; training itself was done");
         return Ok(ExitStatus::Interrupted);

@@ -341,7 +341,7 @@ mod tests {
     fn assignments_are_told_with_variable_and_line() {
         let text = "local count, memo = 0, nil\nlocal function deep()\n  return function() count += 1 end\nend\n\
                     return {\n  f = function()\n    local own = 1\n    own = 2\n    memo = memo or {}\n    deep()()\n  end }";
-        let expected = [("count".to_owned(), 3), ("memo".to_owned(), 10)];
+        let expected = [("count".to_owned(), 3), ("memo".to_owned(), 9)];
         assert_eq!(top_level_assignments(text), expected);
         assert!(top_level_assignments("local n = 0 n += 1 return { f = function() return n end }").is_empty());
     }
