@@ -4,11 +4,12 @@ use std::io::{BufRead, Write};
 use std::path::PathBuf;
 
 use crate::diag::Diagnostic;
-use crate::game::{Action, Episode, Seat, Status};
+use crate::game::{Action, Episode, GameDef, Seat, Status};
 use crate::opponent::{Fault, Opponents, View};
 use crate::seed::Seed;
 
 use super::ExitStatus;
+use super::output::log;
 use super::setup::{self, SharedArgs};
 
 /// Flags of `gift-host play`.
@@ -21,9 +22,9 @@ pub(crate) struct PlayArgs {
     #[arg(long)]
     seat: Option<u32>,
     /// Who plays the other seats: `random`, `bot`, `search[:BUDGET]`, `checkpoint:DIR`, `human`; by seat with
-    /// `bot,tictactoe.2=search`, mixed with `random*0.2+search*0.8`
-    #[arg(long, value_name = "SPEC", default_value = "bot")]
-    opponent: String,
+    /// `bot,tictactoe.2=search`, mixed with `random*0.2+search*0.8`; if left out, `bot`, or `random` in a game without one
+    #[arg(long, value_name = "SPEC")]
+    opponent: Option<String>,
     /// Seed of the episode; the same seed replays the same episode
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -48,7 +49,8 @@ pub(crate) fn run(args: &PlayArgs, input: &mut dyn BufRead, out: &mut dyn Write)
     let opponent_shared = SharedArgs { games: shared.games, pairs: args.pairs.clone(), ..SharedArgs::default() };
     let opponent_config = setup::configuration(&opponent_shared, None)?;
     let load = super::model::loader(&opponent_config);
-    let opponents = Opponents::parse_with(&args.opponent, &opponent_config, super::output::log, &load)?;
+    let spec = args.opponent.as_deref().unwrap_or_else(|| usual_opponent(game));
+    let opponents = Opponents::parse_with(spec, &opponent_config, log, &load)?;
     opponents.check(game)?;
     opponents.check_outside_training(game, false)?;
     let seed = Seed::new(args.seed);
@@ -105,6 +107,19 @@ pub(crate) fn run(args: &PlayArgs, input: &mut dyn BufRead, out: &mut dyn Write)
         }
     }
     Ok(ExitStatus::Done)
+}
+
+/// Who plays the other seats unless the user says otherwise: the script's own player where there is one.
+fn usual_opponent(game: &GameDef) -> &'static str {
+    if game.seats < 2 || game.has("bot") || !game.has("actions") {
+        return "bot";
+    }
+    log(&format!(
+        "note: `{}` has no `bot`, so the other seats answer at random; `--opponent search` plays well, with `--opponent human` \
+         you answer for every seat",
+        game.name
+    ));
+    "random"
 }
 
 /// Shows the observation and reads an answer; `None` at the end of the input.

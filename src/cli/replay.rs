@@ -17,9 +17,9 @@ pub(crate) struct ReplayArgs {
     /// The run's directory
     #[arg(value_name = "RUN_DIR")]
     run: PathBuf,
-    /// The episode: `id` in the episodes file, `iteration-group-member`
+    /// The episode: `id` in the episodes file, `iteration-group-member`; without it, some that are stored are named
     #[arg(long, value_name = "ID")]
-    episode: String,
+    episode: Option<String>,
     /// The iteration whose file holds it; the first number of the id if left out
     #[arg(long, value_name = "N")]
     step: Option<u64>,
@@ -37,7 +37,8 @@ pub(crate) fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<Exit
         )
         .into());
     }
-    let line = find_line(args)?;
+    let Some(id) = &args.episode else { return Err(no_episode(args)?.into()) };
+    let line = find_line(args, id)?;
     let shared = SharedArgs { config: Some(config_path), ..SharedArgs::default() };
     let (_, host) = setup::script_settings(&setup::configuration(&shared, None)?);
     let load = |version: &crate::script::Version| {
@@ -64,31 +65,78 @@ pub(crate) fn run(args: &ReplayArgs, out: &mut dyn Write) -> anyhow::Result<Exit
     }
 }
 
-fn find_line(args: &ReplayArgs) -> anyhow::Result<serde_json::Value> {
+/// The problem of a command without an id: where ids stand, and some of them.
+fn no_episode(args: &ReplayArgs) -> anyhow::Result<Box<Diagnostic>> {
+    let run = args.run.display();
+    let steps = stored_steps(&args.run);
+    let problem = Diagnostic::error("cli::replay", "no episode was named")
+        .at(SourceSpan::file(args.run.join("episodes")))
+        .expected("`--episode ID`, an `id` of an episodes file: iteration, group, member");
+    let Some(step) = args.step.or(steps.last().copied()).filter(|step| steps.contains(step)) else {
+        let found = format!("stored are episodes of the iterations {}", in_words(&steps));
+        return Ok(Box::new(problem.found(found).help("`episodes_every` says which iterations are stored")));
+    };
+    let mut episodes: Vec<(String, f64)> = Vec::new();
+    for line in lines(&step_file(&args.run, step))? {
+        let line: serde_json::Value = serde_json::from_str(&line?)?;
+        let reward = line.get("reward").and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
+        episodes.push((id_of(&line).to_owned(), reward));
+    }
+    let count = episodes.len();
+    let by_reward = |a: &&(String, f64), b: &&(String, f64)| a.1.total_cmp(&b.1);
+    let extremes = [episodes.first(), episodes.iter().max_by(by_reward), episodes.iter().min_by(by_reward)];
+    let mut named: Vec<String> = Vec::new();
+    for ((id, reward), what) in extremes.into_iter().flatten().zip(["first", "best", "worst"]) {
+        if named.iter().all(|name| !name.contains(&format!("`{id}`"))) {
+            named.push(format!("`{id}` ({what}, reward {reward:.2})"));
+        }
+    }
+    let (all, named) = (in_words(&steps), named.join(", "));
+    let found = format!("stored iterations: {all}; iteration {step} has {count} episodes, such as {named}");
+    let first = episodes.first().map_or_else(|| format!("{step}-0-0"), |(id, _)| id.clone());
+    Ok(Box::new(problem.found(found).help(format!(
+        "`gift-host replay {run} --episode {first}`; `zstd -dc {}` shows all, `gift-host report {run}` a sample",
+        step_file(&args.run, step).display()
+    ))))
+}
+
+fn id_of(line: &serde_json::Value) -> &str {
+    line.get("id").and_then(serde_json::Value::as_str).unwrap_or_default()
+}
+
+fn step_file(run: &Path, step: u64) -> PathBuf {
+    run.join("episodes").join(format!("step-{step:06}.jsonl.zst"))
+}
+
+/// The lines of an episodes file.
+fn lines(path: &Path) -> std::io::Result<impl Iterator<Item = std::io::Result<String>>> {
+    Ok(BufReader::new(zstd::Decoder::new(std::fs::File::open(path)?)?).lines())
+}
+
+fn find_line(args: &ReplayArgs, episode: &str) -> anyhow::Result<serde_json::Value> {
     let problem = |found: String, help: &str| {
         Box::new(
-            Diagnostic::error("cli::replay", format!("no episode `{}` is stored", args.episode))
+            Diagnostic::error("cli::replay", format!("no episode `{episode}` is stored"))
                 .at(SourceSpan::file(args.run.join("episodes")))
                 .expected("an `id` of an episodes file, such as `10-0-0`: iteration, group, member")
                 .found(found)
                 .help(help),
         )
     };
-    let first = args.episode.split('-').next().and_then(|number| number.parse().ok());
+    let first = episode.split('-').next().and_then(|number| number.parse().ok());
     let Some(step) = args.step.or(first) else {
         return Err(problem("an id without an iteration".to_owned(), "give the id as the file has it").into());
     };
-    let path = args.run.join("episodes").join(format!("step-{step:06}.jsonl.zst"));
+    let path = step_file(&args.run, step);
     if !path.is_file() {
-        let found = format!("no episodes of iteration {step}; stored: {}", stored_steps(&args.run));
+        let found = format!("no episodes of iteration {step}; stored: {}", in_words(&stored_steps(&args.run)));
         return Err(problem(found, "`episodes_every` says which iterations are stored").into());
     }
-    let lines = BufReader::new(zstd::Decoder::new(std::fs::File::open(&path)?)?).lines();
     let (mut count, mut last) = (0, String::new());
-    for line in lines {
+    for line in lines(&path)? {
         let line: serde_json::Value = serde_json::from_str(&line?)?;
-        let id = line.get("id").and_then(serde_json::Value::as_str).unwrap_or_default();
-        if id == args.episode {
+        let id = id_of(&line);
+        if id == episode {
             return Ok(line);
         }
         count += 1;
@@ -98,12 +146,17 @@ fn find_line(args: &ReplayArgs) -> anyhow::Result<serde_json::Value> {
     Err(problem(found, "episodes that a script's fault voided are not stored").into())
 }
 
-fn stored_steps(run: &Path) -> String {
-    let Ok(entries) = run.join("episodes").read_dir() else { return "none".to_owned() };
+/// The iterations whose episodes are stored, in order.
+fn stored_steps(run: &Path) -> Vec<u64> {
+    let Ok(entries) = run.join("episodes").read_dir() else { return Vec::new() };
     let number = |name: String| name.strip_prefix("step-")?.split('.').next()?.parse::<u64>().ok();
     let names = entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned());
     let mut steps: Vec<u64> = names.filter_map(number).collect();
     steps.sort_unstable();
+    steps
+}
+
+fn in_words(steps: &[u64]) -> String {
     let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
     if steps.is_empty() { "none".to_owned() } else { steps.join(", ") }
 }

@@ -1,6 +1,6 @@
 //! `gift-host play` with piped answers, and `gift-host new`, whose games pass the check at once.
 
-use super::support::{Place, assert_output, filtered, show};
+use super::support::{ECHO, Place, assert_output, filtered, show};
 
 #[test]
 fn an_episode_is_played_through_a_pipe() {
@@ -163,8 +163,64 @@ fn a_name_with_a_slash_is_refused() {
     status: 2
     --- errors
     error[cli::name]: `../escape` is not a usable name of a game
-      expected: letters, digits, `_` and `-`, at most 64
-      help:     `gift-host new connect3`
+      expected: letters, digits, `_` and `-`, at most 64, and not `all`, `files`, `mean`, `nest` or `reward`
+      found:    a name has no '.'
+      help:     choose another, as in `gift-host new connect3`; nothing was written
     ");
     assert!(!place.path("games").exists());
+}
+
+#[test]
+fn a_name_that_means_something_else_is_refused() {
+    let place = Place::new();
+    assert_output!(place, ["new", "all"], @r"
+    status: 2
+    --- errors
+    error[cli::name]: `all` is not a usable name of a game
+      expected: letters, digits, `_` and `-`, at most 64, and not `all`, `files`, `mean`, `nest` or `reward`
+      found:    the name is taken: `success/all` is the success in all games together
+      help:     choose another, as in `gift-host new connect3`; nothing was written
+    ");
+    for name in ["files", "mean", "nest", "reward", "", "two words", &"a".repeat(65)] {
+        let shown = place.shown(&["new", name]);
+        assert!(shown.starts_with("status: 2") && shown.contains("error[cli::name]"), "{shown}");
+    }
+    assert!(!place.path("games").exists());
+}
+
+/// Two games of one name cannot be in one run.
+#[test]
+fn a_name_that_a_game_in_the_other_language_has_is_refused() {
+    let place = Place::with_echo();
+    let shown = place.shown(&["new", "echo", "--lang", "rhai"]);
+    assert!(shown.starts_with("status: 2") && shown.contains("`games/echo.lua` is there already"), "{shown}");
+    assert!(!place.path("games/echo.rhai").exists());
+}
+
+/// The command of the README, for a game that has no scripted player.
+#[test]
+fn a_game_for_two_without_a_bot_is_played_against_chance() {
+    let place = Place::new();
+    let scores = "scores = { state.right and 1 or 0 }, success = { state.right }";
+    let text = ECHO
+        .replace("seats = 1", "seats = 2")
+        .replace("function game.bot(state, seat, rng) return tostring(state.digit) end\n", "")
+        .replace(scores, "scores = { 0, 1 }, success = { false, true }")
+        .replace("if state.done then return nil end return 1 end", "if state.done then return nil end return 2 end");
+    place.write("games/echo.lua", &text);
+    assert_output!(place, ["play", "games/echo.lua", "--seat", "1"], @r"
+    status: 0
+    --- output
+    You have seat 1 of 2; the others: random.
+
+    Seat 2 answers: 3
+
+    Seat 1 (you): score 0, no success
+    Seat 2: score 1, success
+    --- errors
+    note: `echo` has no `bot`, so the other seats answer at random; `--opponent search` plays well, with `--opponent human` you answer for every seat
+    ");
+    // Who asks for the bot is told that there is none.
+    let shown = place.shown(&["play", "games/echo.lua", "--seat", "1", "--opponent", "bot"]);
+    assert!(shown.contains("error[opponent::cannot_play]: `bot` cannot play `echo`"), "{shown}");
 }

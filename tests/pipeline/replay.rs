@@ -130,3 +130,23 @@ fn the_first_difference_is_named() {
     let (status, text) = replay(&place, &id);
     assert!(status == Some(1) && text.contains("its text now has the version"), "{text}");
 }
+
+/// Who does not know the ids is told where they stand, and some of them.
+#[test]
+fn without_an_id_some_are_named() {
+    let place = Place::new();
+    train(&place, &["--games", "games/nim.rhai"]);
+    let output = place.run(&["replay", "run"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    for part in ["no episode was named", "stored iterations: 1; iteration 1 has 16 episodes", "`1-0-0` (first, reward "]
+    {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(text.contains("`gift-host replay run --episode 1-0-0`"), "{text}");
+    let (status, text) = replay(&place, "1-0-0");
+    assert_eq!(status, Some(0), "{text}");
+    let output = place.run(&["replay", "run", "--step", "7"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("stored are episodes of the iterations 1"), "{text}");
+}
