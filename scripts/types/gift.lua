@@ -49,7 +49,7 @@ function Rng:shuffle(list) end
 ---@field init? fun(rng: gift.Rng, options: table<string, gift.Data>): gift.Data a new state; options: `games.<name>.*`
 ---@field to_act? fun(state: gift.Data): integer? the seat to move, from 1; nil when the episode is over
 ---@field observe? fun(state: gift.Data, seat: integer): string the whole prompt of this turn
----@field actions? fun(state: gift.Data, seat: integer): string[]? the legal answers, sorted; nil for free text
+---@field actions? fun(state: gift.Data, seat: integer): string[]? the legal answers, all different; nil for free text
 ---@field apply? fun(state: gift.Data, seat: integer, action: string): gift.Data the next state, or gift.illegal("why")
 ---@field outcome? fun(state: gift.Data): gift.Outcome asked only when to_act gives nil
 ---@field brief? fun(state: gift.Data, seat: integer): string the position in a few bytes, for small models

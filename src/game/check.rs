@@ -24,6 +24,9 @@ const THOROUGH_EPISODES: u64 = 20;
 /// Episodes that are played twice and compared, and whose functions are watched for writes into states.
 const COMPARED_EPISODES: u64 = 5;
 
+/// Warnings that may tell why a game fails, and are told beside the error.
+const CAUSES: [&str; 3] = ["game::number_actions", "game::colon", "game::unknown_field"];
+
 /// A mean and the largest value of something counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Sizes {
@@ -113,7 +116,7 @@ pub fn check_seeds(episodes: u64, seed: Seed) -> Vec<Seed> {
 }
 
 /// Plays `episodes` seeded random episodes and returns what breaks the contract: errors, and warnings for what works but
-/// harms training. Stops at the first error, which then stands alone.
+/// harms training. Stops at the first error, which then comes last, after what may be its reason.
 pub fn check_game(game: &Arc<GameDef>, episodes: u64, seed: Seed) -> Vec<Diagnostic> {
     examine(game, &check_seeds(episodes, seed), &|_| ()).problems
 }
@@ -159,7 +162,11 @@ fn examine_with(game: &Arc<GameDef>, seeds: &[Seed], mut trial: Trial, tell: &dy
                 problem = problem.note(format!("after the moves {}", shown_moves(&moves)));
             }
             problem = problem.note(replay_note(game, seed));
-            return Examination { problems: vec![problem], figures: trial.figures };
+            // What may be the reason comes first.
+            let mut problems = trial.warnings;
+            problems.retain(|warning| CAUSES.contains(&warning.code));
+            problems.push(problem);
+            return Examination { problems, figures: trial.figures };
         }
         if trial.is_over() {
             break;

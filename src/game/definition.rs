@@ -9,7 +9,7 @@ use crate::script::{Answers, Argument, CallError, Kept, Script, Source, State, V
 use crate::seed::{Seed, Stream};
 
 use super::ScriptHost;
-use super::fields::{Fields, GAME_FIELDS, misspelt, read_fields};
+use super::fields::{Fields, GAME_FIELDS, colons, misspelt, read_fields};
 use super::foresight::Foresight;
 
 /// A seat at the table, from 1.
@@ -196,15 +196,17 @@ impl GameDef {
         self.source.illustrate(diagnostic.at(place)).label(format!("`{function}` begins here"))
     }
 
-    /// Warnings for fields that the host does not read and that look like misspelt names of those that it does. Other
-    /// fields are the script's own business.
+    /// Warnings for fields that the host does not read and that look like misspelt names of those that it does, and for
+    /// functions that are defined with a colon. Other fields are the script's own business.
     ///
     /// # Errors
     /// A [`Diagnostic`] if the script cannot be loaded.
     pub fn misspelt_fields(&self) -> Result<Vec<Diagnostic>, Box<Diagnostic>> {
         let Self { source, host, .. } = self;
         let read = || with_script(source, &host.limits, &host.library, |script| script.field_names());
-        Ok(misspelt(source, "game", &host.guarded(source, read)??, &GAME_FIELDS))
+        let mut warnings = misspelt(source, "game", &host.guarded(source, read)??, &GAME_FIELDS);
+        warnings.extend(colons(source));
+        Ok(warnings)
     }
 
     pub(super) fn bad_result(&self, function: &str, expected: &str, found: &Value, help: &str) -> Box<Diagnostic> {
@@ -401,11 +403,6 @@ pub(crate) type SharedGame = Arc<GameDef>;
 
 /// A value as messages show it, cut to one short line.
 pub(crate) fn shown(value: &Value) -> String {
-    let text = match value {
-        Value::Nil => return "nil".to_owned(),
-        // JSON has no word for it.
-        Value::Float(number) if !number.is_finite() => return number.to_string(),
-        other => other.to_json().to_string(),
-    };
+    let text = value.shown();
     if text.chars().count() <= 80 { text } else { text.chars().take(77).chain("...".chars()).collect() }
 }

@@ -15,8 +15,9 @@ const REQUIRED: [(&str, &str, &str); 5] = [
     ("apply", "state, seat, action", "state"),
     ("outcome", "state", "{ scores = {…}, success = {…} }"),
 ];
-/// Functions that a game may have.
-const OPTIONAL: [&str; 8] = ["actions", "brief", "parse", "bot", "score", "key", "hide", "episodes"];
+/// Functions that a game may have, with the number of their arguments.
+const OPTIONAL: [(&str, usize); 8] =
+    [("actions", 2), ("brief", 2), ("parse", 3), ("bot", 3), ("score", 2), ("key", 1), ("hide", 3), ("episodes", 1)];
 /// Everything that the host reads in a game's table.
 pub const GAME_FIELDS: [&str; 17] = [
     "name",
@@ -112,12 +113,15 @@ pub(super) fn read_fields(script: &dyn Script, source: &Source) -> Result<Fields
             Field::Data(value) => Some(value),
             Field::Function => None,
         };
+        if value.is_none() && !matches!(script.field(name)?, Field::Function) {
+            return Err(missing_number(script, source, name, most));
+        }
         let number = value.as_ref().and_then(Value::as_int).filter(|number| (1..=most).contains(number));
         number.map(|number| number as u32).ok_or_else(|| {
             let sign = if source.language == Language::Lua { " =" } else { ":" };
             let problem = Diagnostic::error("game::bad_field", format!("`{name}` is missing or out of its range"))
                 .expected(format!("a whole number from 1 to {most}"))
-                .found(value.map_or_else(|| "nothing, or a function".to_owned(), |value| shown(&value)))
+                .found(value.map_or_else(|| "a function".to_owned(), |value| shown(&value)))
                 .help(format!("write `{name}{sign} 2` in the game's table"));
             at_field(name, problem)
         })
@@ -146,7 +150,7 @@ pub(super) fn read_fields(script: &dyn Script, source: &Source) -> Result<Fields
         Field::Function => return Err(at_field("illegal", bad_illegal("a function"))),
     };
     let mut optional = Vec::new();
-    for name in OPTIONAL {
+    for (name, _) in OPTIONAL {
         match script.field(name)? {
             Field::Missing => {}
             Field::Function => optional.push(name),
@@ -160,6 +164,56 @@ pub(super) fn read_fields(script: &dyn Script, source: &Source) -> Result<Fields
         }
     }
     Ok(Fields { name, seats, max_turns, illegal, optional })
+}
+
+/// A number that the table lacks, with the field that may be meant for it.
+fn missing_number(script: &dyn Script, source: &Source, name: &str, most: i64) -> Box<Diagnostic> {
+    let sign = if source.language == Language::Lua { " =" } else { ":" };
+    let others = script.field_names();
+    let near = closest(name, others.iter().map(String::as_str).filter(|other| !GAME_FIELDS.contains(other)));
+    let problem = Diagnostic::error("game::bad_field", format!("the game has no `{name}`"))
+        .expected(format!("`{name}{sign} 2` or another whole number from 1 to {most}"));
+    let problem = match near {
+        Some(near) => problem
+            .at(source.place_of_field(near))
+            .found(format!("`{near}`, which nothing reads"))
+            .help(format!("did you mean `{name}`?")),
+        None => problem
+            .at(SourceSpan::file(&source.path))
+            .found("nothing of that name in the returned table")
+            .help(format!("write `{name}{sign} 2` in the game's table")),
+    };
+    Box::new(source.illustrate(problem))
+}
+
+/// Warnings for functions of the contract that the text defines with a colon, though they have a name for each argument: the
+/// colon puts one more before them.
+pub(super) fn colons(source: &Source) -> Vec<Diagnostic> {
+    let functions = REQUIRED.iter().map(|(name, takes, _)| (*name, takes.split(',').count())).chain(OPTIONAL);
+    let mut warnings = Vec::new();
+    for (name, count) in functions.filter(|_| source.language == Language::Lua) {
+        let form = format!(":{name}(");
+        for (index, line) in source.text.lines().enumerate() {
+            let Some((table, rest)) =
+                line.trim_start().strip_prefix("function ").and_then(|line| line.split_once(&form))
+            else {
+                continue;
+            };
+            let parameters = rest.split_once(')').map_or(0, |(inside, _)| inside.split(',').count());
+            if parameters < count || rest.starts_with(')') {
+                continue;
+            }
+            let column = line.find(&form).map_or(0, |at| line[..=at].chars().count() as u32 + 1);
+            let place = SourceSpan { file: source.path.clone(), line: index as u32 + 1, column };
+            let warning = Diagnostic::warning("game::colon", format!("`{name}` is defined with a colon"))
+                .at(place)
+                .expected(format!("`function {table}.{name}(`"))
+                .found(format!("`function {table}:{name}(`, which puts a `self` before the parameters"))
+                .help("write a dot: as it is, each parameter gets what the one before it should get");
+            warnings.push(source.illustrate(warning));
+        }
+    }
+    warnings
 }
 
 /// How a function of a game is written.

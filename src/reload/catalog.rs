@@ -179,8 +179,11 @@ impl Catalog {
         let bare = GameDef::compile(source, Value::default(), &self.host)?;
         let options = self.options.get(&bare.name).cloned().unwrap_or_else(|| Value::Map(BTreeMap::new()));
         let game = Arc::new(GameDef::compile(source, options, &self.host)?);
-        if let Some(problem) = check_game_within(&game, CHECK_EPISODES, CHECK_TIME).into_iter().find(is_error) {
-            return Err(Box::new(problem));
+        let problems = check_game_within(&game, CHECK_EPISODES, CHECK_TIME);
+        let (errors, causes): (Vec<Diagnostic>, Vec<Diagnostic>) = problems.into_iter().partition(is_error);
+        if let Some(problem) = errors.into_iter().next() {
+            let told = |problem: Diagnostic, cause: &Diagnostic| problem.note(cause.to_string());
+            return Err(Box::new(causes.iter().fold(problem, told)));
         }
         let mut game = Arc::unwrap_or_clone(game);
         game.source = game.source.with_opened_data();

@@ -18,6 +18,26 @@ pub(super) fn reason(text: &str) -> String {
     format!("{}…", &text[..end])
 }
 
+/// The diagnostic with the line of `text` where the function begins.
+pub(super) fn begins_at(diagnostic: Diagnostic, function: &str, mut place: SourceSpan, text: &str) -> Diagnostic {
+    let line = (place.line as usize).checked_sub(1).and_then(|index| text.lines().nth(index));
+    if let Some((before, _)) = line.and_then(|line| line.split_once(function)).filter(|_| !function.is_empty()) {
+        place.column = before.chars().count() as u32 + 1;
+    }
+    let label = if function.is_empty() { String::new() } else { format!("`{function}` begins here") };
+    diagnostic.at(place).snippet_from(text).label(label)
+}
+
+/// An amount of memory as messages show it.
+pub(super) fn size(bytes: usize) -> String {
+    const MEBIBYTE: usize = 1 << 20;
+    match bytes {
+        0..MEBIBYTE => format!("{bytes} bytes"),
+        _ if bytes.is_multiple_of(MEBIBYTE) => format!("{} MiB", bytes / MEBIBYTE),
+        _ => format!("{:.1} MiB", bytes as f64 / MEBIBYTE as f64),
+    }
+}
+
 /// Why a value may not cross.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -116,12 +136,12 @@ impl<'a> Meter<'a> {
     /// times, but a copy is made of each.
     pub(super) fn text(&mut self, bytes: usize) -> Result<(), Refusal> {
         if bytes > self.limits.max_text_bytes {
-            let problem = format!("is a string of {bytes} bytes, more than {}", self.limits.max_text_bytes);
+            let problem = format!("is a string of {bytes} bytes, more than {}", size(self.limits.max_text_bytes));
             return Err(Refusal::new(problem, "shorten the string"));
         }
         self.text_bytes += bytes;
         if self.text_bytes > self.limits.max_total_text_bytes {
-            let problem = format!("is among strings of more than {} bytes", self.limits.max_total_text_bytes);
+            let problem = format!("is among strings of more than {} together", size(self.limits.max_total_text_bytes));
             return Err(Refusal::new(problem, "keep less text in the value: a row's number instead of the row"));
         }
         Ok(())

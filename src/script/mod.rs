@@ -11,6 +11,7 @@ mod library; // the `gift` library: what the host offers to every script
 mod loan; // a random stream for one call
 mod lua; // Luau through mlua
 mod memory; // how much memory a thread holds
+mod modules; // where modules are looked for
 mod rhai; // Rhai
 mod source; // a script's text with all it loads, and its version
 mod state; // a value that goes from call to call

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::Error;
 use super::data::{DataFile, DataFiles};
 use super::library::Dataset;
+use super::modules::{library_folders, module_file, module_names};
 use crate::diag::{Diagnostic, SourceSpan};
 
 /// Largest file that is read as a script. One that is larger than an engine takes is refused by that, with a better message.
@@ -253,38 +254,6 @@ pub fn data_hash(path: &Path) -> Option<String> {
     Dataset::current_hash(path)
 }
 
-fn module_file(folders: &[PathBuf], language: Language, name: &str) -> Option<PathBuf> {
-    let extensions: &[&str] = if language == Language::Lua { &["lua", "luau"] } else { &["rhai"] };
-    let files = folders.iter().flat_map(|folder| extensions.iter().map(|x| folder.join(format!("{name}.{x}"))));
-    files.into_iter().find(|file| file.is_file())
-}
-
-/// The folders named `scripts/lib` from the script's folder upwards, then the working directory's.
-fn library_folders(path: &Path) -> Vec<PathBuf> {
-    let start = path.parent().map(Path::to_owned).unwrap_or_default();
-    let start = start.canonicalize().unwrap_or(start);
-    let mut folders: Vec<PathBuf> = start.ancestors().map(|folder| folder.join("scripts").join("lib")).collect();
-    folders.push(Path::new("scripts").join("lib"));
-    folders
-}
-
-/// The names in `require("name")` and `import "name"`, as written in the text. A name in a comment is read in vain,
-/// which does no harm; a name that is computed is not found, and the script is told so when it asks for it.
-fn module_names(text: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    for keyword in ["require", "import"] {
-        for (at, _) in text.match_indices(keyword) {
-            let rest = text[at + keyword.len()..].trim_start_matches(['(', ' ', '\t']);
-            let Some(quote) = rest.chars().next().filter(|&c| c == '"' || c == '\'') else { continue };
-            let name: String = rest[1..].chars().take_while(|&c| c != quote).take(100).collect();
-            if !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
-                names.push(name);
-            }
-        }
-    }
-    names
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,11 +306,5 @@ mod tests {
         assert!(reason().starts_with("expected at most"));
         std::fs::write(&path, [255]).expect("a file");
         assert!(reason().contains("utf-8"), "{}", reason());
-    }
-
-    #[test]
-    fn module_names_are_found_in_both_languages() {
-        let text = "local a = require(\"alpha\")\nlocal b = require 'beta'\nimport \"gamma\" as g;\nrequire(name)";
-        assert_eq!(module_names(text), ["alpha", "beta", "gamma"]);
     }
 }

@@ -78,6 +78,34 @@ impl Value {
         }
     }
 
+    /// The value as messages show it, on one line: as JSON, but numbers that are not finite by their names.
+    pub fn shown(&self) -> String {
+        let joined = |parts: Vec<String>| parts.join(",");
+        match self {
+            Self::Nil => "nil".to_owned(),
+            Self::Float(number) if !number.is_finite() => number.to_string(),
+            Self::List(items) => format!("[{}]", joined(items.iter().map(Self::shown).collect())),
+            Self::Map(fields) => {
+                let field = |(name, field): (&String, &Self)| {
+                    format!("{}:{}", Self::from(name.as_str()).shown(), field.shown())
+                };
+                format!("{{{}}}", joined(fields.iter().map(field).collect()))
+            }
+            plain => plain.to_json().to_string(),
+        }
+    }
+
+    /// What was found where something else was expected: a number or a short text itself, of all else the kind.
+    pub fn described(&self) -> String {
+        /// Characters of a text that are shown.
+        const MAX_SHOWN: usize = 40;
+        match self {
+            Self::Bool(_) | Self::Int(_) | Self::Float(_) => self.shown(),
+            Self::Text(text) if text.chars().count() <= MAX_SHOWN => format!("the string {text:?}"),
+            other => other.kind().to_owned(),
+        }
+    }
+
     /// The value as JSON. Not-finite numbers become null.
     pub fn to_json(&self) -> serde_json::Value {
         match self {

@@ -188,7 +188,7 @@ fn the_file_system_is_not_there_for_scripts() {
      2 | function game.init(rng, options) io.open("/etc/passwd")
        | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
        |
-      help:     scripts have no files; read data with `gift.dataset("data/rows.jsonl")`
+      help:     scripts have no files; read data with `gift.dataset("data/rows.jsonl")`, and write with `gift.log(text)`
       stack:    games/bad.lua:2 in `init`
     note: in the episode of seed 1571218202235825; `gift-host check games/bad.lua --seed 1571218202235825` plays it again
     "#);

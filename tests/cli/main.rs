@@ -20,6 +20,7 @@ mod models; // models with a tokenizer of their own
 mod opponents; // who sits in the other seats
 mod play_and_new; // one episode in the terminal, a game to start from
 mod report; // a run as a page and as lines
+mod slips; // what authors often get wrong
 mod stacks; // the author's own calls in messages
 mod stuck; // scripts that cannot be stopped
 mod support; // a folder, the binary, filters

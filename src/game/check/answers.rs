@@ -5,6 +5,7 @@ use super::Trial;
 use crate::diag::Diagnostic;
 use crate::game::definition::shown;
 use crate::game::{ApplyError, Episode, GameDef, Seat};
+use crate::script::Language;
 use crate::seed::Stream;
 
 /// An answer that no game takes as legal.
@@ -34,6 +35,20 @@ pub(super) fn try_listed(
     actions: &[String],
     trial: &mut Trial,
 ) -> Result<(), Box<Diagnostic>> {
+    if trial.tried < MAX_TRIED && game.lists_numbers(episode.state(), seat)? {
+        let make = || {
+            let warning = Diagnostic::warning("game::number_actions", "`actions` lists numbers");
+            let (list, text, number) = match game.source.language {
+                Language::Lua => ("{ \"1\", \"2\" }", "tostring(number)", "tonumber(action)"),
+                Language::Rhai => ("[\"1\", \"2\"]", "number.to_string()", "parse_int(action)"),
+            };
+            game.blame("actions", warning)
+                .expected(format!("strings, such as {list}"))
+                .found("numbers, which are made into text: `apply` is given \"1\", not 1")
+                .help(format!("write `{text}` in `actions`, and `{number}` in `apply`: \"1\" == 1 is false"))
+        };
+        trial.warn(make, "game::number_actions");
+    }
     for action in actions {
         if trial.tried == MAX_TRIED {
             return Ok(());
@@ -46,16 +61,6 @@ pub(super) fn try_listed(
                 return Err(Box::new((*problem).note(format!("when seat {seat} answers `{action}`"))));
             }
         }
-    }
-    if game.lists_numbers(episode.state(), seat)? {
-        let make = || {
-            let warning = Diagnostic::warning("game::number_actions", "`actions` lists numbers");
-            game.blame("actions", warning)
-                .expected("strings, such as { \"1\", \"2\" }")
-                .found("numbers, which are made into text: `apply` is given \"1\", not 1")
-                .help("write `tostring(number)` in `actions`, and `tonumber(action)` in `apply`: \"1\" == 1 is false")
-        };
-        trial.warn(make, "game::number_actions");
     }
     Ok(())
 }

@@ -30,7 +30,9 @@ pub(super) fn all(arguments: &[Value]) -> Result<Value, String> {
             Value::Bool(truth) => *truth,
             Value::Int(number) => *number >= 1,
             Value::Float(number) => *number >= 1.0,
-            other => return Err(format!("expected a boolean or a number as item {}, found {}", at + 1, other.kind())),
+            other => {
+                return Err(format!("expected a boolean or a number as item {}, found {}", at + 1, other.described()));
+            }
         };
     }
     Ok(Value::Int(i64::from(every)))
@@ -52,9 +54,9 @@ fn items(arguments: &[Value]) -> Result<&[Value], String> {
 fn numbers(arguments: &[Value]) -> Result<Vec<f64>, String> {
     let number = |(at, item): (usize, &Value)| match item.get("reward").unwrap_or(item) {
         Value::Bool(truth) => Ok(f64::from(u8::from(*truth))),
-        other => {
-            other.as_number().ok_or_else(|| format!("expected a number as item {}, found {}", at + 1, other.kind()))
-        }
+        other => other
+            .as_number()
+            .ok_or_else(|| format!("expected a number as item {}, found {}", at + 1, other.described())),
     };
     items(arguments)?.iter().enumerate().map(number).collect()
 }
@@ -84,6 +86,6 @@ mod tests {
         assert!(mean(&[]).is_err());
         assert!(mean(&[Value::List(vec![])]).is_err());
         let found = mean(&[1_i64.into(), "two".into()]);
-        assert_eq!(found, Err("expected a number as item 2, found a string".to_owned()));
+        assert_eq!(found, Err("expected a number as item 2, found the string \"two\"".to_owned()));
     }
 }

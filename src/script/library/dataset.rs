@@ -75,7 +75,7 @@ impl Dataset {
             }
             let stamp = Stamp::of(&metadata);
             if stamp.bytes > MAX_FILE_BYTES {
-                return Err(format!("the file has {} bytes, more than {MAX_FILE_BYTES}", stamp.bytes));
+                return Err(format!("the file has {} bytes, more than {} MiB", stamp.bytes, MAX_FILE_BYTES >> 20));
             }
             if let Some((before, dataset)) = &known
                 && *before == stamp

@@ -15,8 +15,8 @@ pub(super) fn grid(arguments: &[Value]) -> Result<Value, String> {
         return Err(format!("expected the cells and the number of columns, found {} arguments", arguments.len()));
     };
     let columns = columns.as_int().and_then(|columns| usize::try_from(columns).ok()).filter(|columns| *columns > 0);
-    let columns =
-        columns.ok_or_else(|| format!("expected a number of columns from 1, found {}", arguments[1].kind()))?;
+    let columns = columns
+        .ok_or_else(|| format!("expected a whole number of columns, 1 or more, found {}", arguments[1].described()))?;
     Ok(drawing(&texts(cells)?, columns)?.into())
 }
 
@@ -66,16 +66,16 @@ pub(super) fn line(arguments: &[Value]) -> Result<Value, String> {
     let number = |at: usize, what: &str| {
         let value = numbers.get(at).unwrap_or(&Value::Nil);
         let number = value.as_int().and_then(|number| usize::try_from(number).ok()).filter(|number| *number > 0);
-        number.ok_or_else(|| format!("expected {what} from 1, found {}", value.kind()))
+        number.ok_or_else(|| format!("expected {what}, 1 or more, found {}", value.described()))
     };
     if numbers.len() > 3 {
         return Err(format!("expected 4 arguments, found {}", arguments.len()));
     }
-    let (columns, count) = (number(0, "a number of columns")?, number(1, "a number of marks")?);
-    let (cell, cells) = (number(2, "a cell")?, texts(cells)?);
+    let (columns, count) = (number(0, "a whole number of columns")?, number(1, "a whole number of marks")?);
+    let (cell, cells) = (number(2, "the number of a cell")?, texts(cells)?);
     has_line(&cells, columns, count, cell)
         .map(Value::Bool)
-        .ok_or_else(|| format!("there is no cell {cell}: the board has {}", cells.len()))
+        .ok_or_else(|| format!("expected a cell from 1 to {}, found {cell}", cells.len()))
 }
 
 /// [`line`]; `None` if the board has no such cell. At least one column.
@@ -98,10 +98,11 @@ pub(in crate::script) fn has_line(cells: &[&str], columns: usize, count: usize, 
 
 /// The cells of a board.
 fn texts(cells: &Value) -> Result<Vec<&str>, String> {
-    let list = cells.as_list().ok_or_else(|| format!("expected a list of cells, found {}", cells.kind()))?;
+    let list = cells.as_list().ok_or_else(|| format!("expected a list of cells, found {}", cells.described()))?;
     let mut texts = Vec::with_capacity(list.len());
     for (at, cell) in list.iter().enumerate() {
-        let problem = || format!("expected a string as cell {}, found {}; a free cell is \"\"", at + 1, cell.kind());
+        let problem =
+            || format!("expected a string as cell {}, found {}; a free cell is \"\"", at + 1, cell.described());
         texts.push(cell.as_text().ok_or_else(problem)?);
     }
     Ok(texts)
@@ -143,7 +144,7 @@ mod tests {
             super::line(&[["", "X", "X", ""].to_vec().into(), 2_i64.into(), 3_i64.into(), 2_i64.into()]),
             Ok(false.into())
         );
-        assert!(line(3, 3, 10).is_err_and(|message| message.contains("no cell 10")));
+        assert!(line(3, 3, 10).is_err_and(|message| message.contains("from 1 to 9, found 10")));
         assert!(line(0, 3, 1).is_err() && line(3, 0, 1).is_err() && line(3, 3, 0).is_err());
     }
 

@@ -13,7 +13,7 @@ pub(super) fn template(arguments: &[Value]) -> Result<Value, String> {
         [text] => (text, &Value::Nil),
         _ => return Err(format!("expected a text and its values, found {} arguments", arguments.len())),
     };
-    let text = text.as_text().ok_or_else(|| format!("expected a string as text, found {}", text.kind()))?;
+    let text = text.as_text().ok_or_else(|| format!("expected a string as text, found {}", text.described()))?;
     let mut filled = String::with_capacity(text.len() + 64);
     let mut rest = text;
     while let Some(open) = rest.find('{') {
@@ -30,6 +30,9 @@ pub(super) fn template(arguments: &[Value]) -> Result<Value, String> {
         if doubled {
             filled.push_str(&rest[1..=start + name.len()]);
         } else {
+            if !matches!(values, Value::Nil | Value::Map(_)) && values.as_list().is_none_or(|list| !list.is_empty()) {
+                return Err(format!("expected a table with a value for `{{{name}}}`, found {}", values.described()));
+            }
             filled.push_str(&shown(name, values.get(name).unwrap_or(&Value::Nil))?);
             if filled.len() > MAX_MADE_BYTES {
                 return Err("the filled text is too long".to_owned());

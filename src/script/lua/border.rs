@@ -145,6 +145,17 @@ pub(super) fn kind(value: &LuaValue) -> String {
     }
 }
 
+/// What was found where something else was expected: a number, a truth value or a short text itself, of all else the kind.
+pub(super) fn described(value: &LuaValue) -> String {
+    match value {
+        LuaValue::Boolean(truth) => Value::Bool(*truth).described(),
+        LuaValue::Integer(number) => Value::Int(*number).described(),
+        LuaValue::Number(number) => from_number(*number).described(),
+        LuaValue::String(text) => Value::Text(text.to_string_lossy()).described(),
+        other => kind(other),
+    }
+}
+
 /// The items in order, if their keys are 1 to n.
 fn into_list(mut items: Vec<(usize, Value)>) -> Result<Value, Refusal> {
     if !items.is_sorted_by_key(|(index, _)| *index) {

@@ -7,8 +7,12 @@ use std::sync::Arc;
 use mlua::Lua;
 use mlua::function::FunctionInfo;
 
+use super::hints;
+use super::trace::Level;
 use crate::diag::{Diagnostic, Frame, SourceSpan};
-use crate::script::{Limits, Source};
+use crate::script::border::size;
+use crate::script::modules::explain_missing;
+use crate::script::{Language, Limits, Source};
 
 /// Longest text of a script or module.
 const MAX_SOURCE_BYTES: usize = 1 << 20;
@@ -40,8 +44,11 @@ pub(super) fn illegal(error: &mlua::Error) -> Option<String> {
     }
 }
 
+/// How the message about a module that is not there begins; its name and a backtick end it.
+pub(super) const NO_MODULE: &str = "there is no module `";
+
 /// Names the outermost call, if it is there and has no name of its own, by what the host called.
-pub(super) fn called_as(mut problem: Box<Diagnostic>, function: &str) -> Box<Diagnostic> {
+fn called_as(mut problem: Box<Diagnostic>, function: &str) -> Box<Diagnostic> {
     if problem.stack.len() < MAX_FRAMES
         && !function.is_empty()
         && let Some(frame) = problem.stack.last_mut()
@@ -141,12 +148,52 @@ impl Sources {
         }
     }
 
+    /// The text that a place is in.
+    pub(super) fn text_at(&self, place: &SourceSpan) -> &str {
+        self.texts.iter().find(|text| text.file == place.file).map_or("", |text| &text.written)
+    }
+
+    /// The problem with the name of the function that the host called, and whether that shifts its arguments.
+    pub(super) fn in_call(&self, problem: Box<Diagnostic>, name: &str, info: &FunctionInfo) -> Box<Diagnostic> {
+        let mut problem = called_as(problem, name);
+        let place = self.defined_at(info);
+        let line = (place.line as usize).checked_sub(1).and_then(|at| self.text_at(&place).lines().nth(at));
+        let form = format!(":{name}(");
+        let shifted =
+            line.and_then(|line| line.split_once("function ")?.1.split_once(&form)).filter(|_| !name.is_empty());
+        if let Some((table, _)) = shifted.filter(|_| problem.code == "script::runtime") {
+            problem.help = Some(format!(
+                "write `function {table}.{name}(` with a dot: the colon puts a `self` before the parameters, so each gets what the one before it should get"
+            ));
+        }
+        problem
+    }
+
+    /// The problem with the place and the calls that a second run of the call has shown.
+    pub(super) fn traced(&self, mut problem: Box<Diagnostic>, levels: &[Level]) -> Box<Diagnostic> {
+        let mut calls: Vec<Call> = Vec::new();
+        for Level { text, line, function } in levels {
+            let Some(text) = self.texts.iter().position(|known| known.name == *text) else { continue };
+            let call = Call { text, line: *line, function: function.clone() };
+            // A recursion in one line counts once.
+            if !calls.last().is_some_and(|last| last.is_at(&call)) {
+                calls.push(call);
+            }
+        }
+        if calls.is_empty() {
+            return problem;
+        }
+        let told = Told { code: problem.code, message: String::new(), named: None, calls };
+        problem = Box::new(self.placed(*problem, &told));
+        problem
+    }
+
     /// Refuses texts whose compilation could take long.
     pub(super) fn check_sizes(&self) -> Result<(), Box<Diagnostic>> {
         match self.texts.iter().find(|text| text.written.len() > MAX_SOURCE_BYTES) {
             None => Ok(()),
             Some(text) => Err(Box::new(
-                Diagnostic::error("script::syntax", format!("the script is longer than {MAX_SOURCE_BYTES} bytes"))
+                Diagnostic::error("script::syntax", format!("the script is longer than {}", size(MAX_SOURCE_BYTES)))
                     .at(SourceSpan::file(&text.file))
                     .help("keep data in a file and read it with `gift.dataset`"),
             )),
@@ -194,11 +241,16 @@ impl Sources {
             diagnostic.message = first + letters.as_str();
         }
         if told.code == "script::memory" {
-            diagnostic.message = format!("the script needs more than {} bytes of memory", limits.memory_bytes);
-            diagnostic = diagnostic.help("look for a list or a string that keeps growing");
+            diagnostic.message = format!("the script needs more than {} of memory", size(limits.memory_bytes));
+            let help = "look for a list or a string that keeps growing, or that is made too large at once";
+            diagnostic = diagnostic.help(help);
             // The garbage of the failed call would count against the next one. It fails only where finalizers do.
             let _ = lua.gc_collect();
-        } else if let Some(help) = self.help(&diagnostic.message, &told) {
+        } else if let Some(name) = module_not_found(&told.message) {
+            let texts = self.texts.iter().map(|text| &*text.written);
+            let script = self.texts.first().map_or(Path::new(""), |script| &script.file);
+            diagnostic = explain_missing(diagnostic, script, Language::Lua, texts, name);
+        } else if let Some(help) = hints::help(lua, &diagnostic.message, self.line(&told)) {
             diagnostic = diagnostic.help(help);
         } else if told.code == "script::syntax" {
             diagnostic =
@@ -236,6 +288,14 @@ impl Sources {
             mlua::Error::BadArgument { to: None, pos, name: None, cause } => {
                 let told = self.told(cause);
                 Told { message: format!("argument {pos}: {}", told.message), ..told }
+            }
+            mlua::Error::BadArgument { to: Some(to), name: Some(name), .. } if name == "self" => {
+                // The host's only type with methods; its name is that of the type, with a capital.
+                let to = to.replace("Rng.", "rng.");
+                self.told_text(
+                    "script::runtime",
+                    &format!("`{to}` was called with a dot, so it has no `rng` to draw from"),
+                )
             }
             mlua::Error::FromLuaConversionError { from, to, .. } => {
                 let wanted = match to.as_str() {
@@ -308,66 +368,16 @@ impl Sources {
         })
     }
 
-    /// How to mend what often goes wrong, judged by the message and the author's line.
-    fn help(&self, message: &str, told: &Told) -> Option<&'static str> {
-        /// What the message contains, what the line contains, and the help.
-        const HELPS: [(&str, &str, &str); 23] = [
-            ("readonly table", "", "put `local` before the name; globals can be set only while the script loads"),
-            ("", "os.", "scripts have no clock and no `os`; a turn's number is in the state if you count it"),
-            ("", "io.", "scripts have no files; read data with `gift.dataset(\"data/rows.jsonl\")`"),
-            ("nil value", "print", "write `gift.log(text)`"),
-            ("nil value", "load", "scripts cannot load code from text; share code with `require(\"name\")`"),
-            ("invalid argument", "%s", "`%s` refuses nil; write `%*`, or `tostring(value)`"),
-            ("", "goto ", "Luau has no `goto`; use `continue`, `break` or a function"),
-            ("", "<const>", "Luau has no `<const>`; write `local name = value`"),
-            ("", "<close>", "Luau has no `<close>`; write `local name = value`"),
-            ("", "<<", "Luau has no `<<`; use `bit32.lshift`"),
-            ("", ">>", "Luau has no `>>`; use `bit32.rshift`"),
-            ("", "&", "Luau has no `&`; use `bit32.band`, or `and`"),
-            ("`gift.", "", "see `The library` in `games/README.md`"),
-            ("`rng:", "", "see `Randomness` in `games/README.md`"),
-            ("stack overflow", "", "look for a recursion that does not end"),
-            (
-                "attempt to index nil",
-                "",
-                "what stands before the `.` or `[` is nil here: is the field misspelt, or not set in `init`?",
-            ),
-            (
-                "attempt to call a nil value",
-                "",
-                "nothing of that name is a function here: is it misspelt, or defined further down?",
-            ),
-            (
-                "on nil",
-                "",
-                "one of the values is nil: is a field misspelt, or not set in `init`? `tonumber` gives nil for what is no number",
-            ),
-            (
-                "nil and ",
-                "",
-                "one of the values is nil: is a field misspelt, or not set in `init`? `tonumber` gives nil for what is no number",
-            ),
-            (
-                "and nil",
-                "",
-                "one of the values is nil: is a field misspelt, or not set in `init`? `tonumber` gives nil for what is no number",
-            ),
-            (
-                "attempt to compare",
-                "",
-                "both sides must be numbers, or both strings: `tonumber(action)` makes a number of an answer",
-            ),
-            ("attempt to concatenate", "", "only strings and numbers can be joined: write `tostring(value)`"),
-            ("attempt to call", "", "only functions can be called: is a name used twice?"),
-        ];
+    /// The line to blame, as it is written.
+    fn line(&self, told: &Told) -> &str {
         let line = told
             .place()
             .and_then(|call| self.texts.get(call.text)?.written.lines().nth((call.line as usize).checked_sub(1)?));
-        let line = line.unwrap_or_default();
-        // A help about a line is about code that Luau refused, so a word in a string or comment seldom misleads.
-        HELPS
-            .iter()
-            .find(|(said, written, _)| message.contains(said) && line.contains(written))
-            .map(|(_, _, help)| *help)
+        line.unwrap_or_default()
     }
+}
+
+/// The name in the message of a `require` that found no module.
+fn module_not_found(message: &str) -> Option<&str> {
+    message.strip_prefix(NO_MODULE)?.strip_suffix('`')
 }

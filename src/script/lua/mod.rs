@@ -8,28 +8,34 @@ mod border; // Lua values to plain data and back
 mod bytecode; // which scripts assign variables of their top level
 mod direct; // calls without detours
 mod errors; // mlua's errors as diagnostics with the author's lines
+mod hints; // how to mend what often goes wrong
 mod interrupt; // stops a virtual machine from another thread
 mod isolation; // nothing lasts from one call to the next
 mod objects; // what a script sees as `rng` and as a data set
 mod probe; // what a script writes where it is lost
+mod root; // what the top level returned
 mod sandbox; // the virtual machine and its globals
+mod trace; // the calls at the end of the memory
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mlua::{Function, Lua, MultiValue, Table, Value as LuaValue};
+use mlua::{Function, Lua, MultiValue, Value as LuaValue};
 
+use super::border::begins_at;
 use super::loan::Loan;
 use super::watchdog::Timer;
 use super::{
     Answers, Argument, CallError, Field, Kept, Library, Limits, Questions, Script, ScriptEngine, Source, State, Value,
 };
 use crate::diag::{Diagnostic, SourceSpan};
+use crate::seed::Stream;
 use direct::{Direct, Then, Use, Want, Way};
 use errors::Sources;
 use objects::Rng;
+use root::{Root, not_a_root};
 use sandbox::RefusedWrite;
 
 /// Most names of fields that are looked at, and the longest.
@@ -38,12 +44,6 @@ const MAX_NAME_BYTES: usize = 100;
 
 /// The engine for `.lua` and `.luau` files.
 pub(super) struct LuaEngine;
-
-/// What the script's top level returned.
-enum Root {
-    Table(Table),
-    Function(Function),
-}
 
 /// A script in its virtual machine. The root comes before the machine, so that it is dropped first.
 struct LuaScript {
@@ -79,12 +79,23 @@ impl ScriptEngine for LuaEngine {
         let text = Arc::clone(&source.text);
         let running = timer.start(limits.call);
         let main = sandbox::chunk(&lua, &text, sources.script_name()).into_function();
-        let result = main.and_then(|main| Ok((main.call::<LuaValue>(())?, main)));
+        let result = main.map(|main| (main.call::<LuaValue>(()), main));
         let expired = timer.expired();
         drop(running);
         let (value, main) = match result {
-            Ok(_) if expired => return Err(sources.timeout(None, limits)),
-            Ok(result) => result,
+            Ok((Ok(_), _)) if expired => return Err(sources.timeout(None, limits)),
+            Ok((Ok(value), main)) => (value, main),
+            Ok((Err(error), main)) => {
+                let problem = sources.fault(&lua, &error, expired, limits);
+                if !lacks_place(&problem) {
+                    return Err(problem);
+                }
+                is_quiet.store(true, Ordering::Relaxed);
+                let running = timer.start(limits.call);
+                let levels = trace::calls_at_error(&lua, &main, Vec::new());
+                drop(running);
+                return Err(sources.traced(problem, &levels));
+            }
             Err(error) => return Err(sources.fault(&lua, &error, expired, limits)),
         };
         let root = Root::of(value.clone()).ok_or_else(|| not_a_root(&value, source))?;
@@ -126,25 +137,9 @@ impl ScriptEngine for LuaEngine {
     }
 }
 
-impl Root {
-    fn of(value: LuaValue) -> Option<Self> {
-        match value {
-            LuaValue::Table(table) => Some(Self::Table(table)),
-            LuaValue::Function(function) => Some(Self::Function(function)),
-            _ => None,
-        }
-    }
-}
-
-fn not_a_root(found: &LuaValue, source: &Source) -> Box<Diagnostic> {
-    let found = if found.is_nil() { "nothing".to_owned() } else { border::kind(found) };
-    let message = "the script returns neither a table nor a function";
-    let diagnostic = Diagnostic::error("script::result", message)
-        .at(SourceSpan::file(&source.path))
-        .expected("`return game` (a table), or `return function(episode) … end` in a reward script")
-        .found(found)
-        .help("end the script with `return` and the table");
-    Box::new(diagnostic)
+/// Whether the memory was used up and nobody knows where.
+fn lacks_place(problem: &Diagnostic) -> bool {
+    problem.code == "script::memory" && problem.place.as_ref().is_none_or(|place| place.line == 0)
 }
 
 impl LuaScript {
@@ -211,45 +206,18 @@ impl LuaScript {
             Ok(_) if expired => Err(CallError::Fault(self.sources.timeout(None, &self.limits))),
             Ok(value) => border::from_lua(&value, &self.limits).map_err(|refusal| {
                 let what = if name.is_empty() { "the result".to_owned() } else { format!("the result of `{name}`") };
-                let info = function.info();
-                CallError::Fault(refusal.diagnostic(&what, self.sources.defined_at(&info)))
+                let place = self.sources.defined_at(&function.info());
+                let problem = refusal.diagnostic(&what, place.clone());
+                CallError::Fault(Box::new(begins_at(*problem, name, place.clone(), self.sources.text_at(&place))))
             }),
             Err(error) => match errors::illegal(&error) {
                 Some(reason) if !expired => Err(CallError::Illegal(reason)),
                 _ => {
                     let problem = self.sources.fault(&self.lua, &error, expired, &self.limits);
-                    Err(CallError::Fault(errors::called_as(problem, name)))
+                    Err(CallError::Fault(self.sources.in_call(problem, name, &function.info())))
                 }
             },
         })
-    }
-}
-
-impl Root {
-    /// The function of this name, or another value that the field has.
-    fn function(&self, name: &str) -> mlua::Result<Result<Function, LuaValue>> {
-        let found = match self {
-            Self::Function(function) if name.is_empty() => return Ok(Ok(function.clone())),
-            _ => self.lookup(name)?,
-        };
-        Ok(if let LuaValue::Function(function) = found { Ok(function) } else { Err(found) })
-    }
-
-    /// The field's value, looked up without running code of the script.
-    fn lookup(&self, name: &str) -> mlua::Result<LuaValue> {
-        let Self::Table(table) = self else { return Ok(LuaValue::Nil) };
-        let mut table = table.clone();
-        // A script may inherit fields from another table; a longer chain is a loop.
-        for _ in 0..8 {
-            let value: LuaValue = table.raw_get(name)?;
-            if !value.is_nil() {
-                return Ok(value);
-            }
-            let Some(metatable) = table.metatable() else { break };
-            let LuaValue::Table(parent) = metatable.raw_get("__index")? else { break };
-            table = parent;
-        }
-        Ok(LuaValue::Nil)
     }
 }
 
@@ -429,10 +397,50 @@ impl LuaScript {
 
     /// Makes the call, with a fresh top level if it tries to write to what is read-only between calls.
     fn call_in_full(&self, name: &'static str, arguments: &mut [Argument<'_>]) -> Result<Value, CallError> {
-        if let Some(result) = self.attempt(name, arguments) {
-            return result;
+        let rng = |argument: &Argument<'_>| match argument {
+            Argument::Rng(stream) => Some(Stream::clone(stream)),
+            _ => None,
+        };
+        let stream = arguments.iter().find_map(rng);
+        let result = self.attempt(name, arguments).or_else(|| {
+            self.is_fresh.set(true);
+            self.attempt(name, arguments)
+        });
+        match result {
+            None => Err(CallError::Fault(self.sources.timeout(None, &self.limits))),
+            Some(Err(CallError::Fault(problem))) if lacks_place(&problem) => {
+                Err(CallError::Fault(self.with_place(problem, name, arguments, stream.as_ref())))
+            }
+            Some(result) => result,
         }
-        self.is_fresh.set(true);
-        self.attempt(name, arguments).unwrap_or_else(|| Err(CallError::Fault(self.sources.timeout(None, &self.limits))))
+    }
+
+    /// The problem of a call that has used up the memory, with the calls that lead there, for which it is made once more;
+    /// `stream` is the one that it drew from, as it was before.
+    fn with_place(
+        &self,
+        problem: Box<Diagnostic>,
+        name: &str,
+        arguments: &[Argument<'_>],
+        stream: Option<&Stream>,
+    ) -> Box<Diagnostic> {
+        self.is_quiet.store(true, Ordering::Relaxed);
+        let value = |argument: &Argument<'_>| match argument {
+            Argument::Data(value) => border::to_lua(&self.lua, value),
+            Argument::Text(text) => self.lua.create_string(text).map(LuaValue::String),
+            Argument::State(state) => border::to_lua(&self.lua, state.value()),
+            Argument::Rng(after) => {
+                let loan = Loan::new(stream.unwrap_or(after));
+                self.lua.create_userdata(Rng(loan)).map(LuaValue::UserData)
+            }
+        };
+        let values = arguments.iter().map(value).collect::<mlua::Result<Vec<_>>>();
+        let (Ok(values), Ok(Ok(function))) = (values, self.root.function(name)) else { return problem };
+        let running = self.timer.start(self.limits.call);
+        let levels = trace::calls_at_error(&self.lua, &function, values);
+        drop(running);
+        // What it has left would count against the next call. It fails only where finalizers do.
+        let _ = self.lua.gc_collect();
+        self.sources.in_call(self.sources.traced(problem, &levels), name, &function.info())
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mlua::{Lua, MetaMethod, Table, UserData, UserDataMethods, Value as LuaValue};
 
-use super::border::{from_number, kind, to_lua};
+use super::border::{described, from_number, to_lua};
 use crate::script::Value;
 use crate::script::library::Dataset;
 use crate::script::loan::{Loan, OVER};
@@ -32,14 +32,16 @@ impl UserData for Rng {
             this.draw(|stream| Ok(stream.int(low, high) as f64))
         });
         methods.add_method("float", |_, this, ()| this.draw(|stream| Ok(stream.float())));
-        methods.add_method("pick", |_, this, list: Table| {
+        methods.add_method("pick", |_, this, list: LuaValue| {
+            let list = as_list(&list, "rng:pick")?;
             let length = list.raw_len();
             if length == 0 {
                 return Err(mlua::Error::runtime("`rng:pick`: the list is empty"));
             }
             this.draw(|stream| list.raw_get::<LuaValue>(stream.index(length) + 1))
         });
-        methods.add_method("shuffle", |_, this, list: Table| {
+        methods.add_method("shuffle", |_, this, list: LuaValue| {
+            let list = as_list(&list, "rng:shuffle")?;
             let length = list.raw_len();
             if length > MAX_SHUFFLED {
                 return Err(mlua::Error::runtime(format!("`rng:shuffle`: the list is longer than {MAX_SHUFFLED}")));
@@ -54,7 +56,7 @@ impl UserData for Rng {
                 }
                 Ok(())
             })?;
-            Ok(list)
+            Ok(list.clone())
         });
     }
 }
@@ -67,9 +69,16 @@ fn whole(value: &LuaValue, function: &str, position: usize) -> mlua::Result<i64>
         _ => None,
     };
     number.ok_or_else(|| {
-        let found = kind(value);
+        let found = described(value);
         mlua::Error::runtime(format!("`{function}`: expected a whole number as argument {position}, found {found}"))
     })
+}
+
+/// An argument that must be a list.
+fn as_list<'a>(value: &'a LuaValue, function: &str) -> mlua::Result<&'a Table> {
+    value
+        .as_table()
+        .ok_or_else(|| mlua::Error::runtime(format!("`{function}`: expected a list, found {}", described(value))))
 }
 
 /// The rows of a data file: `#rows`, `rows[i]` from 1, `for i, row in rows do`.

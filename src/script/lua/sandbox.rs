@@ -10,7 +10,7 @@ use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table, Value as LuaVal
 
 use super::border;
 use super::bytecode::assigns_top_level as assigns_top_level_of;
-use super::errors::{Illegal, module_name};
+use super::errors::{Illegal, NO_MODULE, module_name};
 use super::interrupt::LuaInterrupt;
 use super::isolation::is_refused_write;
 use super::objects::Rows;
@@ -205,9 +205,8 @@ fn require(lua: &Lua, modules: &BTreeMap<String, Arc<str>>, name: &str) -> mlua:
         value => return Ok(value),
     }
     let Some(text) = modules.get(name) else {
-        let file = module_name(name);
-        let message = format!("`require(\"{name}\")`: no `{file}` was loaded; write its name in quotes in the call");
-        return Err(mlua::Error::runtime(message));
+        // Where it was looked for is said by `errors`.
+        return Err(mlua::Error::runtime(format!("{NO_MODULE}{name}`")));
     };
     loaded.raw_set(name, false)?;
     let functions: Table = lua.named_registry_value(MODULE_FUNCTIONS)?;

@@ -13,7 +13,7 @@ use ::rhai::{
 use super::boards::Boards;
 use super::border::{from_rhai, to_rhai};
 use super::budget::Budget;
-use super::errors::{Illegal, module_name};
+use super::errors::{Illegal, Stopped, module_name};
 use super::objects::{self, Gift, Json, Rows};
 use crate::script::border::reason as cut;
 use crate::script::library::JSON;
@@ -102,7 +102,8 @@ pub(super) fn engine(
     let (clock, memory) = (Arc::clone(timer), budget.clone());
     engine.on_progress(move |count| {
         let is_time = count % OPERATIONS_A_LOOK == 0;
-        (is_time && (clock.expired() || memory.exceeded().is_some())).then_some(Dynamic::UNIT)
+        let is_over = is_time && (clock.expired() || memory.exceeded().is_some());
+        (is_over && memory.is_patience_over()).then_some(Dynamic::UNIT)
     });
     // `sleep` is a function of Rhai's, which a pointer made from its name would reach even if the word were disabled.
     engine.register_fn("sleep", |_: i64| no_sleep()).register_fn("sleep", |_: f64| no_sleep());
@@ -111,12 +112,12 @@ pub(super) fn engine(
     engine.register_fn("pad", move |text: &mut ImmutableString, length: i64, padding: &str| {
         pad(text, length, padding, longest)
     });
-    let (printed, debugged) = (library.clone(), library.clone());
-    engine.on_print(move |text| printed.log(text));
-    engine.on_debug(move |text, _, _| debugged.log(text));
+    let (printed, debugged) = (Log::new(library, budget), Log::new(library, budget));
+    engine.on_print(move |text| printed.write(text));
+    engine.on_debug(move |text, _, _| debugged.write(text));
 
     objects::register(&mut engine);
-    register_library(&mut engine, source, limits, library, timer);
+    register_library(&mut engine, source, limits, library, timer, budget);
     let globals = Globals::default();
     resolve_variables(&mut engine, globals.clone(), budget.clone());
     (engine, globals, modules)
@@ -148,7 +149,9 @@ fn no_sleep() -> Result<(), Box<EvalAltResult>> {
 #[expect(deprecated, reason = "Rhai marks the interface as volatile; there is no other way to make `gift` a name")]
 fn resolve_variables(engine: &mut Engine, globals: Globals, budget: Budget) {
     engine.on_var(move |name, index, context| {
-        budget.look(context.scope());
+        if budget.look(context.scope()) {
+            return Err(EvalAltResult::ErrorRuntime(Dynamic::from(Stopped), Position::NONE).into());
+        }
         // An index says that the parser found the variable in the scope.
         if index > 0 {
             return Ok(None);
@@ -161,7 +164,29 @@ fn resolve_variables(engine: &mut Engine, globals: Globals, budget: Budget) {
     });
 }
 
-fn register_library(engine: &mut Engine, source: &Source, limits: &Limits, library: &Library, timer: &Arc<Timer>) {
+/// Where texts of the script go; nowhere while a call is made again only to find a place.
+struct Log(Library, Budget);
+
+impl Log {
+    fn new(library: &Library, budget: &Budget) -> Self {
+        Self(library.clone(), budget.clone())
+    }
+
+    fn write(&self, text: &str) {
+        if !self.1.is_counting() {
+            self.0.log(text);
+        }
+    }
+}
+
+fn register_library(
+    engine: &mut Engine,
+    source: &Source,
+    limits: &Limits,
+    library: &Library,
+    timer: &Arc<Timer>,
+    budget: &Budget,
+) {
     let limits = Arc::new(limits.clone());
     let boards = Rc::new(Boards::new());
     for function in library.functions() {
@@ -174,8 +199,8 @@ fn register_library(engine: &mut Engine, source: &Source, limits: &Limits, libra
     }
     engine.register_fn("illegal", |_: &mut Gift, reason: &str| illegal(reason));
     engine.register_fn("illegal", |_: &mut Gift| illegal("illegal action"));
-    let log = library.clone();
-    engine.register_fn("log", move |_: &mut Gift, text: Dynamic| log.log(&text.to_string()));
+    let log = Log::new(library, budget);
+    engine.register_fn("log", move |_: &mut Gift, text: Dynamic| log.write(&text.to_string()));
     let (files, timer, script) = (library.clone(), Arc::clone(timer), source.clone());
     engine.register_fn("dataset", move |_: &mut Gift, name: &str| {
         let rows = timer.uncharged(|| files.dataset(&script, name));
@@ -272,7 +297,7 @@ impl Modules {
 
     fn load(&self, engine: &Engine, name: &str, position: Position) -> Result<Module, Box<EvalAltResult>> {
         let Some(text) = self.texts.get(name) else {
-            return Err(EvalAltResult::ErrorModuleNotFound(module_name(name), position).into());
+            return Err(EvalAltResult::ErrorModuleNotFound(name.to_owned(), position).into());
         };
         let in_module = |error| Box::new(EvalAltResult::ErrorInModule(module_name(name), error, position));
         let mut ast: AST = engine.compile(&**text).map_err(|error| in_module(error.into()))?;

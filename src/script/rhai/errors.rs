@@ -6,8 +6,11 @@ use std::sync::Arc;
 use ::rhai::{EvalAltResult, ParseError, Position};
 
 use super::budget::Excess;
+use super::hints;
 use crate::diag::{Diagnostic, Frame, SourceSpan};
-use crate::script::{Limits, Source};
+use crate::script::border::{begins_at, size};
+use crate::script::modules::explain_missing;
+use crate::script::{Language, Library, Limits, Source};
 
 /// Longest text of a script or module.
 const MAX_SOURCE_BYTES: usize = 1 << 20;
@@ -20,6 +23,28 @@ const SYNTAX_HELP: &str = "look for a missing bracket, comma, semicolon or quote
 /// What `gift.illegal` throws. A script that catches it takes the refusal back.
 #[derive(Clone)]
 pub(super) struct Illegal(pub(super) String);
+
+/// What ends a call that is over where it next reads a variable, so that the place is known.
+#[derive(Clone)]
+pub(super) struct Stopped;
+
+/// Whether the error tells that the call was stopped at a variable.
+pub(super) fn is_stop(error: &EvalAltResult) -> bool {
+    matches!(error.unwrap_inner(), EvalAltResult::ErrorRuntime(thrown, _) if thrown.is::<Stopped>())
+}
+
+/// Whether Rhai has forgotten where the error was: it does where the host's own limits are passed.
+pub(super) fn lacks_place(error: &EvalAltResult) -> bool {
+    let inner = error.unwrap_inner();
+    let is_limit = matches!(
+        inner,
+        EvalAltResult::ErrorStackOverflow(_)
+            | EvalAltResult::ErrorDataTooLarge(..)
+            | EvalAltResult::ErrorTooManyVariables(_)
+            | EvalAltResult::ErrorTooManyModules(_)
+    );
+    is_limit && inner.position().is_none()
+}
 
 /// The reason, if the error is a refusal by `gift.illegal`.
 pub(super) fn illegal(error: &EvalAltResult) -> Option<String> {
@@ -39,13 +64,18 @@ pub(super) struct Sources {
     script: PathBuf,
     name: String,
     texts: Vec<(PathBuf, Arc<str>)>,
+    /// The names after `gift.`.
+    gift: Vec<String>,
 }
 
 impl Sources {
-    pub(super) fn new(source: &Source) -> Self {
+    pub(super) fn new(source: &Source, library: &Library) -> Self {
+        let functions = library.functions().iter().map(|function| function.name);
+        let mut gift: Vec<String> = functions.chain(["dataset", "illegal", "json", "log"]).map(str::to_owned).collect();
+        gift.sort_unstable();
         let modules = source.modules.iter().map(|(name, text)| (module_name(name).into(), Arc::clone(text)));
         let texts = std::iter::once((source.path.clone(), Arc::clone(&source.text))).chain(modules).collect();
-        Self { script: source.path.clone(), name: source.path.display().to_string(), texts }
+        Self { script: source.path.clone(), name: source.path.display().to_string(), texts, gift }
     }
 
     /// The script's name inside the engine.
@@ -77,7 +107,7 @@ impl Sources {
         match self.texts.iter().find(|(_, text)| text.len() > MAX_SOURCE_BYTES) {
             None => Ok(()),
             Some((file, _)) => Err(Box::new(
-                Diagnostic::error("script::syntax", format!("the script is longer than {MAX_SOURCE_BYTES} bytes"))
+                Diagnostic::error("script::syntax", format!("the script is longer than {}", size(MAX_SOURCE_BYTES)))
                     .at(SourceSpan::file(file))
                     .help("keep data in a file and read it with `gift.dataset`"),
             )),
@@ -104,68 +134,100 @@ impl Sources {
     pub(super) fn syntax(&self, error: &ParseError) -> Box<Diagnostic> {
         let message = lower_first(&error.0.to_string());
         let place = span(&self.name, error.1);
-        Box::new(
-            Diagnostic::error("script::syntax", message)
-                .at(place)
-                .snippet_from(self.text(&self.name))
-                .help(SYNTAX_HELP),
-        )
+        let problem = Diagnostic::error("script::syntax", message).at(place).snippet_from(self.text(&self.name));
+        let before =
+            problem.snippet.as_ref().map(|snippet| snippet.text.chars().take(snippet.start).collect::<String>());
+        let is_colon = before.is_some_and(|before| before.ends_with("rng") || before.ends_with("gift"));
+        Box::new(problem.help(if is_colon { "write a dot: `rng.int(1, 6)`, `gift.mean(list)`" } else { SYNTAX_HELP }))
     }
 
-    /// A call whose time was over. Rhai forgets where it was.
-    pub(super) fn timeout(&self, function: &str, limits: &Limits) -> Box<Diagnostic> {
-        let message = format!("the script ran longer than {:?}{}", limits.call, inside(function));
-        Box::new(
-            Diagnostic::error("script::timeout", message)
-                .at(self.whole())
-                .help("look for a loop that does not end; search less deep, or keep what can be computed once"),
-        )
+    /// A call whose time was over; `error` is what it ended with.
+    pub(super) fn timeout(&self, function: &str, error: Option<&EvalAltResult>, limits: &Limits) -> Box<Diagnostic> {
+        let message = format!("the script ran longer than {:?}", limits.call);
+        let help = "look for a loop that does not end; search less deep, or keep what can be computed once";
+        Box::new(self.placed(Diagnostic::error("script::timeout", message).help(help), function, error))
     }
 
-    /// A call that held too much. Rhai forgets where it was.
-    pub(super) fn excess(&self, function: &str, excess: Option<Excess>, limits: &Limits) -> Box<Diagnostic> {
+    /// A call that held too much; `error` is what it ended with.
+    pub(super) fn excess(
+        &self,
+        function: &str,
+        excess: Option<Excess>,
+        error: Option<&EvalAltResult>,
+        limits: &Limits,
+    ) -> Box<Diagnostic> {
+        let memory = size(limits.memory_bytes);
         let what = match excess {
             Some(Excess::Nesting) => "the script nests values or closures too deep".to_owned(),
-            Some(Excess::LeftBehind) => {
-                format!("calls of the script have left more than {} bytes of memory behind", limits.memory_bytes)
-            }
-            _ => format!("the script needs more than {} bytes of memory", limits.memory_bytes),
+            Some(Excess::LeftBehind) => format!("calls of the script have left more than {memory} of memory behind"),
+            _ => format!("the script needs more than {memory} of memory"),
         };
         let help = if excess == Some(Excess::LeftBehind) {
             "look for a closure that captures the variable it is kept in: it holds itself and is never freed"
         } else {
             "look for a list, a string or a closure that keeps growing"
         };
-        Box::new(Diagnostic::error("script::memory", format!("{what}{}", inside(function))).at(self.whole()).help(help))
+        Box::new(self.placed(Diagnostic::error("script::memory", what).help(help), function, error))
     }
 
-    /// Any other error.
-    pub(super) fn fault(&self, function: &str, error: &EvalAltResult, limits: &Limits) -> Box<Diagnostic> {
+    /// The diagnostic with the place where the error was and the calls that led there; the line where the function begins
+    /// if that is all that is known.
+    fn placed(&self, diagnostic: Diagnostic, function: &str, error: Option<&EvalAltResult>) -> Diagnostic {
         let mut calls = Vec::new();
-        let (inner, file) = unwrap(error, function, &self.name, &mut calls);
-        let place = span(file, inner.position());
-        let (code, message, help) = match inner {
+        let found = error.map(|error| unwrap(error, function, &self.name, &mut calls));
+        let place = found.map(|(inner, file)| span(file, inner.position())).filter(|place| place.line > 0);
+        let Some(place) = place else { return self.begins(diagnostic, function) };
+        let text = self.text(&place.file.to_string_lossy());
+        let mut diagnostic = diagnostic.at(place).snippet_from(text);
+        calls.reverse();
+        calls.dedup_by(|next, last| next.place == last.place);
+        calls.retain(|frame| frame.place.line > 0);
+        calls.truncate(MAX_FRAMES);
+        diagnostic.stack = calls;
+        diagnostic
+    }
+
+    /// The diagnostic with the line where the function begins.
+    pub(super) fn begins(&self, diagnostic: Diagnostic, function: &str) -> Diagnostic {
+        begins_at(diagnostic, function, self.defined_at(function), self.text(&self.name))
+    }
+
+    /// Any other error. Where it was is told by `place` if Rhai has forgotten.
+    pub(super) fn fault(
+        &self,
+        function: &str,
+        error: &EvalAltResult,
+        place: Option<&EvalAltResult>,
+        limits: &Limits,
+    ) -> Box<Diagnostic> {
+        let (code, message, help) = match innermost(error) {
             EvalAltResult::ErrorParsing(error, _) => {
                 ("script::syntax", lower_first(&error.to_string()), Some(SYNTAX_HELP))
             }
             EvalAltResult::ErrorTerminated(..) | EvalAltResult::ErrorTooManyOperations(_) => {
-                return self.timeout(function, limits);
+                return self.timeout(function, Some(error), limits);
             }
             EvalAltResult::ErrorDataTooLarge(what, _) => (
                 "script::memory",
-                format!("{} is over the limit{}", lower_first(what), inside(function)),
-                Some("look for a list or a string that keeps growing"),
+                match what.as_str() {
+                    "Length of string" => format!("the strings are longer than {}", size(limits.max_text_bytes)),
+                    _ => format!("{} is over the limit of {}", lower_first(what), limits.max_values),
+                },
+                Some("look for a list or a string that keeps growing, or that is made too large at once"),
             ),
             EvalAltResult::ErrorTooManyVariables(_) => {
                 ("script::memory", "there are too many variables".to_owned(), Some("keep many values in an array"))
             }
             EvalAltResult::ErrorStackOverflow(_) => (
                 "script::runtime",
-                format!("stack overflow: calls are nested too deep{}", inside(function)),
+                "stack overflow: calls are nested too deep".to_owned(),
                 Some("look for a recursion that does not end"),
             ),
             EvalAltResult::ErrorModuleNotFound(name, _) => {
-                ("script::runtime", format!("there is no module `{name}`"), None)
+                let texts = self.texts.iter().map(|(_, text)| &**text);
+                let problem = Diagnostic::error("script::runtime", format!("there is no module `{name}`"));
+                let problem = explain_missing(problem, &self.script, Language::Rhai, texts, name);
+                return Box::new(self.placed(problem, function, Some(error)));
             }
             EvalAltResult::ErrorRuntime(thrown, _) => ("script::runtime", thrown.to_string(), None),
             other => {
@@ -175,46 +237,27 @@ impl Sources {
                 ("script::runtime", lower_first(message), None)
             }
         };
-        let text = self.text(file);
-        let mut diagnostic = Diagnostic::error(code, message).at(place).snippet_from(text);
-        diagnostic.help = help.or_else(|| self::help(&diagnostic.message)).map(str::to_owned);
-        if code != "script::syntax" {
-            calls.reverse();
-            calls.dedup_by(|next, last| next.place == last.place);
-            calls.retain(|frame| frame.place.line > 0);
-            calls.truncate(MAX_FRAMES);
-            diagnostic.stack = calls;
+        let help = help.map(str::to_owned).or_else(|| hints::help(&message, &self.gift));
+        let mut diagnostic = self.placed(Diagnostic::error(code, message), function, place.or(Some(error)));
+        diagnostic.help = help;
+        if code == "script::syntax" {
+            diagnostic.stack.clear();
         }
         Box::new(diagnostic)
     }
 
     /// The text of a file as messages name it; empty for none of this script.
-    fn text(&self, file: &str) -> &str {
+    pub(super) fn text(&self, file: &str) -> &str {
         self.texts.iter().find(|(path, _)| path.as_os_str() == file).map_or("", |(_, text)| text)
     }
 }
 
-/// How to mend what often goes wrong.
-fn help(message: &str) -> Option<&'static str> {
-    const HELPS: [(&str, &str); 9] = [
-        ("`gift.", "see `The library` in `games/README.md`"),
-        ("`rng.", "see `Randomness` in `games/README.md`"),
-        (
-            "variable not found",
-            "is it misspelt? Functions see the script's top-level constants, and no variables of other functions",
-        ),
-        (
-            "function not found",
-            "is it misspelt, or given values of other kinds? Text becomes a number with `parse_int`, a number text with `to_string`",
-        ),
-        ("unknown property", "is the field misspelt, or not set in `init`? `state.field ?? 0` gives a default"),
-        ("property", "what stands before the `.` is no map: is a field misspelt, or not set in `init`?"),
-        ("index", "lists start at 0 and end at `len() - 1`; `\"key\" in map` tells whether a map has a key"),
-        ("cannot modify", "functions cannot change top-level constants: keep what changes in the state"),
-        ("mismatch", "the value is of another kind than the operation needs: is a `return` forgotten?"),
-    ];
-    let message = message.to_lowercase();
-    HELPS.iter().find(|(said, _)| message.contains(said)).map(|(_, help)| *help)
+/// The innermost error.
+fn innermost(mut error: &EvalAltResult) -> &EvalAltResult {
+    while let EvalAltResult::ErrorInFunctionCall(_, _, inner, _) | EvalAltResult::ErrorInModule(_, inner, _) = error {
+        error = inner;
+    }
+    error
 }
 
 /// The innermost error and its file; the calls around it are added to `calls`, outermost first, the line of the error
@@ -250,11 +293,6 @@ fn unwrap<'a>(
             }
         }
     }
-}
-
-/// Where the host's call was, for errors that Rhai gives no line.
-fn inside(function: &str) -> String {
-    if function.is_empty() { String::new() } else { format!(" in `{function}`") }
 }
 
 fn span(file: &str, position: Position) -> SourceSpan {

@@ -8,6 +8,7 @@ mod border; // Rhai values to plain data and back
 mod budget; // memory and nesting of a call
 mod engine; // the engine: limits, the `gift` library, modules
 mod errors; // Rhai's errors as diagnostics
+mod hints; // how to mend what often goes wrong
 mod isolation; // nothing lasts from one call to the next
 mod objects; // what a script sees as `gift`, `rng` and as a data set
 
@@ -68,7 +69,7 @@ struct RhaiScript {
 
 impl ScriptEngine for RhaiEngine {
     fn compile(&self, source: &Source, limits: &Limits, library: &Library) -> Result<Box<dyn Script>, Box<Diagnostic>> {
-        let sources = Arc::new(Sources::new(source));
+        let sources = Arc::new(Sources::new(source, library));
         sources.check_sizes()?;
         let timer = Timer::new(None).map_err(|cause| sources.engine_failure(&cause))?;
         let budget = Budget::new(limits);
@@ -81,7 +82,7 @@ impl ScriptEngine for RhaiEngine {
         let is_late = timer.expired();
         drop(running);
         if is_late {
-            return Err(sources.timeout("", limits));
+            return Err(sources.timeout("", None, limits));
         }
         let mut ast = parsed.map_err(|error| sources.syntax(&error))?;
         ast.set_source(sources.script_name());
@@ -93,9 +94,11 @@ impl ScriptEngine for RhaiEngine {
         let (expired, excess) = (timer.expired(), budget.exceeded());
         drop(running);
         let root = match result {
-            _ if expired => return Err(sources.timeout("", limits)),
-            _ if excess.is_some() => return Err(sources.excess("", excess, limits)),
-            Err(error) => return Err(sources.fault("", &error, limits)),
+            _ if expired => return Err(sources.timeout("", result.as_ref().err().map(AsRef::as_ref), limits)),
+            _ if excess.is_some() => {
+                return Err(sources.excess("", excess, result.as_ref().err().map(AsRef::as_ref), limits));
+            }
+            Err(error) => return Err(sources.fault("", &error, None, limits)),
             Ok(value) => value.flatten(),
         };
         let root = if root.is_map() {
@@ -297,19 +300,19 @@ impl RhaiScript {
         }
         let limit = isize::try_from(self.limits.memory_bytes).unwrap_or(isize::MAX);
         if self.left_behind.get() > limit {
-            return Err(CallError::Fault(self.sources.excess(name, Some(Excess::LeftBehind), &self.limits)));
+            return Err(CallError::Fault(self.sources.excess(name, Some(Excess::LeftBehind), None, &self.limits)));
         }
         let held = memory::held();
         let mut values = Vec::with_capacity(arguments.len());
         let mut loans = Vec::new();
-        for argument in arguments.iter_mut() {
+        for (at, argument) in arguments.iter().enumerate() {
             values.push(match argument {
                 Argument::Data(value) => border::to_rhai(value),
                 Argument::Text(text) => (*text).into(),
                 Argument::State(state) => self.state(state),
                 Argument::Rng(stream) => {
                     let loan = Loan::new(stream);
-                    loans.push((loan.clone(), stream));
+                    loans.push((loan.clone(), at));
                     Dynamic::from(Rng(loan))
                 }
             });
@@ -319,22 +322,29 @@ impl RhaiScript {
         let result = guarded(|| self.run(name, values));
         let (expired, excess) = (self.timer.expired(), self.budget.exceeded());
         drop(running);
-        for (loan, stream) in loans {
-            loan.give_back(stream);
-        }
         let before = memory::held();
+        let failed = result.as_ref().err().map(AsRef::as_ref);
         let answer = match &result {
-            _ if expired => Err(CallError::Fault(self.sources.timeout(name, &self.limits))),
-            _ if excess.is_some() => Err(CallError::Fault(self.sources.excess(name, excess, &self.limits))),
+            _ if expired => Err(CallError::Fault(self.sources.timeout(name, failed, &self.limits))),
+            _ if excess.is_some() => Err(CallError::Fault(self.sources.excess(name, excess, failed, &self.limits))),
             Ok(value) => read(value).map_err(|refusal| {
                 let what = if name.is_empty() { "the result".to_owned() } else { format!("the result of `{name}`") };
-                CallError::Fault(refusal.diagnostic(&what, self.sources.whole()))
+                let problem = refusal.diagnostic(&what, self.sources.whole());
+                CallError::Fault(Box::new(self.sources.begins(*problem, name)))
             }),
-            Err(error) => Err(match errors::illegal(error) {
-                Some(reason) => CallError::Illegal(reason),
-                None => CallError::Fault(self.sources.fault(name, error, &self.limits)),
+            Err(error) => Err(if let Some(reason) = errors::illegal(error) {
+                CallError::Illegal(reason)
+            } else {
+                let place = errors::lacks_place(error).then(|| self.locate(name, arguments)).flatten();
+                CallError::Fault(self.sources.fault(name, error, place.as_deref(), &self.limits))
             }),
         };
+        // Only now, so that a call that is made again to find its place draws the same.
+        for (loan, at) in loans {
+            if let Some(Argument::Rng(stream)) = arguments.get_mut(at) {
+                loan.give_back(stream);
+            }
+        }
         let handed_out = memory::held().wrapping_sub(before);
         let answer = match (answer, result) {
             (Ok(value), Ok(made)) => Ok((value, with(made))),
@@ -344,5 +354,35 @@ impl RhaiScript {
         let left = memory::held().wrapping_sub(held).wrapping_sub(handed_out);
         self.left_behind.set(self.left_behind.get().saturating_add(left));
         answer
+    }
+
+    /// The error that tells where a call failed with an error that does not: it is made again to count the variables that
+    /// it reads, and once more to be stopped at the last one.
+    fn locate(&self, name: &str, arguments: &[Argument<'_>]) -> Option<Box<EvalAltResult>> {
+        self.budget.count();
+        let mut result = self.run_again(name, arguments);
+        self.budget.stop_at_last();
+        if result.is_err() {
+            result = self.run_again(name, arguments);
+        }
+        self.budget.count_no_more();
+        result.err().filter(|error| errors::is_stop(error))
+    }
+
+    /// Runs the call with copies of its arguments.
+    fn run_again(&self, name: &str, arguments: &[Argument<'_>]) -> Result<Dynamic, Box<EvalAltResult>> {
+        self.captured.borrow_mut().restore();
+        let value = |argument: &Argument<'_>| match argument {
+            Argument::Data(value) => border::to_rhai(value),
+            Argument::Text(text) => (*text).into(),
+            Argument::State(state) => self.state(state),
+            Argument::Rng(stream) => Dynamic::from(Rng(Loan::new(stream))),
+        };
+        let values = arguments.iter().map(value).collect();
+        let running = self.timer.start(self.limits.call);
+        self.budget.start();
+        let result = guarded(|| self.run(name, values));
+        drop(running);
+        result
     }
 }
