@@ -162,7 +162,7 @@ impl Batcher {
         self.hash(requests);
         let (recalled, unknown) = self.recall(decoder, requests);
         let mut entries = self.merge(&unknown);
-        self.share(&mut entries)?;
+        self.share(&mut entries);
         let singles = entries.iter().filter(|entry| entry.pending() == 1).count();
         // Single tokens first; the order is otherwise that of the requests.
         entries.sort_by_key(|entry| entry.pending() != 1);
@@ -253,7 +253,7 @@ impl Batcher {
 
     /// Gives entries whose cache is behind the cache of the sequence that has most tokens in common with them. An entry
     /// that would get more from one that is computed in this call waits for it.
-    fn share(&mut self, entries: &mut Vec<Entry<'_>>) -> Result<(), Error> {
+    fn share(&mut self, entries: &mut Vec<Entry<'_>>) {
         let mut going: Vec<&[u32]> = Vec::new();
         let mut waits = vec![false; entries.len()];
         for (index, entry) in entries.iter_mut().enumerate() {
@@ -271,7 +271,7 @@ impl Batcher {
             });
             let (most, other) = best.max().map_or((0, 0), |(most, other)| (most, other.0));
             if most > entry.held {
-                let from = self.sequences[other].held.as_ref().map(|held| held.cache.prefix(most)).transpose()?;
+                let from = self.sequences[other].held.as_ref().map(|held| held.cache.prefix(most));
                 self.stats.shared += most - entry.held;
                 let tokens = wanted[..most].to_vec();
                 self.sequences[entry.sequences[0]].held = from.map(|cache| Held { cache, tokens });
@@ -285,7 +285,6 @@ impl Batcher {
         }
         let mut waits = waits.into_iter();
         entries.retain(|_| !waits.next().unwrap_or(false));
-        Ok(())
     }
 
     /// The entries of the next pass by index, and how many tokens of each. Where caches are bounded, sequences of lower
@@ -331,15 +330,15 @@ impl Batcher {
 
     fn growth(&self, decoder: &dyn Inference, sequence: usize, count: usize) -> usize {
         match &self.sequences[sequence].held {
-            Some(held) => held.cache.growth(decoder.config(), count),
-            None => decoder.new_cache().growth(decoder.config(), count),
+            Some(held) => held.cache.growth(count),
+            None => decoder.new_cache().growth(count),
         }
     }
 
     /// A token's room for every sequence that has a cache.
     fn margin(&self, decoder: &dyn Inference) -> usize {
         let holding = self.sequences.iter().filter(|sequence| sequence.held.is_some() && !sequence.is_over).count();
-        holding * decoder.new_cache().growth(decoder.config(), 1)
+        holding * decoder.new_cache().growth(1)
     }
 
     /// What the entries of a batch will take.

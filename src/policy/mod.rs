@@ -100,25 +100,23 @@ impl KvCache {
     }
 
     /// The first `length` tokens, kept once for both.
-    ///
-    /// # Errors
-    /// [`Error::Tensor`] if the backend fails.
-    pub fn prefix(&self, length: usize) -> Result<Self, Error> {
-        Ok(Self(match &self.0 {
+    #[must_use]
+    pub fn prefix(&self, length: usize) -> Self {
+        Self(match &self.0 {
             CacheStorage::Cpu(cache) => CacheStorage::Cpu(cache.prefix(length)),
-            CacheStorage::Candle(cache) => CacheStorage::Candle(cache.prefix(length)?),
-        }))
+            CacheStorage::Candle(cache) => CacheStorage::Candle(cache.prefix(length)),
+        })
     }
 
     /// Bytes that `count` more tokens take at most.
-    pub fn growth(&self, config: &DecoderConfig, count: usize) -> usize {
+    pub fn growth(&self, count: usize) -> usize {
         match &self.0 {
             CacheStorage::Cpu(cache) => cache.growth(count),
-            CacheStorage::Candle(cache) => cache.growth(config, count),
+            CacheStorage::Candle(cache) => cache.growth(count),
         }
     }
 
-    /// Bytes of all these caches, what several hold counted once (where the backend knows of it).
+    /// Bytes of all these caches, what several hold counted once.
     pub fn total_bytes<'a>(caches: impl IntoIterator<Item = &'a Self>) -> usize {
         let mut seen = HashSet::new();
         caches.into_iter().map(|cache| cache.bytes_beside(&mut seen)).sum()
@@ -126,12 +124,12 @@ impl KvCache {
 
     /// Bytes beside what is in `seen`, to which they are added.
     fn bytes_beside(&self, seen: &mut HashSet<usize>) -> usize {
+        fn added(seen: &mut HashSet<usize>, (blocks, bytes): (impl Iterator<Item = usize>, usize)) -> usize {
+            bytes * blocks.filter(|&block| seen.insert(block)).count()
+        }
         match &self.0 {
-            CacheStorage::Cpu(cache) => {
-                let (blocks, bytes) = cache.blocks();
-                bytes * blocks.filter(|&block| seen.insert(block)).count()
-            }
-            CacheStorage::Candle(cache) => cache.bytes(),
+            CacheStorage::Cpu(cache) => added(seen, cache.blocks()),
+            CacheStorage::Candle(cache) => added(seen, cache.blocks()),
         }
     }
 

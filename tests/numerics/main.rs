@@ -12,6 +12,7 @@ mod fused;
 mod loss;
 mod nash;
 mod optimizer;
+mod pages;
 mod pytorch;
 mod rates;
 mod shared;

@@ -27,9 +27,9 @@ impl Network<'_> {
     ) -> Result<Vec<(usize, Vec<TokenScore>)>> {
         // Forward: the input of each layer, `[rows, hidden]`, and the stream after the last one.
         let mut inputs = Vec::with_capacity(self.config.layer_count);
-        let mut x = self.embed(&pack.tokens)?;
+        let mut x = self.embed(&Tensor::new(&pack.tokens[..], pack.positions.device())?)?;
         for layer in 0..self.config.layer_count {
-            let next = self.layer(layer, &x, &mut Context::Packed(pack))?.output;
+            let next = self.layer(layer, &x, &Context::Packed(pack))?.output;
             let input = std::mem::replace(&mut x, next);
             if loss.is_some() {
                 inputs.push(input);
@@ -48,7 +48,7 @@ impl Network<'_> {
             let mut back = head.backward(&x, &wanted, gradients)?;
             drop(x);
             for (layer, input) in inputs.into_iter().enumerate().rev() {
-                let activations = self.layer(layer, &input, &mut Context::Packed(pack))?;
+                let activations = self.layer(layer, &input, &Context::Packed(pack))?;
                 back = self.layer_backward(layer, activations, pack, &back, gradients)?;
             }
             if self.trains_all() {

@@ -2,13 +2,15 @@
 //! another dtype the network computes with rounded copies, remade after every step.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::{D, DType, Device, Result as TensorResult, Tensor, Var};
 
-use super::network::{Adapted, CandleCache, Network, Pack, Rotary, Span};
+use super::network::{Adapted, Network, Pack, Paged, Rotary};
+use super::pages::{CandleCache, PagePool};
 use crate::config::OptimizerStates;
 use crate::policy::adapter::Dropout;
-use crate::policy::fused::{Parameter, adamw, square_sum};
+use crate::policy::fused::{PagedRows, PagedSpan, Parameter, adamw, copy_pages, square_sum};
 use crate::policy::tree::{in_runs, trees};
 use crate::policy::{
     AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, Inference, KvCache, NamedTensor,
@@ -39,6 +41,8 @@ pub struct CandleDecoder {
     dropout: Option<Dropout>,
     /// Lengths of the rows of adapted matrices, if the adapter trains lengths.
     lengths: BTreeMap<String, Tensor>,
+    /// Keys and values of sequences that are sampled.
+    pool: Arc<PagePool>,
 }
 
 impl From<candle_core::Error> for Error {
@@ -107,6 +111,7 @@ impl CandleDecoder {
             first_moments: BTreeMap::new(),
             second_moments: BTreeMap::new(),
             lengths: BTreeMap::new(),
+            pool: PagePool::new(&config, &device, dtype),
             config,
             device,
             dtype,
@@ -192,35 +197,28 @@ pub(super) fn name_of(device: &Device) -> String {
     }
 }
 
-/// [`Inference::extend`] with a network that keeps keys and values in `dtype`.
-pub(super) fn extend(
-    network: Network<'_>,
-    chunks: &mut [Chunk<'_>],
-    device: &Device,
-    dtype: DType,
-) -> Result<Vec<f32>, Error> {
+/// [`Inference::extend`] with a network whose caches lie in `pool`.
+pub(super) fn extend(network: Network<'_>, chunks: &mut [Chunk<'_>], pool: &Arc<PagePool>) -> Result<Vec<f32>, Error> {
     inputs::check_chunks(network.config, chunks)?;
     if chunks.is_empty() {
         return Ok(Vec::new());
     }
-    // With copies of the caches: tensors are shared and never changed in place.
-    let copy = |chunk: &Chunk<'_>| match &chunk.cache.0 {
-        CacheStorage::Candle(cache) if cache.fits(network.config, device, dtype) => Ok(cache.clone()),
+    let grow = |chunk: &Chunk<'_>| match &chunk.cache.0 {
+        CacheStorage::Candle(cache) if cache.fits(pool) => Ok(cache.grown(chunk.tokens.len())?),
         _ => Err(inputs::foreign_cache()),
     };
-    let caches = chunks.iter().map(copy).collect::<Result<Vec<_>, _>>()?;
-    let mut spans: Vec<Span<'_>> =
-        chunks.iter().zip(caches).map(|(chunk, cache)| Span { tokens: chunk.tokens, cache }).collect();
-    let hidden = network.hidden(&mut spans)?;
-    let ends = spans.iter().scan(0, |end, span| {
-        *end += span.tokens.len() as u32;
-        Some(*end - 1)
-    });
-    let last = hidden.index_select(&Tensor::new(ends.collect::<Vec<_>>(), device)?, 0)?;
-    let logits = network.logits(&last)?.flatten_all()?.to_vec1()?;
-    let caches: Vec<CandleCache> = spans.into_iter().map(|span| span.cache).collect();
-    for (chunk, cache) in chunks.iter_mut().zip(caches) {
-        chunk.cache.0 = CacheStorage::Candle(cache);
+    let grown = chunks.iter().map(grow).collect::<Result<Vec<_>, Error>>()?;
+    let (slabs, shape) = (pool.slabs(), pool.shape());
+    copy_pages((&slabs, shape), &grown.iter().filter_map(|grown| grown.copy).collect::<Vec<_>>())?;
+    let pairs = chunks.iter().zip(&grown);
+    let spans: Vec<PagedSpan<'_>> = pairs
+        .map(|(chunk, grown)| PagedSpan { tokens: chunk.tokens, start: chunk.cache.len(), pages: &grown.pages })
+        .collect();
+    let rows = PagedRows::new(&spans, shape.head_dim, pool.dtype(), pool.device())?;
+    let hidden = network.hidden(&Paged { slabs, shape, rows })?;
+    let logits = network.logits(&hidden)?.flatten_all()?.to_vec1()?;
+    for (chunk, grown) in chunks.iter_mut().zip(grown) {
+        chunk.cache.0 = CacheStorage::Candle(grown.with(chunk.tokens.len()));
     }
     Ok(logits)
 }
@@ -243,12 +241,12 @@ impl Inference for CandleDecoder {
     }
 
     fn new_cache(&self) -> KvCache {
-        KvCache(CacheStorage::Candle(CandleCache::default()))
+        KvCache(CacheStorage::Candle(CandleCache::new(&self.pool)))
     }
 
     fn extend(&self, chunks: &mut [Chunk<'_>]) -> Result<Vec<f32>, Error> {
         let weights = self.network_weights();
-        extend(self.network(&weights, None), chunks, &self.device, self.dtype)
+        extend(self.network(&weights, None), chunks, &self.pool)
     }
 }
 

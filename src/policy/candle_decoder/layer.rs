@@ -4,9 +4,9 @@
 use candle_core::{Result, Tensor, Var};
 
 use super::backward::{Gradients, add};
-use super::network::{Context, Network, Pack, attend_cached, attend_packed};
+use super::network::{Context, Network, Pack, attend_packed};
 use crate::policy::Projection;
-use crate::policy::fused;
+use crate::policy::fused::{self, NewHeads};
 
 /// What a layer computes on the way, `[rows, ..]` each.
 pub(super) struct Activations {
@@ -47,8 +47,8 @@ const QUERY_NORM: &str = "self_attn.q_norm";
 const KEY_NORM: &str = "self_attn.k_norm";
 
 impl Network<'_> {
-    /// One layer from the residual stream before it, `[rows, hidden]`. Caches grow in this layer.
-    pub(super) fn layer(&self, layer: usize, x: &Tensor, context: &mut Context<'_, '_>) -> Result<Activations> {
+    /// One layer from the residual stream before it, `[rows, hidden]`. Keys and values are written to their pages, if there are any.
+    pub(super) fn layer(&self, layer: usize, x: &Tensor, context: &Context<'_>) -> Result<Activations> {
         let normalized = self.rms_norm(x, &name(layer, INPUT_NORM))?;
         let (attended, heads) = self.attention(layer, &normalized, context)?;
         let change = self.linear(&attended, layer, Projection::Output)?;
@@ -64,11 +64,11 @@ impl Network<'_> {
 
     /// # Shapes
     /// - `x`: `[rows, hidden]`; returns `[rows, heads * head_dim]`
-    fn attention(&self, layer: usize, x: &Tensor, context: &mut Context<'_, '_>) -> Result<(Tensor, Heads)> {
+    fn attention(&self, layer: usize, x: &Tensor, context: &Context<'_>) -> Result<(Tensor, Heads)> {
         let config = self.config;
         let project = |projection: Projection, heads: usize| {
             let mut projected = self.linear(x, layer, projection)?;
-            if config.has_qkv_bias() {
+            if config.has_qkv_bias() && matches!(context, Context::Packed(_)) {
                 projected = projected.broadcast_add(self.weight(&bias(layer, projection))?)?;
             }
             projected.reshape((x.dim(0)?, heads, config.head_dim)) // [rows, heads, head_dim]
@@ -81,20 +81,33 @@ impl Network<'_> {
             queries = self.rms_norm(&queries, &name(layer, QUERY_NORM))?;
             keys = self.rms_norm(&keys, &name(layer, KEY_NORM))?;
         }
-        let positions = match context {
-            Context::Cached(_, positions) => *positions,
-            Context::Packed(pack) => &pack.positions,
-        };
-        let (queries, keys) = (self.rotary.turn(&queries, positions)?, self.rotary.turn(&keys, positions)?);
-        let (attended, log_sums) = match context {
-            Context::Cached(spans, _) => (attend_cached(layer, spans, (&queries, &keys, &values))?, None),
-            Context::Packed(pack) if fused::supports_attention(config.head_dim, x.device()) => {
-                let (attended, log_sums) = fused::attention_forward(&queries, &keys, &values, &pack.layout)?;
-                (attended.flatten_from(1)?, Some(log_sums))
+        let pack = match context {
+            Context::Packed(pack) => *pack,
+            Context::Cached(paged) => {
+                let new = NewHeads { queries: &queries, keys: &keys, values: &values, biases: self.biases(layer)? };
+                let queries = self.rotary.write(&new, paged, layer)?;
+                let pages = (&paged.slabs[..], paged.shape);
+                let attended = fused::paged_attention(&queries, pages, layer, &paged.rows)?.flatten_from(1)?;
+                return Ok((attended, Heads { plain, queries, keys, values, log_sums: None }));
             }
-            Context::Packed(pack) => (attend_packed(pack, &queries, &keys, &values)?, None),
+        };
+        let (queries, keys) = (self.rotary.turn(&queries, &pack.positions)?, self.rotary.turn(&keys, &pack.positions)?);
+        let (attended, log_sums) = if fused::supports_attention(config.head_dim, x.device()) {
+            let (attended, log_sums) = fused::attention_forward(&queries, &keys, &values, &pack.layout)?;
+            (attended.flatten_from(1)?, Some(log_sums))
+        } else {
+            (attend_packed(pack, &queries, &keys, &values)?, None)
         };
         Ok((attended, Heads { plain, queries, keys, values, log_sums }))
+    }
+
+    /// Biases of queries, keys and values, where there are any.
+    fn biases(&self, layer: usize) -> Result<Option<[&Tensor; 3]>> {
+        if !self.config.has_qkv_bias() {
+            return Ok(None);
+        }
+        let weight = |projection| self.weight(&bias(layer, projection));
+        Ok(Some([weight(Projection::Query)?, weight(Projection::Key)?, weight(Projection::Value)?]))
     }
 
     /// From the gradient of the stream after a layer, `[rows, hidden]`, to that of the stream before it; adds those of the layer's

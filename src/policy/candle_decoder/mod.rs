@@ -8,8 +8,9 @@ mod decoder; // the implementation of `Decoder`
 mod head; // the last norm and projection, in blocks of targets
 mod layer; // one layer, forward and backward
 mod network; // what rows go through
+mod pages; // where keys and values lie
 mod quantized; // models that stay quantized, to sample from
 
 pub use decoder::CandleDecoder;
-pub(super) use network::CandleCache;
+pub(super) use pages::CandleCache;
 pub use quantized::QuantizedDecoder;

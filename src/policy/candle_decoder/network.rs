@@ -9,54 +9,9 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use super::backward::{EMBEDDING, FINAL_NORM};
 use super::quantized::QuantizedMatrices;
 use crate::policy::adapter::Dropout;
-use crate::policy::fused::{self, AttentionLayout, Stretch};
+use crate::policy::fused::{self, AttentionLayout, NewHeads, PageShape, PagedRows, Stretch};
 use crate::policy::tree::Node;
 use crate::policy::{DecoderConfig, Projection, Sequence};
-
-/// Keys and values of one sequence, `[kv heads, positions, head_dim]` a layer; none before the first tokens.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct CandleCache {
-    layers: Vec<(Tensor, Tensor)>,
-    length: usize,
-}
-
-impl CandleCache {
-    /// Tokens held.
-    pub(crate) fn len(&self) -> usize {
-        self.length
-    }
-
-    /// The first `length` tokens, in the same memory.
-    pub(crate) fn prefix(&self, length: usize) -> Result<Self> {
-        let length = length.min(self.length);
-        let part = |tensor: &Tensor| tensor.narrow(1, 0, length);
-        let layers = if length == 0 { &[] } else { &self.layers[..] };
-        let layers = layers.iter().map(|(keys, values)| Ok((part(keys)?, part(values)?)));
-        Ok(Self { layers: layers.collect::<Result<_>>()?, length })
-    }
-
-    /// Bytes of the tensors.
-    pub(crate) fn bytes(&self) -> usize {
-        let bytes = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
-        self.layers.iter().map(|(keys, values)| bytes(keys) + bytes(values)).sum()
-    }
-
-    /// Bytes of `count` more tokens; at the width of `f32` while the cache is empty.
-    pub(crate) fn growth(&self, config: &DecoderConfig, count: usize) -> usize {
-        let width = self.layers.first().map_or(DType::F32, |(keys, _)| keys.dtype()).size_in_bytes();
-        2 * config.layer_count * config.kv_head_count * config.head_dim * width * count
-    }
-
-    /// Whether the cache may be extended with a model of this shape on this device.
-    pub(super) fn fits(&self, config: &DecoderConfig, device: &Device, dtype: DType) -> bool {
-        let expected = [config.kv_head_count, self.length, config.head_dim];
-        self.length == 0
-            || self.layers.len() == config.layer_count
-                && self.layers.iter().all(|(keys, _)| {
-                    keys.dims() == expected && keys.device().same_device(device) && keys.dtype() == dtype
-                })
-    }
-}
 
 /// The weights by Hugging Face name, and tables that depend on the configuration only.
 #[derive(Clone, Copy)]
@@ -107,16 +62,22 @@ impl Rotary {
         fused::rotate(x, positions, (&self.cosines, &self.sines))
     }
 
+    /// Turns queries and keys of a sampling pass, writes keys and values to their pages, and returns the queries.
+    pub(super) fn write(&self, heads: &NewHeads<'_>, paged: &Paged, layer: usize) -> Result<Tensor> {
+        fused::write_rows(heads, (&paged.slabs, paged.shape), layer, &paged.rows, (&self.cosines, &self.sines))
+    }
+
     /// Turns back: the gradient of [`Rotary::turn`].
     pub(super) fn turn_back(&self, x: &Tensor, positions: &Tensor) -> Result<Tensor> {
         fused::rotate_back(x, positions, (&self.cosines, &self.sines))
     }
 }
 
-/// New tokens of one sequence, and what stands before them.
-pub(super) struct Span<'a> {
-    pub(super) tokens: &'a [u32],
-    pub(super) cache: CandleCache,
+/// The rows of a sampling pass, and the pages that they are added to.
+pub(super) struct Paged {
+    pub(super) slabs: Vec<Tensor>,
+    pub(super) shape: PageShape,
+    pub(super) rows: PagedRows,
 }
 
 /// The rows of some trees of sequences ([`crate::policy::tree`]), one after the other and without padding.
@@ -176,9 +137,9 @@ fn lay_out(
 }
 
 /// What the rows of a pass attend to.
-pub(super) enum Context<'a, 'b> {
-    /// Their own and the cached ones, which they are added to; with the rows' positions, `[rows]`.
-    Cached(&'a mut [Span<'b>], &'a Tensor),
+pub(super) enum Context<'a> {
+    /// Their own and the cached ones, which they are added to.
+    Cached(&'a Paged),
     /// Rows of the same pass alone.
     Packed(&'a Pack),
 }
@@ -233,13 +194,12 @@ impl Network<'_> {
         self.config.rms_norm_eps as f32
     }
 
-    /// The residual stream before the first layer, `[rows, hidden]`.
-    pub(super) fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
-        if let Some(quantized) = self.quantized {
-            return quantized.embed(tokens);
+    /// The residual stream before the first layer, `[rows, hidden]`, from the tokens, `[rows]`.
+    pub(super) fn embed(&self, tokens: &Tensor) -> Result<Tensor> {
+        match self.quantized {
+            Some(quantized) => quantized.embed(tokens),
+            None => self.weight(EMBEDDING)?.index_select(tokens, 0),
         }
-        let embedding = self.weight(EMBEDDING)?;
-        embedding.index_select(&Tensor::new(tokens, embedding.device())?, 0)
     }
 
     /// The norm after the last layer.
@@ -247,21 +207,19 @@ impl Network<'_> {
         self.rms_norm(x, FINAL_NORM)
     }
 
-    /// The residual stream after the last layer and norm for the tokens of all spans, whose caches grow.
+    /// The residual stream after the last layer and norm for the last token of each span; keys and values of all are written to
+    /// their pages.
     ///
     /// # Shapes
-    /// - returns `[rows, hidden]` in the dtype of the weights, span after span
-    pub(super) fn hidden(&self, spans: &mut [Span<'_>]) -> Result<Tensor> {
-        let tokens: Vec<u32> = spans.iter().flat_map(|span| span.tokens).copied().collect();
-        let positions = spans.iter().flat_map(|span| (span.cache.length..).take(span.tokens.len()));
-        let positions: Vec<u32> = positions.map(|position| position as u32).collect();
-        let mut x = self.embed(&tokens)?;
-        let positions = Tensor::new(positions, x.device())?;
+    /// - returns `[spans, hidden]` in the dtype of the weights
+    pub(super) fn hidden(&self, paged: &Paged) -> Result<Tensor> {
+        let rows = &paged.rows;
+        let mut x = self.embed(&rows.tokens)?;
         for layer in 0..self.config.layer_count {
-            x = self.layer(layer, &x, &mut Context::Cached(&mut *spans, &positions))?.output;
+            x = self.layer(layer, &x, &Context::Cached(paged))?.output;
         }
-        for span in spans {
-            span.cache.length += span.tokens.len();
+        if rows.ends.dim(0)? < rows.tokens.dim(0)? {
+            x = x.index_select(&rows.ends, 0)?;
         }
         self.final_norm(&x)
     }
@@ -283,34 +241,6 @@ impl Network<'_> {
     pub(super) fn projected(&self, hidden: &Tensor) -> Result<Tensor> {
         hidden.matmul(&self.weight(self.head_name())?.t()?)
     }
-}
-
-/// Causal attention of the new rows of each sequence, whose caches grow in this layer.
-///
-/// # Shapes
-/// - queries: `[rows, heads, head_dim]`, keys and values: `[rows, kv heads, head_dim]`, turned
-/// - returns `[rows, heads * head_dim]`
-pub(super) fn attend_cached(
-    layer: usize,
-    spans: &mut [Span<'_>],
-    (queries, keys, values): (&Tensor, &Tensor, &Tensor),
-) -> Result<Tensor> {
-    let mut parts = Vec::with_capacity(spans.len());
-    let mut row = 0;
-    for span in spans {
-        let count = span.tokens.len();
-        let part = |x: &Tensor| x.narrow(0, row, count)?.transpose(0, 1)?.contiguous();
-        let mut pair = (part(keys)?, part(values)?); // [kv heads, rows, dim]
-        if let Some((old_keys, old_values)) = span.cache.layers.get(layer) {
-            pair = (Tensor::cat(&[old_keys, &pair.0], 1)?, Tensor::cat(&[old_values, &pair.1], 1)?);
-            span.cache.layers[layer] = pair.clone();
-        } else {
-            span.cache.layers.push(pair.clone());
-        }
-        parts.push(attend(&part(queries)?, &pair.0, &pair.1)?);
-        row += count;
-    }
-    Tensor::cat(&parts, 0)
 }
 
 /// Causal attention of every segment of a pack to itself and to what stands before it, for heads of a width that no kernel has.

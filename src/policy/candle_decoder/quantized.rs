@@ -10,7 +10,8 @@ use candle_core::{DType, Device, Module as _, Result as TensorResult, Tensor};
 
 use super::backward::EMBEDDING;
 use super::decoder::{extend, name_of};
-use super::network::{CandleCache, Network, Rotary};
+use super::network::{Network, Rotary};
+use super::pages::{CandleCache, PagePool};
 use crate::policy::{CacheStorage, Chunk, DecoderConfig, Error, Inference, KvCache, inputs};
 
 /// Matrices by Hugging Face name.
@@ -28,8 +29,8 @@ impl QuantizedMatrices {
     }
 
     /// Rows of the embedding, in `f32`.
-    pub(super) fn embed(&self, tokens: &[u32]) -> TensorResult<Tensor> {
-        self.embedding.embedding(&Tensor::new(tokens, &self.embedding.device())?)
+    pub(super) fn embed(&self, tokens: &Tensor) -> TensorResult<Tensor> {
+        self.embedding.embedding(tokens)
     }
 }
 
@@ -42,6 +43,7 @@ pub struct QuantizedDecoder {
     matrices: QuantizedMatrices,
     /// Norms and biases, in `f32`.
     vectors: BTreeMap<String, Tensor>,
+    pool: Arc<PagePool>,
 }
 
 impl QuantizedDecoder {
@@ -70,7 +72,8 @@ impl QuantizedDecoder {
         let missing = || inputs::missing(EMBEDDING);
         let embedding = tensors.get(EMBEDDING).map(Arc::clone).ok_or_else(missing)?;
         let rotary = Rotary::new(&config, &device)?;
-        Ok(Self { config, device, rotary, matrices: QuantizedMatrices { products, embedding }, vectors })
+        let pool = PagePool::new(&config, &device, DType::F32);
+        Ok(Self { config, device, rotary, matrices: QuantizedMatrices { products, embedding }, vectors, pool })
     }
 }
 
@@ -84,7 +87,7 @@ impl Inference for QuantizedDecoder {
     }
 
     fn new_cache(&self) -> KvCache {
-        KvCache(CacheStorage::Candle(CandleCache::default()))
+        KvCache(CacheStorage::Candle(CandleCache::new(&self.pool)))
     }
 
     fn extend(&self, chunks: &mut [Chunk<'_>]) -> Result<Vec<f32>, Error> {
@@ -95,6 +98,6 @@ impl Inference for QuantizedDecoder {
             adapter: None,
             quantized: Some(&self.matrices),
         };
-        extend(network, chunks, &self.device, DType::F32)
+        extend(network, chunks, &self.pool)
     }
 }

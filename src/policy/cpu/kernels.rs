@@ -44,12 +44,12 @@ fn sum_by(a: &[f32], b: &[f32], function: impl Fn(f32, f32) -> f32) -> f32 {
 }
 
 /// The scalar product.
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(in crate::policy) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sum_by(a, b, |a, b| a * b)
 }
 
 /// `y += factor * x`.
-pub(super) fn add_scaled(y: &mut [f32], factor: f32, x: &[f32]) {
+pub(in crate::policy) fn add_scaled(y: &mut [f32], factor: f32, x: &[f32]) {
     for (y, &x) in y.iter_mut().zip(x) {
         *y += factor * x;
     }

@@ -23,5 +23,5 @@ mod train; // scores and gradients of sequences
 
 pub(super) use cache::CpuCache;
 pub use decoder::CpuDecoder;
-pub(super) use kernels::fast_exp;
+pub(super) use kernels::{add_scaled, dot, fast_exp};
 pub use memory::{MemoryPlan, StepSize, rollout_memory, training_memory};

@@ -9,7 +9,7 @@ use super::operation::{Argument, Input, Launch, Operation, Spec, apply, int, run
 /// Threads of the kernels without products of matrices.
 const THREADS: usize = 256;
 /// Widths of heads that there are kernels for.
-const WIDTHS: [usize; 3] = [32, 64, 128];
+pub(super) const WIDTHS: [usize; 3] = [32, 64, 128];
 
 /// Whether [`attention`] computes heads of this width on this device.
 pub fn supports_attention(head_dim: usize, device: &Device) -> bool {
@@ -74,7 +74,7 @@ fn sizes(queries: &Spec, keys: &Spec, values: &Spec) -> Result<[usize; 4]> {
     Ok([*rows, *heads, *kv_heads, *dim])
 }
 
-fn scale(dim: usize) -> f32 {
+pub(super) fn scale(dim: usize) -> f32 {
     1.0 / (dim as f32).sqrt()
 }
 
@@ -88,26 +88,30 @@ fn file(dtype: DType) -> Result<&'static str> {
     }
 }
 
-/// A launch with a block for each tile and head. `tiles` are matrices of a tile's rows by `head_dim` in shared memory,
-/// `square` one of a tile's rows by as many with the bytes of an element, `floats` single values.
+/// Shared memory of a block that works on a tile: `tiles` are matrices of a tile's rows by `head_dim`, `square` one of a tile's rows by
+/// as many with the bytes of an element, `floats` single values.
+pub(super) fn tile_bytes((dtype, dim): (DType, usize), (tiles, square, floats): (usize, usize, &[usize])) -> usize {
+    let padding = if dtype == DType::F32 { 1 } else { 8 };
+    let aligned = |bytes: usize| bytes.next_multiple_of(128);
+    tiles * aligned(tile_rows(dtype) * (dim + padding) * dtype.size_in_bytes())
+        + aligned(square)
+        + floats.iter().map(|count| aligned(count * size_of::<f32>())).sum::<usize>()
+}
+
+/// A launch with a block for each tile and head, and this in its shared memory ([`tile_bytes`]).
 fn tiled(
     kernel: &str,
     (dtype, dim): (DType, usize),
     grid: [usize; 3],
-    (tiles, square, floats): (usize, usize, &[usize]),
+    shared: (usize, usize, &[usize]),
     arguments: Vec<Argument>,
 ) -> Result<Launch> {
     if !WIDTHS.contains(&dim) {
         bail!("no attention kernel for heads of {dim} elements");
     }
-    let rows = tile_rows(dtype);
-    let padding = if dtype == DType::F32 { 1 } else { 8 };
-    let aligned = |bytes: usize| bytes.next_multiple_of(128);
-    let shared_bytes = tiles * aligned(rows * (dim + padding) * dtype.size_in_bytes())
-        + aligned(square)
-        + floats.iter().map(|count| aligned(count * size_of::<f32>())).sum::<usize>();
+    let shared_bytes = tile_bytes((dtype, dim), shared);
     let kernel = format!("{kernel}_{}_{dim}", suffix(dtype)?);
-    Ok(Launch { file: file(dtype)?, kernel, grid, block: [rows * 2, 1], shared_bytes, arguments })
+    Ok(Launch { file: file(dtype)?, kernel, grid, block: [tile_rows(dtype) * 2, 1], shared_bytes, arguments })
 }
 
 /// The operation of [`attention`]: inputs `queries`, `keys`, `values` and the tables of a layout; outputs the result and the

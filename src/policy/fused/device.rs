@@ -1,15 +1,22 @@
 //! Starts kernels on a CUDA device.
 
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
 use candle_core::backend::{BackendDevice as _, BackendStorage as _};
 use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum;
-use candle_core::cuda_backend::cudarc::driver::{CudaStream, DevicePtr as _, LaunchConfig, PushKernelArg as _};
-use candle_core::cuda_backend::{CudaStorageSlice, WrapErr as _};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaSlice, CudaStream, DevicePtr as _, LaunchConfig, PushKernelArg as _,
+};
+use candle_core::cuda_backend::{CudaStorageSlice, DeviceId, WrapErr as _};
 use candle_core::{CudaDevice, CudaStorage, Result, Shape, Storage, Tensor, bail};
 
 use super::operation::{Argument, Computed, Launch, Spec};
 
 /// Shared memory that a kernel may ask for without more.
 const FREE_SHARED_BYTES: usize = 48 << 10;
+/// Tables of addresses that are kept.
+const MAX_TABLES: usize = 16;
 
 macro_rules! ptx {
     ($name:expr, $($file:literal),*) => {
@@ -22,7 +29,19 @@ macro_rules! ptx {
 
 /// The PTX of a file of `kernels/`.
 fn ptx(file: &str) -> Result<&'static str> {
-    ptx!(file, "adamw", "attention_bf16", "attention_f16", "attention_f32", "elementwise", "norm", "scores")
+    ptx!(
+        file,
+        "adamw",
+        "attention_bf16",
+        "attention_f16",
+        "attention_f32",
+        "elementwise",
+        "norm",
+        "paged_bf16",
+        "paged_f16",
+        "paged_f32",
+        "scores"
+    )
 }
 
 /// Executes launches in order. Inputs are contiguous; outputs are as the launches leave them.
@@ -62,17 +81,16 @@ fn start(device: &CudaDevice, launch: &Launch, inputs: &[u64], outputs: &[u64]) 
         function.set_attribute(attribute, launch.shared_bytes as i32).w()?;
     }
     // Tables live until the kernel is in the stream, which frees them in order.
-    let mut tables = Vec::new();
+    let mut held = Vec::new();
     let mut values = Vec::with_capacity(launch.arguments.len());
     for argument in &launch.arguments {
         values.push(match argument {
             Argument::Input(index) => Value::Address(inputs[*index]),
             Argument::Output(index) => Value::Address(outputs[*index]),
             Argument::Addresses(list) => {
-                let list: Vec<u64> = list.iter().map(|index| index.map_or(0, |index| inputs[index])).collect();
-                let table = device.clone_htod(&list)?;
+                let table = table(device, list.iter().map(|index| index.map_or(0, |index| inputs[index])).collect())?;
                 let place = table.device_ptr(&device.cuda_stream()).0;
-                tables.push(table);
+                held.push(table);
                 Value::Address(place)
             }
             Argument::Int(value) => Value::Int(*value),
@@ -96,6 +114,24 @@ fn start(device: &CudaDevice, launch: &Launch, inputs: &[u64], outputs: &[u64]) 
     // SAFETY: the tests execute the same launches on the same kernels in an emulator that checks the ends of every buffer.
     unsafe { builder.launch(config) }.w()?;
     Ok(())
+}
+
+/// A table of these addresses on the device. The slabs of pages are the same ones launch after launch, so tables are kept for a while;
+/// one with the same content is as good as a new one.
+fn table(device: &CudaDevice, addresses: Vec<u64>) -> Result<Arc<CudaSlice<u64>>> {
+    type Tables = HashMap<(DeviceId, Vec<u64>), Arc<CudaSlice<u64>>>;
+    static TABLES: LazyLock<Mutex<Tables>> = LazyLock::new(Mutex::default);
+    let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (device.id(), addresses);
+    if let Some(table) = tables.get(&key) {
+        return Ok(Arc::clone(table));
+    }
+    if tables.len() >= MAX_TABLES {
+        tables.clear();
+    }
+    let table = Arc::new(device.clone_htod(&key.1)?);
+    tables.insert(key, Arc::clone(&table));
+    Ok(table)
 }
 
 enum Value {

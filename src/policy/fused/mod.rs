@@ -13,8 +13,12 @@ mod elementwise; // rotary positions, the gate, sums of gradients
 mod layout; // which rows attend to which
 mod norm; // root mean square norms, of a sum as well
 mod operation; // what a fused operation is; candle's graph
+mod paged_attention; // of new tokens to pages
+mod paged_write; // what is written to pages
+mod pages; // keys and values in pages, and rows that go with them
 mod rows; // sums of rows by index
 mod scores; // log-probabilities and entropies from logits
+mod tables; // indices on their way to the device
 
 pub use adamw::{Parameter, adamw, adamw_launch, square_sum, square_sum_launch};
 pub use attention::{
@@ -26,6 +30,9 @@ pub use elementwise::{
 pub use layout::{AttentionLayout, Stretch};
 pub use norm::{AddNorm, Norm, NormBackward, add_rms_norm, rms_norm, rms_norm_backward};
 pub use operation::{Argument, Input, Launch, Operation, Spec, backward_from, run};
+pub use paged_attention::{PagedAttention, paged_attention};
+pub use paged_write::{NewHeads, copy_pages, copy_pages_launches, write_rows, write_rows_launches};
+pub use pages::{PAGE, PageShape, PagedRows, PagedSpan};
 pub use rows::{RowGroups, add_rows, add_rows_launch};
 pub use scores::{
     TokenDistributions, TokenScores, TokenScoresBackward, TokenTargets, token_scores, token_scores_backward,

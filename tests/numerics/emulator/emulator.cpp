@@ -25,6 +25,8 @@ namespace {
 
 constexpr size_t stack_bytes = 256 << 10;
 constexpr size_t guard_bytes = 4096;
+// That of memory on a device.
+constexpr size_t alignment = 256;
 
 // Threads that wait for each other.
 struct Group {
@@ -117,25 +119,30 @@ template <class T> T read() {
     return value;
 }
 
+unsigned char *aligned(unsigned char *memory) {
+    return memory + (alignment - reinterpret_cast<uintptr_t>(memory) % alignment) % alignment;
+}
+
 struct Buffer {
     std::unique_ptr<unsigned char[]> memory;
     size_t size;
 
-    unsigned char *data() { return memory.get() + guard_bytes; }
+    unsigned char *start() { return aligned(memory.get()); }
+    unsigned char *data() { return start() + guard_bytes; }
 };
 
 Buffer read_buffer() {
     size_t size = read<uint64_t>();
     // What lies beside a buffer reads as NaN, and as a large index.
-    Buffer buffer{std::unique_ptr<unsigned char[]>(new unsigned char[size + 2 * guard_bytes]), size};
-    std::memset(buffer.memory.get(), 0xff, size + 2 * guard_bytes);
+    Buffer buffer{std::unique_ptr<unsigned char[]>(new unsigned char[size + 2 * guard_bytes + alignment]), size};
+    std::memset(buffer.start(), 0xff, size + 2 * guard_bytes);
     if (std::fread(buffer.data(), 1, size, stdin) != size) fail("the launch ends early");
     return buffer;
 }
 
 void check_ends(Buffer &buffer, size_t index) {
     for (size_t at = 0; at < guard_bytes; at++) {
-        if (buffer.memory[at] != 0xff || buffer.data()[buffer.size + at] != 0xff) {
+        if (buffer.start()[at] != 0xff || buffer.data()[buffer.size + at] != 0xff) {
             fail("the kernel wrote beside buffer " + std::to_string(index));
         }
     }
@@ -195,9 +202,8 @@ int main() {
 
     fibers = std::vector<Fiber>(block.x * block.y);
     for (Fiber &fiber : fibers) fiber.stack.reset(new unsigned char[stack_bytes]);
-    constexpr size_t alignment = 128;
     std::unique_ptr<unsigned char[]> memory(new unsigned char[shared_bytes + guard_bytes + alignment]);
-    shared = memory.get() + (alignment - reinterpret_cast<uintptr_t>(memory.get()) % alignment) % alignment;
+    shared = aligned(memory.get());
     running = found->second;
     running_arguments = &arguments;
     for (block_index.z = 0; block_index.z < grid.z; block_index.z++)

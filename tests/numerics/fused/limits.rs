@@ -2,8 +2,9 @@
 
 use candle_core::{DType, Device};
 use gift_host::policy::fused::{
-    AddNorm, Attention, AttentionBackward, AttentionLayout, Norm, NormBackward, Operation, Rotation, Spec, Stretch,
-    Swiglu, SwigluBackward, TokenScores, TokenScoresBackward,
+    AddNorm, Attention, AttentionBackward, AttentionLayout, Launch, Norm, NormBackward, Operation, PAGE, PageShape,
+    PagedAttention, PagedRows, PagedSpan, Rotation, Spec, Stretch, Swiglu, SwigluBackward, TokenScores,
+    TokenScoresBackward, copy_pages_launches, write_rows_launches,
 };
 
 use super::super::emulator::TYPES;
@@ -23,7 +24,11 @@ const MODELS: [[usize; 6]; 5] = [
 
 fn assert_fits(operation: &dyn Operation, inputs: &[Spec]) {
     operation.outputs(inputs).expect("the inputs fit together");
-    for launch in operation.launches(inputs).expect("there is a kernel") {
+    assert_launches_fit(&operation.launches(inputs).expect("there is a kernel"));
+}
+
+fn assert_launches_fit(launches: &[Launch]) {
+    for launch in launches {
         let threads = launch.block[0] * launch.block[1];
         assert!(launch.block[0].is_multiple_of(32) && threads <= 1024, "{launch:?}");
         assert!(launch.grid[0] < 1 << 31 && launch.grid[1] < 1 << 16 && launch.grid[2] < 1 << 16, "{launch:?}");
@@ -62,6 +67,39 @@ fn launches_for_real_models_fit_the_device() {
             assert_fits(&TokenScores { temperature: 1.0 }, &scores);
             let gradients = vec![of(&[800], DType::F32); 4];
             assert_fits(&TokenScoresBackward { temperature: 1.0 }, &[&scores[..], &gradients].concat());
+        }
+    }
+}
+
+/// A pass with long prompts, and with a token of each of many long sequences.
+#[test]
+fn launches_for_pages_of_real_models_fit_the_device() {
+    let (text, pages) = (vec![1; 4000], (0..20_000 / PAGE as u32).collect::<Vec<_>>());
+    let long = [PagedSpan { tokens: &text, start: 10_000, pages: &pages }];
+    let single = vec![PagedSpan { tokens: &text[..1], start: 19_000, pages: &pages }; 512];
+    for dtype in TYPES {
+        for [_, heads, kv_heads, dim, ..] in MODELS {
+            let shape = PageShape { layers: 40, kv_heads, head_dim: dim, shift: 5 };
+            for spans in [&long[..], &single[..]] {
+                let rows = PagedRows::new(spans, dim, dtype, &Device::Cpu).unwrap();
+                let count = rows.tokens.dim(0).unwrap();
+                let spec = |dims: &[usize]| Spec { dims: dims.to_vec(), dtype };
+                let queries = spec(&[count, heads, dim]);
+                let slabs = vec![spec(&shape.slab_dims()); 30];
+                let tables = [&rows.table, &rows.items, &rows.tiles, &rows.merges].map(Spec::of);
+                let inputs = [&[queries.clone()][..], &tables, &slabs].concat();
+                assert_fits(&PagedAttention { shape, layer: 39, slots: rows.slots }, &inputs);
+                let new = spec(&[count, kv_heads, dim]);
+                let angles = Spec { dims: vec![32768, 1, dim / 2], dtype: DType::F32 };
+                let tables = [Spec::of(&rows.places), angles.clone(), angles];
+                let biases = [spec(&[heads * dim]), spec(&[kv_heads * dim]), spec(&[kv_heads * dim])];
+                let inputs = [&[queries, new.clone(), new][..], &tables, &biases, &slabs].concat();
+                let launches = write_rows_launches(&inputs, true, shape, 39).expect("there is a kernel");
+                assert_launches_fit(&launches);
+                let copies = Spec { dims: vec![512, 3], dtype: DType::U32 };
+                let launches = copy_pages_launches(&[&[copies][..], &slabs].concat(), shape);
+                assert_launches_fit(&launches.expect("there is a kernel"));
+            }
         }
     }
 }

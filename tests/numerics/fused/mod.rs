@@ -7,6 +7,7 @@ mod elementwise;
 mod half;
 mod limits;
 mod norm;
+mod paged;
 mod reference;
 mod scores;
 

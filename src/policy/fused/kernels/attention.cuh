@@ -1,22 +1,26 @@
-// Attention without a matrix of scores, after FlashAttention-2 (arXiv:2307.08691): a block takes a tile of queries of one head
-// through the keys tile by tile, with running maxima and sums; the backward kernels compute the scores again from the stored
-// log-sum-exp. No sum depends on the order in which blocks run.
+// Attention without a matrix of scores, after FlashAttention-2 (arXiv:2307.08691); the backward kernels compute the scores again
+// from the stored log-sum-exp. No sum depends on the order in which blocks run.
 //
 // Rows of `queries` are [rows, heads, D], of `keys` and `values` [rows, kv_heads, D]. A row of `tiles` is: first row of queries,
 // their count, the first row of their segment, first row in `ranges`, count of ranges. The queries see all rows of their ranges
 // (`first`, `end`) and the rows of their segment up to themselves. A row of `key_tiles` is: first row of keys, their count, the end
 // of the rows that see them, which see those that are not after themselves.
 #pragma once
-#include "product.cuh"
+#include "tiles.cuh"
 
-// Shared memory in the order in which it is taken.
-struct Shared {
-    unsigned char *next;
+// Keys and values of one head, among the same rows as the queries.
+template <class T, int D> struct PackedKeys {
+    const T *keys, *values;
+    const unsigned *before; // the ranges
+    int range_count, segment, first, count, step;
 
-    template <class T> __device__ T *take(int count) {
-        T *taken = reinterpret_cast<T *>(next);
-        next += (count * sizeof(T) + 127) / 128 * 128;
-        return taken;
+    __device__ int ranges() const { return range_count + 1; }
+    __device__ int start(int range) const { return range == range_count ? segment : before[range * 2]; }
+    __device__ int end(int range) const { return range == range_count ? first + count : before[range * 2 + 1]; }
+    __device__ int query(int row) const { return first + row; }
+    __device__ void load(T *key_tile, T *value_tile, int key, int valid) const {
+        Load<T, D>::tile(key_tile, keys + (long long)key * step, valid, step);
+        Load<T, D>::tile(value_tile, values + (long long)key * step, valid, step);
     }
 };
 
@@ -24,81 +28,13 @@ template <class T, int D>
 __device__ void attention(
     const T *queries, const T *keys, const T *values, const unsigned *tiles, const unsigned *ranges, T *out, float *log_sums,
     int heads, int kv_heads, float scale) {
-    constexpr int ROWS = Sizes<T, D>::ROWS, STEP = Sizes<T, D>::STEP;
-    // Probabilities take the place of the scores that they are made of.
-    constexpr int SCORE_STEP = ROWS + 4, PROBABILITY_STEP = SCORE_STEP * sizeof(float) / sizeof(T);
-    DYNAMIC_SHARED(unsigned char, memory);
-    Shared shared = {memory};
-    T *query_tile = shared.take<T>(ROWS * STEP), *key_tile = shared.take<T>(ROWS * STEP);
-    T *value_tile = shared.take<T>(ROWS * STEP);
-    float *scores = shared.take<float>(ROWS * SCORE_STEP), *factors = shared.take<float>(ROWS);
-
     const unsigned *tile = tiles + blockIdx.x * 5;
-    int first = tile[0], count = tile[1], range_count = tile[4];
-    int head = blockIdx.y, kv_head = head / (heads / kv_heads);
-    int query_step = heads * D, key_step = kv_heads * D;
-    Places<T> places;
-    places.find(scores);
-    Load<T, D>::tile(query_tile, queries + (long long)first * query_step + head * D, count, query_step);
-
-    // Two threads have a row of scores, each every other column.
-    int warp = threadIdx.x / 32, row = threadIdx.x % 32 / 2, half = threadIdx.x % 2;
-    float *own_scores = scores + warp * 16 * SCORE_STEP, *own_factors = factors + warp * 16;
-    T *own_probabilities = reinterpret_cast<T *>(own_scores);
-    int query = first + warp * 16 + row;
-    float top = -INFINITE, sum = 0.0f;
-    Result<T, D> result;
-    result.clear();
-    for (int range = 0; range <= range_count; range++) {
-        bool is_own = range == range_count;
-        int start = is_own ? tile[2] : ranges[(tile[3] + range) * 2];
-        int end = is_own ? first + count : ranges[(tile[3] + range) * 2 + 1];
-        for (int key = start; key < end; key += ROWS) {
-            int valid = min(ROWS, end - key);
-            __syncthreads();
-            Load<T, D>::tile(key_tile, keys + (long long)key * key_step + kv_head * D, valid, key_step);
-            Load<T, D>::tile(value_tile, values + (long long)key * key_step + kv_head * D, valid, key_step);
-            __syncthreads();
-            Result<T, ROWS> products;
-            products.clear();
-            products.template add<true, D>(query_tile + warp * 16 * STEP, STEP, key_tile, STEP);
-            products.each(places, [&](int row, int column, float &value) { own_scores[row * SCORE_STEP + column] = value; });
-            __syncwarp();
-            float mine[ROWS / 2], highest = top, part = 0.0f;
-#pragma unroll
-            for (int i = 0; i < ROWS / 2; i++) {
-                int column = 2 * i + half;
-                bool is_seen = column < valid && (!is_own || key + column <= query);
-                mine[i] = is_seen ? own_scores[row * SCORE_STEP + column] * scale : -INFINITE;
-                highest = fmaxf(highest, mine[i]);
-            }
-            highest = fmaxf(highest, __shfl_xor_sync(EVERY_THREAD, highest, 1));
-            float base = highest == -INFINITE ? 0.0f : highest, factor = __expf(top - base);
-            __syncwarp(); // all scores of the warp have been read
-#pragma unroll
-            for (int i = 0; i < ROWS / 2; i++) {
-                float probability = __expf(mine[i] - base);
-                part += probability;
-                own_probabilities[row * PROBABILITY_STEP + 2 * i + half] = narrow<T>(probability);
-            }
-            sum = sum * factor + part + __shfl_xor_sync(EVERY_THREAD, part, 1);
-            top = highest;
-            if (half == 0) own_factors[row] = factor;
-            __syncwarp();
-            result.each(places, [&](int row, int, float &value) { value *= own_factors[row]; });
-            result.template add<false, ROWS>(own_probabilities, PROBABILITY_STEP, value_tile, STEP);
-        }
-    }
-    __syncwarp(); // all factors have been read
-    if (half == 0) {
-        own_factors[row] = 1.0f / sum;
-        if (query < first + count) log_sums[(long long)query * heads + head] = top + __logf(sum);
-    }
-    __syncwarp();
-    result.each(places, [&](int row, int column, float &value) {
-        int place = warp * 16 + row;
-        if (place < count) out[((long long)(first + place) * heads + head) * D + column] = narrow<T>(value * own_factors[row]);
-    });
+    int first = tile[0], count = tile[1], segment = tile[2], range_count = tile[4];
+    const unsigned *before = ranges + tile[3] * 2;
+    int kv_head = blockIdx.y / (heads / kv_heads);
+    const T *own_keys = keys + kv_head * D, *own_values = values + kv_head * D;
+    PackedKeys<T, D> packed = {own_keys, own_values, before, range_count, segment, first, count, kv_heads * D};
+    attend_tile<T, D>(queries, packed, out, log_sums, first, count, heads, scale);
 }
 
 // sum(gradient * out) of each row and head, by a warp.

@@ -1,0 +1,309 @@
+// Keys and values in pages, and attention of new tokens to them (after PagedAttention, arXiv:2309.06180, and FlashAttention-2,
+// arXiv:2307.08691).
+//
+// A page holds `PAGE` positions of one sequence, [layers, 2, kv_heads, PAGE, dim]: keys, already turned to their positions, before
+// values. Pages lie in slabs of `1 << shift`; page `n` is number `n % (1 << shift)` of slab `n >> shift`. What stands in a page
+// behind the newest position is finite: products with it are masked, which no NaN would survive.
+#pragma once
+#include "tiles.cuh"
+
+// Positions of a page.
+#define PAGE 32
+// Warps of a block that goes through the keys of a single token.
+#define DECODE_WARPS 4
+// The slot of a token whose keys a single block goes through.
+#define NO_SLOT 0xffffffffu
+
+// The pages of one sequence, for one head of one layer.
+template <class T> struct Pages {
+    T *const *slabs;
+    const unsigned *table;
+    int shift;
+    long long page_size, head_offset, value_offset;
+
+    __device__ Pages(
+        T *const *slabs, const unsigned *table, int shift, int layers, int kv_heads, int dim, int layer, int kv_head)
+        : slabs(slabs), table(table), shift(shift) {
+        long long head_size = PAGE * dim;
+        value_offset = kv_heads * head_size;
+        page_size = layers * 2 * value_offset;
+        head_offset = layer * 2 * value_offset + kv_head * head_size;
+    }
+
+    // [PAGE, dim]; the values stand `value_offset` behind them.
+    __device__ T *keys(unsigned number) const {
+        return slabs[number >> shift] + (number & ((1u << shift) - 1)) * page_size + head_offset;
+    }
+    __device__ const T *keys_at(int position) const { return keys(table[position / PAGE]); }
+};
+
+// The keys that a tile of new tokens of one sequence sees: all up to themselves.
+template <class T, int D> struct PagedKeys {
+    Pages<T> pages;
+    int position, count;
+
+    __device__ int ranges() const { return 1; }
+    __device__ int start(int) const { return 0; }
+    __device__ int end(int) const { return position + count; }
+    __device__ int query(int row) const { return position + row; }
+    __device__ void load(T *key_tile, T *value_tile, int key, int valid) const {
+        static_assert(Sizes<T, D>::ROWS % PAGE == 0, "tiles are whole pages");
+        constexpr int WIDTH = sizeof(T) == 2 ? 8 : 1; // elements in 16 bytes, where rows are aligned
+#pragma unroll 2
+        for (int i = threadIdx.x; i < Sizes<T, D>::ROWS * (D / WIDTH); i += blockDim.x) {
+            int row = i / (D / WIDTH), column = i % (D / WIDTH) * WIDTH, place = row * Sizes<T, D>::STEP + column;
+            const T *from = nullptr;
+            if (row < valid) from = pages.keys_at(key + row) + (key + row) % PAGE * D + column;
+            if constexpr (WIDTH == 8) {
+                uint4 keys = {0, 0, 0, 0}, values = {0, 0, 0, 0};
+                if (from) {
+                    keys = *reinterpret_cast<const uint4 *>(from);
+                    values = *reinterpret_cast<const uint4 *>(from + pages.value_offset);
+                }
+                *reinterpret_cast<uint4 *>(key_tile + place) = keys;
+                *reinterpret_cast<uint4 *>(value_tile + place) = values;
+            } else {
+                key_tile[place] = from ? *from : narrow<T>(0.0f);
+                value_tile[place] = from ? from[pages.value_offset] : narrow<T>(0.0f);
+            }
+        }
+    }
+};
+
+// New tokens of sequences in tiles. A row of `tiles` is: first row of queries, their count, position of the first, where the pages
+// of the sequence begin in `table`.
+template <class T, int D>
+__device__ void paged_tiles(
+    const T *queries, T *const *slabs, const unsigned *table, const unsigned *tiles, T *out, int heads, int kv_heads, int layers,
+    int layer, int shift, float scale) {
+    const unsigned *tile = tiles + blockIdx.x * 4;
+    int first = tile[0], count = tile[1], position = tile[2], kv_head = blockIdx.y / (heads / kv_heads);
+    Pages<T> pages(slabs, table + tile[3], shift, layers, kv_heads, D, layer, kv_head);
+    PagedKeys<T, D> keys = {pages, position, count};
+    attend_tile<T, D>(queries, keys, out, nullptr, first, count, heads, scale);
+}
+
+// Single tokens: a block takes up to 16 heads of queries that share a head of keys through a part of the positions, its warps
+// through every other page; the pages are read once for all of them. A row of `items` is: row of queries, first position (of a
+// page), end, where the pages begin in `table`, and the slot of the part in `parts`, or `NO_SLOT` if there is no other part.
+// `parts` are [slots, heads, D + 2]: sums of weighted values, the highest score, the sum of weights.
+template <class T, int D>
+__device__ void paged_decode(
+    const T *queries, T *const *slabs, const unsigned *table, const unsigned *items, T *out, float *parts, int heads,
+    int kv_heads, int layers, int layer, int shift, float scale) {
+    constexpr int WARPS = DECODE_WARPS, STEP = Sizes<T, D>::STEP;
+    typedef Softmax<T, PAGE> Scores;
+    const unsigned *item = items + blockIdx.x * 5;
+    int start = item[1], end = item[2], group = heads / kv_heads, first_head = blockIdx.z * 16;
+    int rows = min(16, group - first_head), head = blockIdx.y * group + first_head;
+    unsigned slot = item[4];
+    DYNAMIC_SHARED(unsigned char, memory);
+    Shared shared = {memory};
+    T *query_tile = shared.take<T>(16 * STEP);
+    float *factors = shared.take<float>(WARPS * 16), *tops = shared.take<float>(WARPS * 16);
+    float *sums = shared.take<float>(WARPS * 16);
+    float *scores = shared.take<float>(0); // the rest; results of the warps take its place
+
+    Places<T> places;
+    places.find(scores);
+    const T *own_queries = queries + ((long long)item[0] * heads + head) * D;
+    for (int i = threadIdx.x; i < 16 * D; i += blockDim.x) {
+        query_tile[i / D * STEP + i % D] = i / D < rows ? own_queries[i] : narrow<T>(0.0f);
+    }
+    __syncthreads();
+    Pages<T> pages(slabs, table + item[3], shift, layers, kv_heads, D, layer, blockIdx.y);
+    int warp = threadIdx.x / 32, row = threadIdx.x % 32 / 2, half = threadIdx.x % 2;
+    Scores softmax;
+    softmax.start(scores, factors);
+    Result<T, D> result;
+    result.clear();
+    for (int key = start + warp * PAGE; key < end; key += WARPS * PAGE) {
+        const T *keys = pages.keys_at(key);
+        Result<T, PAGE> products;
+        products.clear();
+        products.template add<true, D>(query_tile, STEP, keys, D);
+        auto is_seen = [&](int, int column) { return key + column < end; };
+        softmax.add(places, products, keys + pages.value_offset, D, scale, is_seen, result);
+    }
+
+    if (half == 0) tops[warp * 16 + row] = softmax.top, sums[warp * 16 + row] = softmax.sum;
+    __syncthreads();
+    auto highest = [&](int row) {
+        float top = tops[row];
+        for (int other = 1; other < WARPS; other++) top = fmaxf(top, tops[other * 16 + row]);
+        return top;
+    };
+    // The first page is seen by the first warp, so that every row has a finite maximum.
+    if (half == 0) factors[warp * 16 + row] = __expf(softmax.top - highest(row));
+    __syncwarp();
+    result.each(places, [&](int row, int column, float &value) {
+        if (row < rows) scores[(warp * rows + row) * D + column] = value * factors[warp * 16 + row];
+    });
+    __syncthreads();
+    for (int i = threadIdx.x; i < rows * D; i += blockDim.x) {
+        int row = i / D, column = i % D;
+        float sum = 0.0f, weight = 0.0f;
+        for (int other = 0; other < WARPS; other++) {
+            sum += scores[other * rows * D + i];
+            weight += sums[other * 16 + row] * factors[other * 16 + row];
+        }
+        if (slot == NO_SLOT) {
+            out[((long long)item[0] * heads + head) * D + i] = narrow<T>(sum / weight);
+        } else {
+            float *part = parts + ((long long)slot * heads + head + row) * (D + 2);
+            part[column] = sum;
+            if (column == 0) part[D] = highest(row), part[D + 1] = weight;
+        }
+    }
+}
+
+// Puts together the parts of tokens, a thread for each column of a head. A row of `merges` is: row of queries, its first slot,
+// count of slots.
+template <class T>
+__device__ void paged_merge(const float *parts, const unsigned *merges, T *out, int heads, int dim) {
+    const unsigned *merge = merges + blockIdx.x * 3;
+    long long step = (long long)heads * (dim + 2);
+    const float *first = parts + merge[1] * step + blockIdx.y * (dim + 2);
+    float top = -INFINITE;
+    for (unsigned part = 0; part < merge[2]; part++) top = fmaxf(top, first[part * step + dim]);
+    for (int column = threadIdx.x; column < dim; column += blockDim.x) {
+        float sum = 0.0f, weight = 0.0f;
+        for (unsigned part = 0; part < merge[2]; part++) {
+            float factor = __expf(first[part * step + dim] - top);
+            sum += factor * first[part * step + column];
+            weight += factor * first[part * step + dim + 1];
+        }
+        out[((long long)merge[0] * heads + blockIdx.y) * dim + column] = narrow<T>(sum / weight);
+    }
+}
+
+// Heads of any width, by plain loops: a warp for each token and head. `items` are those of `paged_decode`, with all positions in
+// one part.
+template <class T>
+__device__ void paged_plain(
+    const T *queries, T *const *slabs, const unsigned *table, const unsigned *items, T *out, int heads, int kv_heads, int layers,
+    int layer, int shift, int dim, float scale) {
+    DYNAMIC_SHARED(float, memory);
+    float *query = memory, *sums = memory + dim; // every thread has columns of its own
+    const unsigned *item = items + blockIdx.x * 5;
+    long long place = ((long long)item[0] * heads + blockIdx.y) * dim;
+    Pages<T> pages(slabs, table + item[3], shift, layers, kv_heads, dim, layer, blockIdx.y / (heads / kv_heads));
+    for (int column = threadIdx.x; column < dim; column += 32) {
+        query[column] = wide(queries[place + column]) * scale;
+        sums[column] = 0.0f;
+    }
+    float top = -INFINITE, weight = 0.0f;
+    for (int key = item[1]; key < static_cast<int>(item[2]); key++) {
+        const T *keys = pages.keys_at(key) + key % PAGE * dim;
+        float product = 0.0f;
+        for (int column = threadIdx.x; column < dim; column += 32) product += wide(keys[column]) * query[column];
+        product = warp_sum(product);
+        float highest = fmaxf(top, product), factor = __expf(top - highest), own = __expf(product - highest);
+        for (int column = threadIdx.x; column < dim; column += 32) {
+            sums[column] = sums[column] * factor + own * wide(keys[pages.value_offset + column]);
+        }
+        weight = weight * factor + own;
+        top = highest;
+    }
+    for (int column = threadIdx.x; column < dim; column += 32) out[place + column] = narrow<T>(sums[column] / weight);
+}
+
+// Adds biases, turns queries and keys to their positions, and writes keys and values to their pages; a block for each row. A row of
+// `places` is: position, page times `PAGE` and place in the page, count of places behind it that are zeroed. `cosines` and `sines`
+// are [positions, dim / 2], biases [heads, dim].
+template <class T>
+__device__ void paged_write(
+    const T *queries, const T *keys, const T *values, const unsigned *places, const float *cosines, const float *sines,
+    const T *query_bias, const T *key_bias, const T *value_bias, T *const *slabs, T *turned, int heads, int kv_heads, int layers,
+    int layer, int shift, int half, int is_biased) {
+    int dim = 2 * half;
+    const unsigned *own = places + blockIdx.x * 3;
+    long long angle = (long long)own[0] * half;
+    unsigned page = own[1] / PAGE, place = own[1] % PAGE, zeros = own[2];
+    // Sums are rounded, as when scores are computed.
+    auto sum = [&](const T *from, const T *bias, int column) {
+        return is_biased ? narrow<T>(wide(from[column]) + wide(bias[column])) : from[column];
+    };
+    auto turn = [&](const T *from, const T *bias, T *to, int column) {
+        float cosine = cosines[angle + column], sine = sines[angle + column];
+        float a = wide(sum(from, bias, column)), b = wide(sum(from, bias, column + half));
+        to[column] = narrow<T>(a * cosine - b * sine);
+        to[column + half] = narrow<T>(b * cosine + a * sine);
+    };
+    const T *own_queries = queries + (long long)blockIdx.x * heads * dim;
+    for (int i = threadIdx.x; i < heads * half; i += blockDim.x) {
+        int head = i / half * dim;
+        turn(own_queries + head, query_bias + head, turned + (long long)blockIdx.x * heads * dim + head, i % half);
+    }
+    Pages<T> pages(slabs, nullptr, shift, layers, kv_heads, dim, layer, 0);
+    T *first = pages.keys(page) + place * dim;
+    const T *own_keys = keys + (long long)blockIdx.x * kv_heads * dim;
+    for (int i = threadIdx.x; i < kv_heads * half; i += blockDim.x) {
+        int head = i / half * dim;
+        turn(own_keys + head, key_bias + head, first + head * PAGE, i % half);
+    }
+    const T *own_values = values + (long long)blockIdx.x * kv_heads * dim;
+    for (int i = threadIdx.x; i < kv_heads * dim; i += blockDim.x) {
+        first[pages.value_offset + i / dim * PAGE * dim + i % dim] = sum(own_values, value_bias, i);
+    }
+    int rest = zeros * dim;
+    for (int i = threadIdx.x; i < 2 * kv_heads * rest; i += blockDim.x) {
+        first[i / rest * PAGE * dim + dim + i % rest] = narrow<T>(0.0f);
+    }
+}
+
+// Copies the beginnings of pages and zeroes what follows; a block for each page and head. A row of `copies` is: page to read, page to
+// write, count of positions.
+template <class T>
+__device__ void paged_copy(T *const *slabs, const unsigned *copies, int parts, int shift, int dim) {
+    const unsigned *copy = copies + blockIdx.x * 3;
+    // All parts of a page, those of keys and those of values, follow each other as if they were heads of one layer.
+    Pages<T> pages(slabs, nullptr, shift, 1, parts / 2, dim, 0, blockIdx.y);
+    const T *from = pages.keys(copy[0]);
+    T *to = pages.keys(copy[1]);
+    int count = copy[2] * dim;
+    for (int i = threadIdx.x; i < PAGE * dim; i += blockDim.x) to[i] = i < count ? from[i] : narrow<T>(0.0f);
+}
+
+#define KERNELS_OF_WIDTH(T, type, D)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(Sizes<T, D>::ROWS * 2) paged_tiles_##type##_##D(                            \
+        const T *queries, T *const *slabs, const unsigned *table, const unsigned *tiles, T *out, int heads, int kv_heads,    \
+        int layers, int layer, int shift, float scale) {                                                                     \
+        paged_tiles<T, D>(queries, slabs, table, tiles, out, heads, kv_heads, layers, layer, shift, scale);                  \
+    }                                                                                                                        \
+    EXPORT(paged_tiles_##type##_##D)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(DECODE_WARPS * 32) paged_decode_##type##_##D(                               \
+        const T *queries, T *const *slabs, const unsigned *table, const unsigned *items, T *out, float *parts, int heads,    \
+        int kv_heads, int layers, int layer, int shift, float scale) {                                                       \
+        paged_decode<T, D>(queries, slabs, table, items, out, parts, heads, kv_heads, layers, layer, shift, scale);          \
+    }                                                                                                                        \
+    EXPORT(paged_decode_##type##_##D)
+
+#define KERNELS(T, type)                                                                                                     \
+    extern "C" __global__ void paged_merge_##type(                                                                           \
+        const float *parts, const unsigned *merges, T *out, int heads, int dim) {                                            \
+        paged_merge<T>(parts, merges, out, heads, dim);                                                                      \
+    }                                                                                                                        \
+    EXPORT(paged_merge_##type)                                                                                               \
+    extern "C" __global__ void paged_plain_##type(                                                                           \
+        const T *queries, T *const *slabs, const unsigned *table, const unsigned *items, T *out, int heads, int kv_heads,    \
+        int layers, int layer, int shift, int dim, float scale) {                                                            \
+        paged_plain<T>(queries, slabs, table, items, out, heads, kv_heads, layers, layer, shift, dim, scale);                \
+    }                                                                                                                        \
+    EXPORT(paged_plain_##type)                                                                                               \
+    extern "C" __global__ void paged_write_##type(                                                                           \
+        const T *queries, const T *keys, const T *values, const unsigned *places, const float *cosines, const float *sines,  \
+        const T *query_bias, const T *key_bias, const T *value_bias, T *const *slabs, T *turned, int heads, int kv_heads,    \
+        int layers, int layer, int shift, int half, int is_biased) {                                                         \
+        paged_write<T>(                                                                                                      \
+            queries, keys, values, places, cosines, sines, query_bias, key_bias, value_bias, slabs, turned, heads, kv_heads, \
+            layers, layer, shift, half, is_biased);                                                                          \
+    }                                                                                                                        \
+    EXPORT(paged_write_##type)                                                                                               \
+    extern "C" __global__ void paged_copy_##type(T *const *slabs, const unsigned *copies, int parts, int shift, int dim) {   \
+        paged_copy<T>(slabs, copies, parts, shift, dim);                                                                     \
+    }                                                                                                                        \
+    EXPORT(paged_copy_##type)                                                                                                \
+    KERNELS_OF_WIDTH(T, type, 32)                                                                                            \
+    KERNELS_OF_WIDTH(T, type, 64)                                                                                            \
+    KERNELS_OF_WIDTH(T, type, 128)

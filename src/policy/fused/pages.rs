@@ -1,0 +1,185 @@
+//! Pages of keys and values, and the rows of a pass that are written to them and attend to them, as tables for the kernels
+//! (arXiv:2309.06180): sequences that begin alike hold the same pages, and a pass of any of them is a handful of launches a layer.
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+use super::attention::WIDTHS;
+use super::layout::tile_rows;
+use super::operation::{Argument, Spec, int};
+use super::tables::Tables;
+
+/// Positions of a page, as in `kernels/paged.cuh`.
+pub const PAGE: usize = 32;
+/// Positions that a block goes through for a single token; it has two pages for each of its warps.
+const PART: usize = 256;
+/// New tokens of a sequence that are computed one by one: a tile would be nearly empty.
+const FEW: usize = 4;
+/// The slot of a token that one block computes.
+const NO_SLOT: u32 = u32::MAX;
+
+/// How pages are laid out. Slab `s` holds the pages from `s << shift` on, `[1 << shift, layers, 2, kv_heads, PAGE, head_dim]`, keys
+/// before values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageShape {
+    /// Layers of the model.
+    pub layers: usize,
+    /// Heads of keys and values.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// The logarithm to base 2 of the pages of a slab.
+    pub shift: u32,
+}
+
+impl PageShape {
+    /// The shape of a slab.
+    pub fn slab_dims(&self) -> [usize; 6] {
+        [1 << self.shift, self.layers, 2, self.kv_heads, PAGE, self.head_dim]
+    }
+
+    /// Elements of a page.
+    pub fn page_size(&self) -> usize {
+        self.slab_dims()[1..].iter().product()
+    }
+
+    pub(super) fn head_size(&self) -> usize {
+        PAGE * self.head_dim
+    }
+
+    /// The slab of a page, and where in it the keys of a head begin.
+    pub(super) fn place(&self, page: usize, layer: usize, kv_head: usize) -> (usize, usize) {
+        let number = page & ((1 << self.shift) - 1);
+        let head = layer * 2 * self.kv_heads + kv_head;
+        (page >> self.shift, number * self.page_size() + head * self.head_size())
+    }
+
+    /// That these are slabs of this shape.
+    pub(super) fn check(&self, slabs: &[Spec], dtype: DType) -> Result<()> {
+        match slabs.iter().find(|slab| slab.dims != self.slab_dims() || slab.dtype != dtype) {
+            Some(slab) => bail!("a slab {slab:?} of pages {self:?} of {dtype:?}"),
+            None => Ok(()),
+        }
+    }
+
+    /// The arguments of kernels on pages: layers, layer and shift.
+    pub(super) fn arguments(&self, layer: usize) -> Result<[Argument; 3]> {
+        Ok([int(self.layers)?, int(layer)?, int(self.shift as usize)?])
+    }
+}
+
+/// New tokens of one sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct PagedSpan<'a> {
+    /// The tokens, at least one.
+    pub tokens: &'a [u32],
+    /// Positions held before them.
+    pub start: usize,
+    /// The pages of all positions, the new ones too. No other sequence has those that are written to.
+    pub pages: &'a [u32],
+}
+
+/// The rows of a pass, span after span, as tables for the kernels.
+///
+/// # Shapes
+/// All `u32`.
+/// - `tokens`: `[rows]`; `ends`: `[spans]`: the last row of each span
+/// - `places`: `[rows, 3]`: position, page times [`PAGE`] plus place in the page, count of places behind it that are zeroed
+/// - `table`: `[..]`: the pages of all spans
+/// - `items`: `[items, 5]`: row, first position, end of the positions, start of the pages in `table`, slot of the part or the largest
+///   number
+/// - `tiles`: `[tiles, 4]`: first row, count of rows, position of the first, start of the pages in `table`
+/// - `merges`: `[rows in parts, 3]`: row, first slot, count of slots
+#[derive(Clone, Debug)]
+pub struct PagedRows {
+    /// The tokens.
+    pub tokens: Tensor,
+    /// The last rows.
+    pub ends: Tensor,
+    /// Where keys and values go.
+    pub places: Tensor,
+    /// The pages.
+    pub table: Tensor,
+    /// Single tokens in parts.
+    pub items: Tensor,
+    /// Other tokens.
+    pub tiles: Tensor,
+    /// Tokens that have several parts.
+    pub merges: Tensor,
+    /// Count of parts that are put together.
+    pub slots: usize,
+}
+
+impl PagedRows {
+    /// The tables for attention with heads of this width and type.
+    ///
+    /// # Errors
+    /// If a span lacks pages, or the device has no room.
+    pub fn new(spans: &[PagedSpan<'_>], head_dim: usize, dtype: DType, device: &Device) -> Result<Self> {
+        let (mut places, mut table, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut items, mut tiles, mut merges, mut slots) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        // Heads of other widths have a kernel for single tokens that takes all positions at once.
+        let (is_plain, tile) = (!WIDTHS.contains(&head_dim), tile_rows(dtype));
+        for span in spans {
+            let (first_row, end) = (places.len(), span.start + span.tokens.len());
+            if span.tokens.is_empty() || span.pages.len() < end.div_ceil(PAGE) {
+                bail!("{} pages for {end} positions", span.pages.len());
+            }
+            let offset = table.len() as u32;
+            for position in span.start..end {
+                // What stands behind the newest position must be a number. In a page that was begun earlier it is.
+                let is_fresh = position / PAGE * PAGE >= span.start;
+                let zeros = if is_fresh && position + 1 == end { PAGE - 1 - position % PAGE } else { 0 };
+                let place = span.pages[position / PAGE] as usize * PAGE + position % PAGE;
+                places.push([position as u32, place as u32, zeros as u32]);
+            }
+            if span.tokens.len() > FEW && !is_plain {
+                for first in (0..span.tokens.len()).step_by(tile) {
+                    let count = tile.min(span.tokens.len() - first);
+                    tiles.push([first_row + first, count, span.start + first, offset as usize].map(|x| x as u32));
+                }
+            } else {
+                for (row, end) in (first_row..).zip(span.start + 1..=end) {
+                    let part = if is_plain { end } else { PART };
+                    let count = end.div_ceil(part) as u32;
+                    for (index, start) in (0..end).step_by(part).enumerate() {
+                        let slot = if count > 1 { slots + index as u32 } else { NO_SLOT };
+                        items.push([row as u32, start as u32, end.min(start + part) as u32, offset, slot]);
+                    }
+                    if count > 1 {
+                        merges.push([row as u32, slots, count]);
+                        slots += count;
+                    }
+                }
+            }
+            table.extend_from_slice(span.pages);
+            ends.push(places.len() as u32 - 1);
+        }
+        // Those with most work first.
+        tiles.sort_by_key(|tile| (std::cmp::Reverse(tile[1] + tile[2]), tile[0]));
+        let mut tables = Tables::default();
+        tables.list(spans.iter().flat_map(|span| span.tokens).copied());
+        tables.list(ends);
+        tables.rows(&places);
+        tables.list(table);
+        tables.rows(&items);
+        tables.rows(&tiles);
+        tables.rows(&merges);
+        let [tokens, ends, places, table, items, tiles, merges] =
+            <[Tensor; 7]>::try_from(tables.upload(device)?).map_err(|_| missing())?;
+        Ok(Self { tokens, ends, places, table, items, tiles, merges, slots: slots as usize })
+    }
+}
+
+pub(super) fn missing() -> candle_core::Error {
+    candle_core::Error::Msg("a table is missing".to_owned())
+}
+
+/// The file with the kernels for a type.
+pub(super) fn file(dtype: DType) -> Result<&'static str> {
+    match dtype {
+        DType::F32 => Ok("paged_f32"),
+        DType::BF16 => Ok("paged_bf16"),
+        DType::F16 => Ok("paged_f16"),
+        other => bail!("no kernels for pages of `{other:?}`"),
+    }
+}
