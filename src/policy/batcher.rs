@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::prefix_cache::{ContextKey, PrefixCache};
-use super::{Chunk, Error, Inference, KvCache};
+use super::{Chunk, Draw, Error, Inference, KvCache, Logits, Sampled, Sampling};
 
 /// Tokens that a sequence must have in common with another to wait for its cache.
 const MIN_SHARED: usize = 16;
@@ -26,17 +26,34 @@ pub struct Request<'a> {
 /// Logits of one pass, and whose they are.
 #[derive(Debug)]
 pub struct Pass {
-    /// `[rows, vocab]`.
-    logits: Vec<f32>,
-    vocab_size: usize,
+    logits: Logits,
     /// Sequences in ascending order, each with its row; several may have the same one.
     rows: Vec<(usize, usize)>,
 }
 
 impl Pass {
-    /// Every sequence whose logits these are, ascending, with them, `[vocab]`.
-    pub fn rows(&self) -> impl Iterator<Item = (usize, &[f32])> {
-        self.rows.iter().map(|&(sequence, row)| (sequence, &self.logits[row * self.vocab_size..][..self.vocab_size]))
+    /// Every sequence whose logits these are, ascending.
+    pub fn sequences(&self) -> impl Iterator<Item = usize> {
+        self.rows.iter().map(|&(sequence, _)| sequence)
+    }
+
+    /// Draws the next tokens of some of these sequences.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a sequence that is not among them; [`Error::Tensor`] if the backend fails.
+    pub fn sample(&self, sampling: &Sampling, draws: Vec<Draw<'_>>) -> Result<Vec<Sampled>, Error> {
+        let of_row = |draw| {
+            let Draw { index, allowed, stream } = draw;
+            match self.rows.binary_search_by_key(&index, |&(sequence, _)| sequence) {
+                Ok(place) => Ok(Draw { index: self.rows[place].1, allowed, stream }),
+                Err(_) => Err(Error::Shape {
+                    name: "sequence".to_owned(),
+                    expected: "one of the pass".to_owned(),
+                    found: index.to_string(),
+                }),
+            }
+        };
+        self.logits.sample(sampling, draws.into_iter().map(of_row).collect::<Result<_, _>>()?)
     }
 }
 
@@ -160,7 +177,7 @@ impl Batcher {
             sequence.is_over |= sequence.lease.as_ref().is_some_and(|lease| lease.strong_count() == 0);
         }
         self.hash(requests);
-        let (recalled, unknown) = self.recall(decoder, requests);
+        let (recalled, unknown) = self.recall(requests)?;
         let mut entries = self.merge(&unknown);
         self.share(&mut entries);
         let singles = entries.iter().filter(|entry| entry.pending() == 1).count();
@@ -206,10 +223,12 @@ impl Batcher {
     }
 
     /// The logits of the sequences that stand where another batcher of this model has been, and the other requests.
-    fn recall<'a>(&mut self, decoder: &dyn Inference, requests: &[Request<'a>]) -> (Pass, Vec<Request<'a>>) {
-        let mut pass = Pass { logits: Vec::new(), vocab_size: decoder.config().vocab_size, rows: Vec::new() };
+    fn recall<'a>(&mut self, requests: &[Request<'a>]) -> Result<(Pass, Vec<Request<'a>>), Error> {
+        let (mut rows, mut logits) = (Vec::new(), Vec::new());
         let mut unknown = Vec::with_capacity(requests.len());
-        let Some(known) = self.known.clone() else { return (pass, requests.to_vec()) };
+        let Some(known) = self.known.clone() else {
+            return Ok((Pass { logits: Logits::joined(&logits)?, rows }, requests.to_vec()));
+        };
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         for request in requests {
             let sequence = &mut self.sequences[request.sequence];
@@ -221,11 +240,11 @@ impl Batcher {
             self.stats.recalled += request.tokens.len() - held;
             sequence.held = Some(Held { cache: found.cache, tokens: request.tokens.to_vec() });
             sequence.is_started = true;
-            pass.rows.push((request.sequence, pass.logits.len() / pass.vocab_size));
-            pass.logits.extend_from_slice(&found.logits);
+            rows.push((request.sequence, logits.len()));
+            logits.push(found.logits);
         }
-        pass.rows.sort_unstable();
-        (pass, unknown)
+        rows.sort_unstable();
+        Ok((Pass { logits: Logits::joined(&logits)?, rows }, unknown))
     }
 
     /// Sequences with the same tokens become one entry.
@@ -384,8 +403,7 @@ impl Batcher {
             chunks.push(Chunk { cache: &mut held.cache, tokens });
         }
         self.stats.computed += counts.iter().sum::<usize>();
-        let logits = decoder.extend(&mut chunks)?; // [batch, vocab]
-        let vocab_size = decoder.config().vocab_size;
+        let logits = decoder.extend_in_place(&mut chunks)?; // [batch, vocab]
         let mut rows = BTreeMap::new();
         // What stands behind an observation comes again, what stands within an answer seldom.
         let mut kept = self.known.as_ref().map(|known| known.lock().unwrap_or_else(PoisonError::into_inner));
@@ -406,11 +424,11 @@ impl Batcher {
                 }
                 if let Some(kept) = kept.as_mut().filter(|_| counts[row] > 1) {
                     let key = self.sequences[entry.sequences[0]].key;
-                    kept.insert(key, entry.tokens, &held.cache, &logits[row * vocab_size..][..vocab_size]);
+                    kept.insert(key, entry.tokens, &held.cache, (&logits, row))?;
                 }
             }
             self.sequences[entry.sequences[0]].held = Some(held);
         }
-        Ok(Pass { logits, vocab_size, rows: rows.into_iter().collect() })
+        Ok(Pass { logits, rows: rows.into_iter().collect() })
     }
 }

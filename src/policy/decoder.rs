@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::config::OptimizerStates;
 
-use super::{AdapterConfig, DecoderConfig, Error, KvCache};
+use super::{AdapterConfig, DecoderConfig, Error, KvCache, Logits};
 
 /// Tokens to append to one cached sequence.
 #[derive(Debug)]
@@ -133,6 +133,14 @@ pub trait Inference: Send + Sync {
     /// # Errors
     /// [`Error::Shape`] for a chunk without tokens, a token outside the vocabulary or a context longer than the model's.
     fn extend(&self, chunks: &mut [Chunk<'_>]) -> Result<Vec<f32>, Error>;
+
+    /// As [`Inference::extend`], with the logits left where they are computed; tokens are drawn from them there.
+    ///
+    /// # Errors
+    /// As [`Inference::extend`].
+    fn extend_in_place(&self, chunks: &mut [Chunk<'_>]) -> Result<Logits, Error> {
+        Ok(Logits::on_host(self.extend(chunks)?, self.config().vocab_size))
+    }
 }
 
 /// A trainable decoder.

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::seed::Stream;
 
-use super::{AnswerTrie, Batcher, Error, Inference, Lease, Pass, Request, Sampling, Target, Tokenizer, sample};
+use super::{AnswerTrie, Batcher, Draw, Error, Inference, Lease, Request, Sampled, Sampling, Target, Tokenizer};
 
 impl AnswerRules {
     /// A batcher within these bounds, for dialogues with one model.
@@ -139,11 +139,15 @@ impl Dialogue {
         self.lease = None;
     }
 
-    /// Draws the next token from `logits` (`[vocab]`).
-    fn accept(&mut self, logits: &[f32], tokenizer: &Tokenizer, rules: &AnswerRules) {
+    /// The ids that the next token is drawn among.
+    fn allowed(&self) -> Option<Arc<[u32]>> {
+        let (trie, node) = self.answer.as_ref()?.trie.as_ref()?;
+        Some(Arc::clone(trie.allowed(*node)))
+    }
+
+    /// Appends the next token, which was drawn among `allowed`.
+    fn accept(&mut self, drawn: Sampled, allowed: Option<Arc<[u32]>>, tokenizer: &Tokenizer, rules: &AnswerRules) {
         let Some(answer) = &mut self.answer else { return };
-        let allowed = answer.trie.as_ref().map(|(trie, node)| Arc::clone(trie.allowed(*node)));
-        let drawn = sample(logits, allowed.as_deref(), &rules.sampling, &mut self.stream);
         if let Some((trie, node)) = &mut answer.trie {
             *node = trie.next(*node, drawn.token).unwrap_or(AnswerTrie::ROOT);
         }
@@ -203,12 +207,24 @@ pub fn advance(
         .map(|(dialogue, &sequence)| Request { sequence, tokens: &dialogue.tokens })
         .collect();
     let passes = batcher.step(decoder, &requests)?;
-    let rows: HashMap<usize, &[f32]> = passes.iter().flat_map(Pass::rows).collect();
-    // Every dialogue draws from a stream of its own.
-    dialogues.par_iter_mut().zip(&sequences).for_each(|(dialogue, sequence)| {
-        if let Some(row) = rows.get(sequence) {
-            dialogue.accept(row, tokenizer, rules);
-        }
-    });
+    let mut waiting: HashMap<usize, &mut Dialogue> =
+        sequences.into_iter().zip(dialogues.iter_mut().map(|dialogue| &mut **dialogue)).collect();
+    for pass in &passes {
+        let mut served: Vec<(usize, &mut Dialogue)> =
+            pass.sequences().filter_map(|sequence| Some((sequence, waiting.remove(&sequence)?))).collect();
+        let allowed: Vec<Option<Arc<[u32]>>> = served.iter().map(|(_, dialogue)| dialogue.allowed()).collect();
+        // Every dialogue draws from a stream of its own.
+        let draws = served.iter_mut().zip(&allowed).map(|((sequence, dialogue), allowed)| Draw {
+            index: *sequence,
+            allowed: allowed.as_deref(),
+            stream: &mut dialogue.stream,
+        });
+        let drawn = pass.sample(&rules.sampling, draws.collect())?;
+        served
+            .into_par_iter()
+            .zip(allowed)
+            .zip(drawn)
+            .for_each(|(((_, dialogue), allowed), drawn)| dialogue.accept(drawn, allowed, tokenizer, rules));
+    }
     Ok(())
 }

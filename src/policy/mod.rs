@@ -16,6 +16,7 @@ pub mod fused; // operations of the decoder that are one kernel each, with their
 mod gguf; // llama.cpp's files, in and out
 mod hub; // models by their name on the Hugging Face Hub
 mod inputs; // checks of what callers hand in, the same for every backend
+mod logits; // of a pass, and tokens drawn from them
 mod prefix_cache; // what a frozen model computed at earlier contexts
 mod sampling; // from logits to a token
 mod tokenizer; // text to token ids and back
@@ -38,6 +39,7 @@ pub use decoder::{
 pub use dialogue::{AnswerRules, Dialogue, StopRule, advance};
 pub use gguf::{GgufType, prefers_quantized, read_gguf, read_quantized, write_gguf};
 pub use hub::{HubError, HubEvent, HubName, fetch_model};
+pub use logits::{Draw, Logits};
 pub use prefix_cache::PrefixCache;
 pub use sampling::{Sampled, Sampling, sample};
 pub use tokenizer::{TextTokenizer, Tokenizer};

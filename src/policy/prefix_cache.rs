@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::KvCache;
+use super::{Error, KvCache, Logits};
 
 /// A context by the number of its tokens and their hash.
 pub(super) type ContextKey = (usize, u64);
@@ -15,8 +15,15 @@ pub(super) struct Known {
     pub(super) tokens: Arc<[u32]>,
     /// Keys and values of all tokens.
     pub(super) cache: KvCache,
-    /// After the last token, `[vocab]`.
-    pub(super) logits: Arc<[f32]>,
+    /// After the last token, one row.
+    pub(super) logits: Arc<Logits>,
+}
+
+impl Known {
+    /// Bytes of tokens and logits.
+    fn own_bytes(&self) -> usize {
+        size_of_val(&*self.tokens) + self.logits.bytes()
+    }
 }
 
 /// Contexts of about the same age.
@@ -30,7 +37,7 @@ struct Generation {
 
 impl Generation {
     fn insert(&mut self, key: ContextKey, known: Known) {
-        self.bytes += size_of_val(&*known.tokens) + size_of_val(&*known.logits);
+        self.bytes += known.own_bytes();
         self.bytes += known.cache.bytes_beside(&mut self.blocks);
         self.known.insert(key, known);
     }
@@ -61,14 +68,22 @@ impl PrefixCache {
         Some(known)
     }
 
-    /// Notes a context.
-    pub(super) fn insert(&mut self, key: ContextKey, tokens: &[u32], cache: &KvCache, logits: &[f32]) {
-        self.keep(key, Known { tokens: tokens.into(), cache: cache.clone(), logits: logits.into() });
+    /// Notes a context, whose logits are a row of these.
+    pub(super) fn insert(
+        &mut self,
+        key: ContextKey,
+        tokens: &[u32],
+        cache: &KvCache,
+        (logits, row): (&Logits, usize),
+    ) -> Result<(), Error> {
+        let logits = Arc::new(logits.row(row)?);
+        self.keep(key, Known { tokens: tokens.into(), cache: cache.clone(), logits });
+        Ok(())
     }
 
     fn keep(&mut self, key: ContextKey, known: Known) {
         let half = self.max_bytes / 2;
-        let most = size_of_val(&*known.tokens) + size_of_val(&*known.logits) + KvCache::total_bytes([&known.cache]);
+        let most = known.own_bytes() + KvCache::total_bytes([&known.cache]);
         if most > half {
             return;
         }

@@ -28,6 +28,23 @@ impl Default for Sampling {
     }
 }
 
+impl Sampling {
+    /// Whether the most probable token is taken.
+    pub(super) fn is_greedy(&self) -> bool {
+        self.temperature <= 0.0
+    }
+
+    /// Whether improbable tokens are left out.
+    fn cuts(&self) -> bool {
+        self.top_k > 0 || self.top_p < 1.0 || self.min_p > 0.0
+    }
+
+    /// What logits are multiplied with.
+    pub(super) fn scale(&self) -> f32 {
+        if self.is_greedy() { 1.0 } else { 1.0 / self.temperature }
+    }
+}
+
 /// A sampled token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampled {
@@ -38,15 +55,31 @@ pub struct Sampled {
     pub log_prob: f32,
 }
 
+impl Sampled {
+    /// What is taken where no logit is finite.
+    pub(super) fn impossible(allowed: Option<&[u32]>) -> Self {
+        Self { token: allowed.and_then(|ids| ids.first().copied()).unwrap_or(0), log_prob: 0.0 }
+    }
+}
+
 /// Draws a token from `logits` (`[vocab]`), among `allowed` (ascending ids) if given. Not-finite logits count as
 /// impossible; if none is finite the first allowed token is taken.
 pub fn sample(logits: &[f32], allowed: Option<&[u32]>, sampling: &Sampling, stream: &mut Stream) -> Sampled {
-    let greedy = sampling.temperature <= 0.0;
-    let cuts = sampling.top_k > 0 || sampling.top_p < 1.0 || sampling.min_p > 0.0;
-    if !greedy && !cuts && allowed.is_none() && logits.len() > BLOCK {
-        return sample_all(logits, 1.0 / sampling.temperature, stream);
+    draw(logits, allowed, sampling, || stream.float()).unwrap_or_else(|| Sampled::impossible(allowed))
+}
+
+/// As [`sample`] with a uniform number below 1, which is asked for only if it decides; `None` if no logit is finite.
+pub(super) fn draw(
+    logits: &[f32],
+    allowed: Option<&[u32]>,
+    sampling: &Sampling,
+    number: impl FnOnce() -> f64,
+) -> Option<Sampled> {
+    let greedy = sampling.is_greedy();
+    if !greedy && !sampling.cuts() && allowed.is_none() && logits.len() > BLOCK {
+        return draw_from_all(logits, 1.0 / sampling.temperature, number);
     }
-    let scale = if greedy { 1.0 } else { 1.0 / sampling.temperature };
+    let scale = sampling.scale();
     let scaled = |id: u32| {
         let logit = logits.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY);
         (id, if logit.is_finite() { logit * scale } else { f32::NEG_INFINITY })
@@ -57,7 +90,7 @@ pub fn sample(logits: &[f32], allowed: Option<&[u32]>, sampling: &Sampling, stre
     };
     let highest = candidates.iter().map(|c| c.1).fold(f32::NEG_INFINITY, f32::max);
     if !highest.is_finite() {
-        return Sampled { token: candidates.first().map_or(0, |c| c.0), log_prob: 0.0 };
+        return None;
     }
     let log_sum = highest + candidates.iter().map(|c| (c.1 - highest).exp()).sum::<f32>().ln();
     truncate(&mut candidates, log_sum, sampling);
@@ -65,7 +98,7 @@ pub fn sample(logits: &[f32], allowed: Option<&[u32]>, sampling: &Sampling, stre
         candidates.iter().copied().fold(candidates[0], |best, c| if c.1 > best.1 { c } else { best })
     } else {
         let total: f64 = candidates.iter().map(|c| f64::from(c.1 - highest).exp()).sum();
-        let mut left = stream.float() * total;
+        let mut left = number() * total;
         let mut chosen = candidates[0];
         for candidate in &candidates {
             let weight = f64::from(candidate.1 - highest).exp();
@@ -79,12 +112,12 @@ pub fn sample(logits: &[f32], allowed: Option<&[u32]>, sampling: &Sampling, stre
         }
         chosen
     };
-    Sampled { token: chosen.0, log_prob: chosen.1 - log_sum }
+    Some(Sampled { token: chosen.0, log_prob: chosen.1 - log_sum })
 }
 
-/// [`sample`] among all ids without cuts, in two passes over the logits and one over a block: nothing is stored, as reading
+/// [`draw`] among all ids without cuts, in two passes over the logits and one over a block: nothing is stored, as reading
 /// a large vocabulary more often would take longer than the model does for a row.
-fn sample_all(logits: &[f32], scale: f32, stream: &mut Stream) -> Sampled {
+fn draw_from_all(logits: &[f32], scale: f32, number: impl FnOnce() -> f64) -> Option<Sampled> {
     let scaled = |logit: f32| if logit.is_finite() { logit * scale } else { f32::NEG_INFINITY };
     let mut lanes = [f32::NEG_INFINITY; WIDTH];
     let (blocks, rest) = logits.as_chunks::<WIDTH>();
@@ -96,7 +129,7 @@ fn sample_all(logits: &[f32], scale: f32, stream: &mut Stream) -> Sampled {
     }
     let highest = rest.iter().map(|&logit| scaled(logit)).chain(lanes).fold(f32::NEG_INFINITY, f32::max);
     if !highest.is_finite() {
-        return Sampled { token: 0, log_prob: 0.0 };
+        return None;
     }
     let weight = |logit: f32| fast_exp(scaled(logit) - highest);
     let block_sum = |block: &[f32]| {
@@ -111,7 +144,7 @@ fn sample_all(logits: &[f32], scale: f32, stream: &mut Stream) -> Sampled {
     };
     let sums: Vec<f64> = logits.chunks(BLOCK).map(block_sum).collect();
     let total: f64 = sums.iter().sum();
-    let mut left = stream.float() * total;
+    let mut left = number() * total;
     // Rounding may leave something over at the end: then it is the last block that has any weight.
     let mut chosen = sums.iter().rposition(|&sum| sum > 0.0).unwrap_or(0);
     for (index, &sum) in sums.iter().enumerate().take(chosen) {
@@ -132,12 +165,12 @@ fn sample_all(logits: &[f32], scale: f32, stream: &mut Stream) -> Sampled {
             left -= weight;
         }
     }
-    Sampled { token: token as u32, log_prob: scaled(logits[token]) - (highest + total.ln() as f32) }
+    Some(Sampled { token: token as u32, log_prob: scaled(logits[token]) - (highest + total.ln() as f32) })
 }
 
 /// Applies top-k, top-p (arXiv:1904.09751) and min-p (arXiv:2407.01082); at least one candidate stays.
 fn truncate(candidates: &mut Vec<(u32, f32)>, log_sum: f32, sampling: &Sampling) {
-    if sampling.top_k == 0 && sampling.top_p >= 1.0 && sampling.min_p <= 0.0 {
+    if !sampling.cuts() {
         return;
     }
     // Ties keep the order of ids, so the cut is the same on every machine.

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use gift_host::policy::{BatchStats, Batcher, PrefixCache, Request};
-use gift_host::policy::{CpuDecoder, DecoderConfig, Inference as _, Sampling, initial_weights, sample};
+use candle_core::{DType, Device};
+use gift_host::policy::{BatchStats, Batcher, Draw, PrefixCache, Request};
+use gift_host::policy::{CandleDecoder, CpuDecoder, DecoderConfig, Inference, Sampling, initial_weights, sample};
 use gift_host::seed::{Seed, Stream};
 
 use super::support::pool;
@@ -41,8 +42,11 @@ fn play(threads: usize, max_batch_tokens: usize, max_cache_bytes: usize) -> (Vec
     play_with(threads, Batcher::new(12, max_batch_tokens, max_cache_bytes))
 }
 
-fn play_with(threads: usize, mut batcher: Batcher) -> (Vec<Played>, BatchStats) {
-    let decoder = decoder();
+fn play_with(threads: usize, batcher: Batcher) -> (Vec<Played>, BatchStats) {
+    play_on(&decoder(), threads, batcher)
+}
+
+fn play_on(decoder: &dyn Inference, threads: usize, mut batcher: Batcher) -> (Vec<Played>, BatchStats) {
     pool(threads).install(|| {
         let sampling = Sampling::default();
         let mut streams: Vec<Stream> =
@@ -61,9 +65,12 @@ fn play_with(threads: usize, mut batcher: Batcher) -> (Vec<Played>, BatchStats) 
                 if requests.is_empty() {
                     break;
                 }
-                for pass in batcher.step(&decoder, &requests).expect("computed") {
-                    for (sequence, logits) in pass.rows() {
-                        let drawn = sample(logits, None, &sampling, &mut streams[sequence]);
+                for pass in batcher.step(decoder, &requests).expect("computed") {
+                    let sequences: Vec<usize> = pass.sequences().collect();
+                    let streams = streams.iter_mut().enumerate().filter(|(sequence, _)| sequences.contains(sequence));
+                    let draws = streams.map(|(index, stream)| Draw { index, allowed: None, stream }).collect();
+                    let drawn = pass.sample(&sampling, draws).expect("drawn");
+                    for (sequence, drawn) in sequences.into_iter().zip(drawn) {
                         played[sequence].0.push(drawn.token);
                         played[sequence].1.push(drawn.log_prob.to_bits());
                     }
@@ -157,4 +164,36 @@ fn bounded_caches_give_way_and_come_back() {
     // Even a bound below one sequence lets the rollout end.
     let (_, tight) = play(1, 64, 1);
     assert!(tight.preempted > 0, "{tight:?}");
+}
+
+/// The decoder on candle tensors has pages in place of blocks and draws where the logits are: the same tokens, with
+/// log-probabilities of sums in another order.
+#[test]
+fn pages_that_give_way_and_come_back_change_no_token() {
+    let config = DecoderConfig::tiny(VOCABULARY);
+    let weights = initial_weights(&config, Seed::new(3));
+    let decoder = CandleDecoder::new(config, &weights, Device::Cpu, DType::F32).expect("a decoder");
+    let expected: Vec<_> = (0..12).map(alone).collect();
+    let known = Arc::new(Mutex::new(PrefixCache::new(64 << 20)));
+    let bound = 14 * BLOCK_BYTES;
+    let batchers = [
+        Batcher::new(12, 8192, 0),
+        Batcher::new(12, 100, bound),
+        Batcher::new(12, 8192, 0).with_prefix_cache(Arc::clone(&known)),
+        Batcher::new(12, 8192, 0).with_prefix_cache(known),
+    ];
+    for (index, batcher) in batchers.into_iter().enumerate() {
+        let (played, stats) = play_on(&decoder, 2, batcher);
+        for ((tokens, log_probs), (expected_tokens, expected_log_probs)) in played.iter().zip(&expected) {
+            assert_eq!(tokens, expected_tokens, "{stats:?}");
+            for (&found, &expected) in log_probs.iter().zip(expected_log_probs) {
+                assert!((f32::from_bits(found) - f32::from_bits(expected)).abs() < 1e-4);
+            }
+        }
+        match index {
+            1 => assert!(stats.preempted > 0 && stats.peak_cache_bytes <= bound, "{stats:?}"),
+            3 => assert!(stats.recalled > 0, "{stats:?}"),
+            _ => assert_eq!((stats.preempted, stats.recalled), (0, 0), "{stats:?}"),
+        }
+    }
 }

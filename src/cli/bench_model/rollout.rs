@@ -1,15 +1,14 @@
 //! `gift-host bench rollout`: prompts through the model and tokens out of it, with the batching of a real rollout but without
 //! games. Every sequence samples the same number of tokens in every turn.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::time::Instant;
 
-use rayon::prelude::*;
 use serde_json::json;
 
 use crate::diag::Diagnostic;
-use crate::policy::{BatchStats, Batcher, Request};
-use crate::policy::{Decoder, sample};
+use crate::policy::{BatchStats, Batcher, Decoder, Draw, Request};
 use crate::seed::{Seed, Stream};
 
 use super::floor::Floor;
@@ -158,15 +157,17 @@ fn play(args: &RolloutArgs, decoder: &dyn Decoder, (turns, new): (usize, usize))
             let requests: Vec<_> =
                 waiting.map(|(sequence, player)| Request { sequence, tokens: &player.tokens }).collect();
             for pass in batcher.step(decoder, &requests)? {
-                let mut rows = vec![None; players.len()];
-                pass.rows().for_each(|(sequence, row)| rows[sequence] = Some(row));
-                players.par_iter_mut().zip(rows).for_each(|(player, row)| {
-                    let Some(row) = row else { return };
-                    let drawn = sample(row, None, &SAMPLING, &mut player.stream);
+                let is_served: HashSet<usize> = pass.sequences().collect();
+                let served = players.iter_mut().enumerate().filter(|(sequence, _)| is_served.contains(sequence));
+                let draws =
+                    served.map(|(index, player)| Draw { index, allowed: None, stream: &mut player.stream }).collect();
+                let drawn = pass.sample(&SAMPLING, draws)?;
+                for (sequence, drawn) in pass.sequences().zip(drawn) {
+                    let player = &mut players[sequence];
                     player.tokens.push(drawn.token);
                     player.log_probs.push(drawn.log_prob);
                     player.left -= 1;
-                });
+                }
             }
             *if is_prefill { &mut prefill } else { &mut decode } += started.elapsed().as_secs_f64();
         }

@@ -13,8 +13,8 @@ use crate::policy::adapter::Dropout;
 use crate::policy::fused::{PagedRows, PagedSpan, Parameter, adamw, copy_pages, square_sum};
 use crate::policy::tree::{in_runs, trees};
 use crate::policy::{
-    AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, Inference, KvCache, NamedTensor,
-    Sequence, SequenceLoss, TensorKind, TokenScore, inputs,
+    AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, Inference, KvCache, Logits,
+    NamedTensor, Sequence, SequenceLoss, TensorKind, TokenScore, inputs,
 };
 
 /// Rows that go through the layers together, unless a single sequence has more.
@@ -197,11 +197,11 @@ pub(super) fn name_of(device: &Device) -> String {
     }
 }
 
-/// [`Inference::extend`] with a network whose caches lie in `pool`.
-pub(super) fn extend(network: Network<'_>, chunks: &mut [Chunk<'_>], pool: &Arc<PagePool>) -> Result<Vec<f32>, Error> {
+/// [`Inference::extend_in_place`] with a network whose caches lie in `pool`.
+pub(super) fn extend(network: Network<'_>, chunks: &mut [Chunk<'_>], pool: &Arc<PagePool>) -> Result<Logits, Error> {
     inputs::check_chunks(network.config, chunks)?;
     if chunks.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Logits::on_host(Vec::new(), network.config.vocab_size));
     }
     let grow = |chunk: &Chunk<'_>| match &chunk.cache.0 {
         CacheStorage::Candle(cache) if cache.fits(pool) => Ok(cache.grown(chunk.tokens.len())?),
@@ -216,7 +216,7 @@ pub(super) fn extend(network: Network<'_>, chunks: &mut [Chunk<'_>], pool: &Arc<
         .collect();
     let rows = PagedRows::new(&spans, shape.head_dim, pool.dtype(), pool.device())?;
     let hidden = network.hidden(&Paged { slabs, shape, rows })?;
-    let logits = network.logits(&hidden)?.flatten_all()?.to_vec1()?;
+    let logits = Logits::on_device(network.projected(&hidden)?);
     for (chunk, grown) in chunks.iter_mut().zip(grown) {
         chunk.cache.0 = CacheStorage::Candle(grown.with(chunk.tokens.len()));
     }
@@ -245,6 +245,10 @@ impl Inference for CandleDecoder {
     }
 
     fn extend(&self, chunks: &mut [Chunk<'_>]) -> Result<Vec<f32>, Error> {
+        self.extend_in_place(chunks)?.into_host()
+    }
+
+    fn extend_in_place(&self, chunks: &mut [Chunk<'_>]) -> Result<Logits, Error> {
         let weights = self.network_weights();
         extend(self.network(&weights, None), chunks, &self.pool)
     }

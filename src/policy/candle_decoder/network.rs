@@ -229,16 +229,11 @@ impl Network<'_> {
         if self.config.tied_embeddings { EMBEDDING } else { "lm_head.weight" }
     }
 
-    /// The last projection: `[rows, hidden]` to logits `[rows, vocab]` in `f32`.
-    pub(super) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+    /// The last projection: `[rows, hidden]` to logits `[rows, vocab]`.
+    pub(super) fn projected(&self, hidden: &Tensor) -> Result<Tensor> {
         if let Some(quantized) = self.quantized {
             return quantized.multiply(hidden, self.head_name());
         }
-        self.projected(hidden)?.to_dtype(DType::F32)
-    }
-
-    /// As [`Network::logits`], in the type of the weights.
-    pub(super) fn projected(&self, hidden: &Tensor) -> Result<Tensor> {
         hidden.matmul(&self.weight(self.head_name())?.t()?)
     }
 }

@@ -12,7 +12,7 @@ use super::backward::EMBEDDING;
 use super::decoder::{extend, name_of};
 use super::network::{Network, Rotary};
 use super::pages::{CandleCache, PagePool};
-use crate::policy::{CacheStorage, Chunk, DecoderConfig, Error, Inference, KvCache, inputs};
+use crate::policy::{CacheStorage, Chunk, DecoderConfig, Error, Inference, KvCache, Logits, inputs};
 
 /// Matrices by Hugging Face name.
 #[derive(Debug)]
@@ -91,6 +91,10 @@ impl Inference for QuantizedDecoder {
     }
 
     fn extend(&self, chunks: &mut [Chunk<'_>]) -> Result<Vec<f32>, Error> {
+        self.extend_in_place(chunks)?.into_host()
+    }
+
+    fn extend_in_place(&self, chunks: &mut [Chunk<'_>]) -> Result<Logits, Error> {
         let network = Network {
             config: &self.config,
             weights: &self.vectors,

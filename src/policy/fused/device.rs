@@ -40,6 +40,7 @@ fn ptx(file: &str) -> Result<&'static str> {
         "paged_bf16",
         "paged_f16",
         "paged_f32",
+        "sample",
         "scores"
     )
 }

@@ -71,6 +71,7 @@ template <class... A> void call(void (*kernel)(A...), const std::vector<uint64_t
 #define __global__
 #define __device__
 #define __forceinline__ inline
+#define __noinline__
 #define __restrict__
 #define __launch_bounds__(...)
 // Blocks run one after the other.
@@ -99,10 +100,22 @@ template <class T> T __shfl_sync(unsigned, T value, int lane) {
     return found;
 }
 
-inline float atomicAdd(float *place, float value) {
-    float old = *place;
+template <class T> T atomicAdd(T *place, T value) {
+    T old = *place;
     *place += value;
     return old;
+}
+
+inline int atomicMin(int *place, int value) {
+    int old = *place;
+    *place = value < old ? value : old;
+    return old;
+}
+
+inline int __float_as_int(float value) {
+    int bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
 }
 
 inline float __int_as_float(int bits) {

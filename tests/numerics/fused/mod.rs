@@ -9,6 +9,7 @@ mod limits;
 mod norm;
 mod paged;
 mod reference;
+mod sample;
 mod scores;
 
 use candle_core::{DType, Device, Tensor, Var};

@@ -1,0 +1,169 @@
+//! The logits of a pass, wherever they were computed, and tokens drawn from them there: a vocabulary for each sequence is too much to
+//! copy from a device at every token.
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use super::Error;
+use super::fused::{TokenDraw, sample_tokens};
+use super::sampling::{Sampled, Sampling, sample};
+use crate::seed::Stream;
+
+/// Rows of logits, `[rows, vocab]`.
+#[derive(Debug)]
+pub struct Logits(Values);
+
+#[derive(Debug)]
+enum Values {
+    /// Row-major, with the size of the vocabulary.
+    Host(Vec<f32>, usize),
+    /// In any type that kernels take.
+    Candle(Tensor),
+}
+
+/// A token that is to be drawn.
+#[derive(Debug)]
+pub struct Draw<'a> {
+    /// What it is drawn for: a row of [`Logits`], or a sequence of a [`super::Pass`].
+    pub index: usize,
+    /// The ids that it is drawn among, ascending; `None` for all.
+    pub allowed: Option<&'a [u32]>,
+    /// Where its random number comes from.
+    pub stream: &'a mut Stream,
+}
+
+impl Logits {
+    /// Logits in the program's memory.
+    pub fn on_host(values: Vec<f32>, vocab_size: usize) -> Self {
+        Self(Values::Host(values, vocab_size))
+    }
+
+    /// Logits of a tensor, `[rows, vocab]`.
+    pub(super) fn on_device(values: Tensor) -> Self {
+        Self(Values::Candle(values))
+    }
+
+    /// A copy in the program's memory, `[rows, vocab]`, row-major.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the backend fails.
+    pub fn into_host(self) -> Result<Vec<f32>, Error> {
+        Ok(match self.0 {
+            Values::Host(values, _) => values,
+            Values::Candle(values) => values.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?,
+        })
+    }
+
+    /// A copy of one row.
+    pub(super) fn row(&self, row: usize) -> Result<Self, Error> {
+        Ok(Self(match &self.0 {
+            Values::Host(values, width) => Values::Host(values[row * width..][..*width].to_vec(), *width),
+            Values::Candle(values) => Values::Candle(values.narrow(0, row, 1)?.copy()?),
+        }))
+    }
+
+    /// The rows of all these, one after the other; of one decoder.
+    pub(super) fn joined(parts: &[impl AsRef<Self>]) -> Result<Self, Error> {
+        let mut tensors = Vec::new();
+        let (mut all, mut vocab_size) = (Vec::new(), 0);
+        for part in parts {
+            match &part.as_ref().0 {
+                Values::Candle(values) => tensors.push(values),
+                Values::Host(values, width) => {
+                    all.extend_from_slice(values);
+                    vocab_size = *width;
+                }
+            }
+        }
+        Ok(Self(if tensors.is_empty() {
+            Values::Host(all, vocab_size)
+        } else {
+            Values::Candle(Tensor::cat(&tensors, 0)?)
+        }))
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        match &self.0 {
+            Values::Host(values, _) => size_of_val(&values[..]),
+            Values::Candle(values) => values.elem_count() * values.dtype().size_in_bytes(),
+        }
+    }
+
+    /// Draws tokens, several for a row if they are asked for. Where none of the logits is finite, the first allowed token is taken.
+    /// What is drawn and what a stream is asked for does not depend on where the logits are, but for what sums in another order lose.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the backend fails.
+    pub fn sample(&self, sampling: &Sampling, draws: Vec<Draw<'_>>) -> Result<Vec<Sampled>, Error> {
+        match &self.0 {
+            Values::Host(values, width) => {
+                let draw = |draw: Draw<'_>| {
+                    sample(&values[draw.index * width..][..*width], draw.allowed, sampling, draw.stream)
+                };
+                Ok(draws.into_par_iter().map(draw).collect())
+            }
+            Values::Candle(values) => {
+                // A number is taken from a stream only where it decided.
+                let numbers: Vec<TokenDraw<'_>> = draws
+                    .iter()
+                    .map(|draw| TokenDraw {
+                        row: draw.index,
+                        allowed: draw.allowed,
+                        number: draw.stream.clone().float(),
+                    })
+                    .collect();
+                let found = sample_tokens(values, &numbers, sampling)?;
+                let accept = |(draw, found): (Draw<'_>, Option<Sampled>)| {
+                    if found.is_some() && !sampling.is_greedy() {
+                        draw.stream.float();
+                    }
+                    found.unwrap_or_else(|| Sampled::impossible(draw.allowed))
+                };
+                Ok(draws.into_iter().zip(found).map(accept).collect())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::seed::Seed;
+
+    /// Each row twice, one of them without a finite logit, free and constrained; the streams stand where they would stand.
+    #[test]
+    fn draws_are_the_same_wherever_logits_are() {
+        let vocab_size = 700;
+        let mut noise = Seed::new(1).stream();
+        let mut values: Vec<f32> = (0..3 * vocab_size).map(|_| 2.0 * noise.normal() as f32).collect();
+        values[vocab_size..2 * vocab_size].fill(f32::NAN);
+        let tensor = Tensor::from_slice(&values, (3, vocab_size), &Device::Cpu).unwrap();
+        let places = [Logits::on_host(values, vocab_size), Logits::on_device(tensor)];
+        for sampling in [
+            Sampling::default(),
+            Sampling { temperature: 0.0, ..Sampling::default() },
+            Sampling { temperature: 1.3, top_k: 50, top_p: 0.8, min_p: 0.01 },
+        ] {
+            let [host, device] = places.each_ref().map(|logits| {
+                let mut streams: Vec<Stream> = (0..6).map(|index| Seed::new(2).child("draw", index).stream()).collect();
+                let draws = streams.iter_mut().enumerate().map(|(draw, stream)| Draw {
+                    index: draw % 3,
+                    allowed: (draw > 3).then_some(&[5, 6, 90][..]),
+                    stream,
+                });
+                let drawn = logits.sample(&sampling, draws.collect()).unwrap();
+                (drawn, streams.iter_mut().map(Stream::float).collect::<Vec<_>>())
+            });
+            assert_eq!(host, device, "{sampling:?}");
+        }
+        let [host, device] = places.each_ref().map(|logits| {
+            let rows: Vec<std::sync::Arc<Logits>> =
+                [2, 0].map(|row| std::sync::Arc::new(logits.row(row).unwrap())).into();
+            assert_eq!(rows[0].bytes(), 4 * vocab_size);
+            Logits::joined(&rows).unwrap().into_host().unwrap()
+        });
+        assert_eq!(host, device);
+    }
+}
