@@ -9,7 +9,7 @@ pub struct KeepAll;
 
 impl GroupFilter for KeepAll {
     fn keep(&self, groups: &[Group]) -> Vec<bool> {
-        groups.iter().map(|group| group.trajectories.len() >= 2).collect()
+        groups.iter().map(|group| !group.is_cut && group.trajectories.len() >= 2).collect()
     }
 }
 
@@ -25,6 +25,9 @@ impl GroupFilter for RewardStd {
         let spreads: Vec<f64> = groups
             .iter()
             .map(|group| {
+                if group.is_cut {
+                    return 0.0;
+                }
                 let rewards: Vec<f64> = group.trajectories.iter().map(|trajectory| trajectory.reward).collect();
                 standard_deviation(&rewards)
             })
@@ -40,8 +43,7 @@ impl GroupFilter for RewardStd {
 /// a group without spread (below [`MIN_STD`], or not a number) is never kept, since its advantages are all zero, so
 /// fewer groups than the ratio asks for may be left, or none.
 pub fn keep_highest(spreads: &[f64], ratio: f64) -> Vec<bool> {
-    // 0.29 * 100 is 28.999999999999996: a product that is whole but for rounding counts as whole.
-    let wanted = ((ratio * spreads.len() as f64 + 1e-9).floor() as usize).max(1);
+    let wanted = wanted(ratio, spreads.len());
     let mut order: Vec<usize> = (0..spreads.len()).filter(|&index| spreads[index] >= MIN_STD).collect();
     order.sort_by(|&a, &b| spreads[b].total_cmp(&spreads[a])); // stable: ties stay in the order of the groups
     let mut keep = vec![false; spreads.len()];
@@ -49,4 +51,10 @@ pub fn keep_highest(spreads: &[f64], ratio: f64) -> Vec<bool> {
         keep[index] = true;
     }
     keep
+}
+
+/// How many of so many groups are kept at most.
+pub(super) fn wanted(ratio: f64, count: usize) -> usize {
+    // 0.29 * 100 is 28.999999999999996: a product that is whole but for rounding counts as whole.
+    ((ratio * count as f64 + 1e-9).floor() as usize).max(1)
 }

@@ -3,6 +3,7 @@
 //!
 //! A new estimator is a new file here and one arm in [`build_estimator`]; a new filter one arm in [`build_filter`].
 
+mod cut; // groups that are decided while they are played
 mod filter; // drops groups without signal
 mod group_relative; // GRPO and Dr. GRPO
 mod role_baseline; // SPIRAL: one running mean per game and seat
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use crate::config::{self, EstimatorKind, FilterKind};
 use crate::rollout::Group;
 
+pub use cut::Cut;
 pub use filter::{KeepAll, RewardStd, keep_highest};
 pub use group_relative::{Mean, MeanStd, group_relative, mean_relative, standard_deviation};
 pub use role_baseline::{RoleBaseline, role_key};
@@ -73,7 +75,7 @@ pub struct EstimatorState {
 
 /// The groups that are kept for the update.
 pub trait GroupFilter {
-    /// For each group, whether it is kept. A group of fewer than two trajectories is never kept.
+    /// For each group, whether it is kept. A group of fewer than two trajectories is never kept, nor one that was cut short.
     fn keep(&self, groups: &[Group]) -> Vec<bool>;
 }
 

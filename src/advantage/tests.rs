@@ -43,7 +43,7 @@ fn seat_group(rewards: &[f64], seat: u32) -> Group {
     Group {
         games: vec!["nim".to_owned()],
         trajectories: members.map(|(member, &reward)| trajectory(member, reward, &[("nim", "a", seat)])).collect(),
-        voided: Vec::new(),
+        ..Group::default()
     }
 }
 
@@ -131,8 +131,11 @@ fn filter_keeps_the_highest_spreads() {
 #[test]
 fn filters_drop_groups_of_fewer_than_two() {
     let groups = [group(&[1.0]), group(&[0.5, 0.5]), group(&[0.0, 1.0]), Group::default()];
-    let all = config::Filter { kind: FilterKind::None, ratio: 0.25 };
+    let all = config::Filter { kind: FilterKind::None, ..config::Filter::default() };
     assert_eq!(build_filter(&all).keep(&groups), [false, true, true, false]);
-    let highest = config::Filter { kind: FilterKind::RewardStd, ratio: 1.0 };
+    let highest = config::Filter { ratio: 1.0, ..config::Filter::default() };
     assert_eq!(build_filter(&highest).keep(&groups), [false, false, true, false]);
+    let cut = groups.map(|group| Group { is_cut: true, ..group });
+    assert_eq!(build_filter(&all).keep(&cut), [false; 4]);
+    assert_eq!(build_filter(&highest).keep(&cut), [false; 4]);
 }

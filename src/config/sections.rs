@@ -138,6 +138,12 @@ section! {
         kind: FilterKind = FilterKind::RewardStd,
         /// The share of the groups that is kept, at least one (the paper: 0.25).
         ratio: f64 = 0.25,
+        /// Cut short the groups that will be dropped whatever their unfinished episodes bring. What is trained on stays the same;
+        /// figures then count the episodes that were finished.
+        cut: bool = false,
+        /// `cut`: the lowest and the highest reward that there can be, penalties included. Without it, only groups that are left
+        /// with fewer than two members are cut.
+        reward_range: Vec<f64> = Vec::new(),
     }
 }
 

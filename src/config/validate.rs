@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::RunConfig;
+use super::{EstimatorKind, Filter, RunConfig};
 use crate::diag::Diagnostic;
 
 /// The numbers that a setting may be.
@@ -114,7 +114,7 @@ impl RunConfig {
             ("scripts.max_voided_share", self.scripts.max_voided_share, Range::Share),
         ];
         match table.iter().find(|(_, value, range)| !range.holds(*value)) {
-            None => Ok(()),
+            None => self.filter.validate(self.advantage.estimator),
             Some((key, value, range)) => Err(Box::new(
                 Diagnostic::error("config::range", format!("`{key}` is out of its range"))
                     .expected(range.to_string())
@@ -122,5 +122,31 @@ impl RunConfig {
                     .help(format!("change it in the configuration file or with `--set {key}=…`")),
             )),
         }
+    }
+}
+
+impl Filter {
+    fn validate(&self, estimator: EstimatorKind) -> Result<(), Box<Diagnostic>> {
+        let is_range = match self.reward_range[..] {
+            [] => true,
+            [low, high] => low.is_finite() && high.is_finite() && low < high,
+            _ => false,
+        };
+        if !is_range {
+            return Err(Box::new(
+                Diagnostic::error("config::range", "`filter.reward_range` is no range")
+                    .expected("the lowest and the highest reward, such as `[-0.5, 1.0]`, or `[]`")
+                    .found(format!("{:?}", self.reward_range)),
+            ));
+        }
+        if self.cut && estimator == EstimatorKind::Role {
+            return Err(Box::new(
+                Diagnostic::error("config::range", "`filter.cut` would change what is learned")
+                    .expected("an `advantage.estimator` that looks at one group only")
+                    .found("`role`, whose running means count the groups that are dropped")
+                    .help("leave `filter.cut` off, or take `mean_std` or `mean`"),
+            ));
+        }
+        Ok(())
     }
 }

@@ -59,6 +59,7 @@ metrics! {
             "updates skipped because the loss or the gradient was not finite";
         GROUPS_KEPT = "groups/kept", "groups", "groups kept for the update";
         GROUPS_ZERO_STD = "groups/zero_std", "groups", "groups whose rewards have a standard deviation below 1e-8";
+        GROUPS_CUT = "groups/cut", "groups", "groups cut short because they would not be kept; with filter.cut";
         TRUNCATED = "truncated", "1", "share of the trajectories that a limit ended";
         LENGTH_RESPONSE = "length/response", "tokens", "sampled tokens over learner turns";
         TOKENS_ROLLOUT_PER_S = "tokens/rollout_per_s", "tokens/s", "sampled tokens over time/rollout_s";

@@ -20,7 +20,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub use play::play;
-pub use types::{Culprit, Group, StageRecord, Trajectory, TurnRecord, Voided};
+pub use types::{Culprit, Group, GroupProgress, StageRecord, Trajectory, TurnRecord, Voided};
 
 /// One game of a group's trajectories.
 #[derive(Clone, Debug)]
@@ -48,6 +48,9 @@ pub struct GroupPlan {
     pub id: String,
 }
 
+/// Says of each planned group whether it is decided.
+pub type Decided<'a> = &'a (dyn Fn(&[GroupProgress]) -> Vec<bool> + Sync);
+
 /// The policy and everything else that a rollout shares.
 #[derive(Clone, Copy)]
 pub struct Table<'a> {
@@ -61,6 +64,9 @@ pub struct Table<'a> {
     pub nest: &'a Nest,
     /// The reward of an episode; without one, the learner's score plus the penalties.
     pub reward: Option<&'a RewardScript>,
+    /// For each planned group, whether nothing that its members still play can matter; they are then cut short. It is asked when
+    /// members have finished.
+    pub decided: Option<Decided<'a>>,
     /// Set from outside to stop the rollout.
     pub interrupt: &'a AtomicBool,
     /// Time since some fixed moment; only reported, never used to decide.
@@ -115,6 +121,8 @@ pub struct RolloutStats {
     pub model_tokens: usize,
     /// Tokens that did not have to, because another trajectory had begun alike.
     pub shared_tokens: usize,
+    /// Trajectories that were cut short.
+    pub cut: usize,
     /// Trajectories whose keys and values were dropped to make room.
     pub preempted: usize,
     /// Tokens that the policy sampled.

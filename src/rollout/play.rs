@@ -10,7 +10,7 @@ use crate::opponent::ModelPasses;
 use crate::policy::advance;
 
 use super::slot::{FurtherTrajectory, Slot, Starts, Waiting};
-use super::{Error, Group, GroupPlan, RolloutSettings, RolloutStats, Table};
+use super::{Decided, Error, Group, GroupPlan, GroupProgress, RolloutSettings, RolloutStats, Table};
 
 /// How long the loop sleeps where every trajectory waits for an opponent.
 const PATIENCE: Duration = Duration::from_millis(5);
@@ -55,6 +55,7 @@ pub fn play(
     let mut batcher = rules.batcher();
     let mut passes = ModelPasses::default();
     let scripts_ns = AtomicU64::new(0);
+    let mut over = 0;
     loop {
         if table.interrupt.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
@@ -108,6 +109,9 @@ pub fn play(
                 slot.waiting = Waiting::Rules;
             }
         }
+        if let Some(decided) = table.decided {
+            stats.cut += cut(&mut slots, plans.len(), &mut over, decided);
+        }
         if is_idle {
             if !slots.iter().any(|slot| slot.waiting == Waiting::Opponent) {
                 break;
@@ -125,6 +129,22 @@ pub fn play(
     stats.scripts = Duration::from_nanos(scripts_ns.into_inner());
     stats.total = (table.clock)().saturating_sub(started);
     Ok((groups, stats))
+}
+
+/// Cuts the groups short that are decided, if more trajectories are `over` than before; returns how many were cut. All that has
+/// happened so far is the same for any number of threads, and so is what is cut.
+fn cut(slots: &mut [Slot<'_>], groups: usize, over: &mut usize, decided: Decided<'_>) -> usize {
+    let now = slots.iter().filter(|slot| slot.waiting == Waiting::Nothing).count();
+    if std::mem::replace(over, now) == now {
+        return 0;
+    }
+    let mut progress = vec![GroupProgress::default(); groups];
+    for slot in slots.iter() {
+        slot.count(&mut progress[slot.group]);
+    }
+    let decided = decided(&progress);
+    let playing = slots.iter_mut().filter(|slot| slot.waiting != Waiting::Nothing);
+    playing.filter(|slot| decided[slot.group]).map(Slot::cut).count()
 }
 
 /// The trajectories by group, those of further seats behind the planned ones.
@@ -150,7 +170,8 @@ fn finish(plans: &[GroupPlan], slots: Vec<Slot<'_>>, stats: &mut RolloutStats) -
                     further.entry((group, stage, seat)).or_default().push((stage, trajectory));
                 }
             }
-            Err(voided) => groups[group].voided.push(voided),
+            Err(Some(voided)) => groups[group].voided.push(voided),
+            Err(None) => groups[group].is_cut = true,
         }
     }
     for ((group, stage, _), trajectories) in further {
@@ -160,7 +181,7 @@ fn finish(plans: &[GroupPlan], slots: Vec<Slot<'_>>, stats: &mut RolloutStats) -
             trajectory
         };
         let trajectories = trajectories.into_iter().map(numbered).collect();
-        groups.push(Group { games: vec![groups[group].games[stage].clone()], trajectories, voided: Vec::new() });
+        groups.push(Group { games: vec![groups[group].games[stage].clone()], trajectories, ..Group::default() });
     }
     groups
 }

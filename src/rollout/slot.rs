@@ -12,7 +12,7 @@ use crate::policy::Dialogue;
 use crate::seed::Stream;
 
 use super::score::{End, trajectory};
-use super::{Culprit, GroupPlan, RolloutSettings, StagePlan, StageRecord, Table, Trajectory, Voided};
+use super::{Culprit, GroupPlan, GroupProgress, RolloutSettings, StagePlan, StageRecord, Table, Trajectory, Voided};
 
 /// The episodes of a plan's stages at their starts, once some member has begun them.
 pub(super) type Starts = Arc<[Mutex<Option<Episode>>]>;
@@ -61,6 +61,8 @@ pub(super) struct Slot<'a> {
     stages: Vec<StageRecord>,
     finished: Vec<FurtherTrajectory>,
     pub(super) voided: Option<Voided>,
+    /// Whether the trajectory was cut short.
+    is_cut: bool,
     /// The script that scores the trajectory at the moment; a fault is then its own, not the game's.
     scorer: Option<Culprit>,
     reward: f64,
@@ -88,6 +90,7 @@ impl<'a> Slot<'a> {
             stages: Vec::new(),
             finished: Vec::new(),
             voided: None,
+            is_cut: false,
             scorer: None,
             reward: 0.0,
         }
@@ -161,6 +164,26 @@ impl<'a> Slot<'a> {
         self.further.clear();
         self.finished.clear();
         self.lineup = None;
+    }
+
+    /// Ends a trajectory that does not matter any more.
+    pub(super) fn cut(&mut self) {
+        self.is_cut = true;
+        self.waiting = Waiting::Nothing;
+        self.own.forget_cache();
+        self.further.clear();
+        self.finished.clear();
+        self.lineup = None;
+    }
+
+    /// Adds the trajectory to the progress of its group.
+    pub(super) fn count(&self, progress: &mut GroupProgress) {
+        progress.is_cut |= self.is_cut;
+        if self.waiting != Waiting::Nothing {
+            progress.running += 1;
+        } else if self.voided.is_none() && !self.is_cut {
+            progress.rewards.push(self.reward);
+        }
     }
 
     /// Whether the opponent that this waits for has news.
@@ -357,10 +380,11 @@ impl<'a> Slot<'a> {
         Ok(())
     }
 
-    /// The finished trajectories, the learner's own and those of further seats, or what voided them.
-    pub(super) fn into_result(self) -> Result<(Trajectory, Vec<FurtherTrajectory>), Voided> {
-        if let Some(voided) = self.voided {
-            return Err(voided);
+    /// The finished trajectories, the learner's own and those of further seats, or what voided them; `Err(None)` if they were cut
+    /// short.
+    pub(super) fn into_result(self) -> Result<(Trajectory, Vec<FurtherTrajectory>), Option<Voided>> {
+        if self.voided.is_some() || self.is_cut {
+            return Err(self.voided);
         }
         let id = format!("{}-{}", self.plan.id, self.member);
         let own = trajectory(id, (self.group, self.member), self.own, self.stages);

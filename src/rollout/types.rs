@@ -129,4 +129,17 @@ pub struct Group {
     pub trajectories: Vec<Trajectory>,
     /// The members that were lost.
     pub voided: Vec<Voided>,
+    /// Whether members were cut short, as the group was decided. Such a group is not trained on.
+    pub is_cut: bool,
+}
+
+/// How far a group has come while it is played.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GroupProgress {
+    /// Rewards of the members that were played to an end.
+    pub rewards: Vec<f64>,
+    /// Members that are still playing. Those that were lost are in neither figure.
+    pub running: usize,
+    /// Whether the group was cut short before.
+    pub is_cut: bool,
 }

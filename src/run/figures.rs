@@ -22,6 +22,7 @@ pub(super) struct Tally {
     groups: usize,
     kept: usize,
     zero_std: usize,
+    cut: usize,
     rollout: RolloutStats,
     update: Duration,
     updates: Vec<UpdateStats>,
@@ -55,7 +56,8 @@ impl Tally {
         for group in groups {
             self.groups += 1;
             let rewards: Vec<f64> = group.trajectories.iter().map(|trajectory| trajectory.reward).collect();
-            if crate::advantage::standard_deviation(&rewards) < crate::advantage::MIN_STD {
+            self.cut += usize::from(group.is_cut);
+            if !group.is_cut && crate::advantage::standard_deviation(&rewards) < crate::advantage::MIN_STD {
                 self.zero_std += 1;
             }
             for voided in &group.voided {
@@ -108,6 +110,9 @@ impl Tally {
         }
         put("groups/kept", self.kept as f64);
         put("groups/zero_std", self.zero_std as f64);
+        if self.cut > 0 {
+            put("groups/cut", self.cut as f64);
+        }
         for (game, tally) in &self.by_game {
             let episodes = tally.episodes as f64;
             if tally.episodes > 0 {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::advantage::{AdvantageEstimator, EstimatorState, GroupFilter, build_estimator, build_filter};
+use crate::advantage::{AdvantageEstimator, Cut, EstimatorState, GroupFilter, build_estimator, build_filter};
 use crate::checkpoint::{self, Origin, RunState};
 use crate::config::{RunConfig, SettingChange, review};
 use crate::diag::Diagnostic;
@@ -23,7 +23,7 @@ use crate::game::GameStats;
 use crate::opponent::{ModelLoader, Opponents};
 use crate::policy::{Decoder, NamedTensor, Sampling, TensorKind, Tokenizer};
 use crate::reload::{Catalog, Watcher};
-use crate::rollout::{Group, RolloutSettings, Table, play};
+use crate::rollout::{Group, GroupPlan, GroupProgress, RolloutSettings, Table, play};
 use crate::script::Version;
 use crate::seed::Seed;
 use crate::train::{Batch, Learner, UpdateContext};
@@ -258,7 +258,11 @@ impl TrainRun {
             // whole iterations only.
             let flag = if round == 0 { interrupt } else { &never };
             let conditions = Arc::new(Conditions::new(&self.config, &self.catalog));
-            let (groups, stats) = play(&self.table(flag), &plans, &settings)?;
+            let cut = self.cut(&plans);
+            let decided = |progress: &[GroupProgress]| cut.as_ref().map_or_else(Vec::new, |cut| cut.decided(progress));
+            let table = Table { decided: cut.as_ref().map(|_| &decided as _), ..self.table(flag) };
+            let (groups, stats) = play(&table, &plans, &settings)?;
+            problems.extend(cut.and_then(|cut| outside_of_range(&cut, &groups)));
             problems.extend(self.last_good.review(&mut self.catalog, &groups, self.config.scripts.max_voided_share)?);
             tally.add_rollout(&groups, stats);
             if let Some(league) = &mut self.league {
@@ -329,6 +333,14 @@ impl TrainRun {
         self.estimator.state()
     }
 
+    /// What cuts groups short. Where the policy may take further seats the filter ranks those as well, and how many there will be
+    /// is not known before.
+    fn cut(&self, plans: &[GroupPlan]) -> Option<Cut> {
+        let mut stages = plans.iter().flat_map(|plan| &plan.stages);
+        let has_further = stages.any(|stage| self.opponents.has_league(&stage.game, true));
+        Cut::new(&self.config.filter).filter(|_| !has_further)
+    }
+
     fn table<'a>(&'a self, interrupt: &'a AtomicBool) -> Table<'a> {
         Table {
             decoder: self.decoder.as_ref(),
@@ -336,6 +348,7 @@ impl TrainRun {
             opponents: &self.opponents,
             nest: &self.catalog.nest,
             reward: self.catalog.reward.as_deref(),
+            decided: None,
             interrupt,
             clock: self.clock,
         }
@@ -400,4 +413,13 @@ impl TrainRun {
         }
         Ok(())
     }
+}
+
+/// Tells that a reward lies outside of `filter.reward_range`.
+fn outside_of_range(cut: &Cut, groups: &[Group]) -> Option<Diagnostic> {
+    let (id, reward) = cut.outside(groups)?;
+    let problem = Diagnostic::warning("run::reward_range", "a reward lies outside of `filter.reward_range`")
+        .found(format!("{reward} in episode {id}"))
+        .help("widen the range: groups that were cut short before it was seen might have been kept");
+    Some(problem)
 }

@@ -4,6 +4,7 @@
 mod batching; // what is shared or dropped changes no token
 mod binary; // running the program itself
 mod borders; // which room may use which
+mod cut; // groups that are decided before they are over
 mod determinism; // the same seed gives the same bytes
 mod editors; // what editors and checkouts do to files
 mod learning; // a tiny policy whose reward rises

@@ -149,6 +149,7 @@ impl Field<'_> {
             opponents: self.opponents,
             nest: &self.catalog.nest,
             reward: None,
+            decided: None,
             interrupt: &AtomicBool::new(false),
             clock,
         };

@@ -229,6 +229,7 @@ impl Session {
             opponents: self.evaluators.as_ref().unwrap_or(&self.run.opponents),
             nest: &self.run.catalog.nest,
             reward: None,
+            decided: None,
             interrupt,
             clock,
         };
