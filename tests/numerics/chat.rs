@@ -1,12 +1,10 @@
 //! Tokens of conversations against transformers: see `data/chat_reference.py`.
 
-use std::path::Path;
-
 use gift_host::policy::{AnswerTrie, DecoderConfig, Tokenizer};
 use serde_json::Value;
 
 fn reference() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/numerics/data/chat_reference.json");
+    let path = super::root().join("tests/numerics/data/chat_reference.json");
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 

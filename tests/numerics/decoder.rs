@@ -69,10 +69,18 @@ fn cpu(config: &DecoderConfig) -> CpuDecoder {
     CpuDecoder::new(config.clone(), &weights(config, 1)).expect("the weights fit")
 }
 
+/// Whether there must be a CUDA device: `GIFT_TEST_DEVICE=cuda` (`scripts/bench/gpu.sh`). The emulator, which needs a C++
+/// compiler and time, then rests.
+pub(super) fn must_have_device() -> bool {
+    std::env::var_os("GIFT_TEST_DEVICE").is_some_and(|device| device == "cuda")
+}
+
 /// The CPU, and the first CUDA device if there is one.
 pub(super) fn devices() -> Vec<Device> {
     // A build without CUDA, and a machine without a device, refuse.
-    [Device::Cpu].into_iter().chain(Device::new_cuda(0)).collect()
+    let device = Device::new_cuda(0);
+    assert!(device.is_ok() || !must_have_device(), "`GIFT_TEST_DEVICE` asks for a device: {device:?}");
+    [Device::Cpu].into_iter().chain(device).collect()
 }
 
 pub(super) fn every_decoder(config: &DecoderConfig, weights: &[NamedTensor]) -> Vec<Box<dyn Decoder>> {

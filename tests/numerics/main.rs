@@ -2,6 +2,8 @@
 //! that made the stored values stand beside them in `data/`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::path::PathBuf;
+
 mod adapter;
 mod advantage;
 mod answer;
@@ -16,3 +18,8 @@ mod pages;
 mod pytorch;
 mod rates;
 mod shared;
+
+/// The repository where the tests run, which need not be where they were built.
+fn root() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}

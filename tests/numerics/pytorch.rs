@@ -58,7 +58,7 @@ fn adapters_match_peft() {
 
 /// The files of `data/NAME`; with an adapter if the settings have one.
 fn assert_matches_pytorch(name: &str) {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/numerics/data");
+    let folder = super::root().join("tests/numerics/data");
     let text = std::fs::read(folder.join(format!("{name}.json"))).expect("the settings");
     let settings: Value = serde_json::from_slice(&text).expect("JSON");
     let stored = read_safetensors(&folder.join(format!("{name}.safetensors"))).expect("the tensors");

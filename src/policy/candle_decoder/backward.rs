@@ -8,7 +8,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::head::Head;
 use super::network::{Context, Network, Pack};
-use crate::policy::fused::{RowGroups, accumulate, add_rows};
+use crate::policy::fused::{self, RowGroups, accumulate, add_rows};
 use crate::policy::{Sequence, SequenceLoss, TokenGradient, TokenScore};
 
 pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -67,6 +67,13 @@ impl Network<'_> {
         gradients.insert(EMBEDDING.to_owned(), add_rows(sum, back, &groups)?);
         Ok(())
     }
+}
+
+/// Adds a product of matrices to an accumulated gradient.
+pub(super) fn add_product(gradients: &mut Gradients, name: &str, left: &Tensor, right: &Tensor) -> Result<()> {
+    let sum = fused::add_product(gradients.remove(name), left, right)?;
+    gradients.insert(name.to_owned(), sum);
+    Ok(())
 }
 
 /// Adds a gradient to the accumulated one.

@@ -53,8 +53,8 @@ impl From<candle_core::Error> for Error {
 }
 
 impl CandleDecoder {
-    /// A decoder with these weights that computes on `device` in `dtype`, one of `F32`, `F16` and `BF16` (candle multiplies
-    /// matrices of the last one on CUDA only).
+    /// A decoder with these weights that computes on `device` in `dtype`, one of `F32`, `F16` and `BF16`
+    /// (a CPU only rounds to the latter two, and is not sampled from in `BF16`).
     ///
     /// # Errors
     /// [`Error::Shape`] for another dtype, sizes that do not fit together or tensors that do not fit them;

@@ -4,13 +4,13 @@ use std::ops::Range;
 
 use candle_core::{DType, Result, Tensor};
 
-use super::backward::{FINAL_NORM, Gradients, add};
-use super::network::{Network, Pack};
+use super::backward::{FINAL_NORM, Gradients, add_product};
+use super::network::{Network, Pack, multiply};
 use crate::policy::fused::{self, RowGroups, TokenDistributions, TokenTargets};
 use crate::policy::{Sequence, TokenGradient, TokenScore};
 
-/// Logits held at a time, but at least `MIN_ROWS` rows of them: 64 MiB on a CPU. On a device, 512 MiB in `bf16`: that many rows
-/// keep it busy while it reads the vocabulary's matrix, and logits of a single block are not computed again.
+/// Logits held at a time, but at least `MIN_ROWS` rows of them: 64 MiB on a CPU. On a device, 1 GiB: that many rows keep it busy
+/// while it reads the vocabulary's matrix, and logits of a single block are not computed again.
 const MAX_LOGITS: usize = 1 << 24;
 const MAX_DEVICE_LOGITS: usize = 1 << 28;
 const MIN_ROWS: usize = 16;
@@ -34,7 +34,7 @@ struct Block {
     /// The stream before the last norm and after it, `[targets, hidden]`.
     rows: Tensor,
     normalized: Tensor,
-    /// `[targets, vocab]`.
+    /// `[targets, vocab]`, `f32`.
     logits: Tensor,
     targets: TokenTargets,
     distributions: TokenDistributions,
@@ -129,14 +129,21 @@ impl<'a, 'b> Head<'a, 'b> {
             |value: fn(&TokenGradient) -> f32| Tensor::new(wanted.iter().map(value).collect::<Vec<_>>(), rows.device());
         let (of_log_probs, of_entropies) = (column(|g| g.log_prob)?, column(|g| g.entropy)?);
         let pair = (&of_log_probs, &of_entropies);
-        let of_logits = fused::token_scores_backward(&logits, &targets, self.temperature, &distributions, pair)?;
+        let of_logits = fused::token_scores_backward(
+            &logits,
+            &targets,
+            self.temperature,
+            &distributions,
+            pair,
+            normalized.dtype(),
+        )?; // [targets, vocab]
         drop(logits);
         let network = self.network;
         let head = network.head_name();
         if network.trains_all() {
-            add(gradients, head, &of_logits.t()?.matmul(&normalized)?)?;
+            add_product(gradients, head, &of_logits.t()?, &normalized)?;
         }
-        let back = of_logits.matmul(network.weight(head)?)?;
+        let back = multiply(&of_logits, network.weight(head)?)?;
         network.norm_backward(FINAL_NORM, &rows, &back, gradients)
     }
 }

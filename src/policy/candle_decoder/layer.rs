@@ -1,10 +1,10 @@
 //! One layer, forward and backward. The backward pass is written out: candle's own begins every gradient with zeros and adds to
 //! them, and turns the gradients of weights around one by one.
 
-use candle_core::{Result, Tensor, Var};
+use candle_core::{DType, Result, Tensor, Var};
 
-use super::backward::{Gradients, add};
-use super::network::{Context, Network, Pack, attend_packed};
+use super::backward::{Gradients, add, add_product};
+use super::network::{Context, Network, Pack, attend_packed, multiply};
 use crate::policy::Projection;
 use crate::policy::fused::{self, NewHeads};
 
@@ -166,9 +166,7 @@ impl Network<'_> {
         for (projection, gradient) in parts {
             let gradient = gradient.flatten_from(1)?; // [rows, heads * head_dim]
             if self.config.has_qkv_bias() && self.trains_all() {
-                // The sum over rows as a product, which adds up in 32 bits.
-                let ones = Tensor::ones((1, gradient.dim(0)?), gradient.dtype(), gradient.device())?;
-                add(gradients, &bias(layer, projection), &ones.matmul(&gradient)?.squeeze(0)?)?;
+                add(gradients, &bias(layer, projection), &sum_of_rows(&gradient)?)?;
             }
             let part = self.linear_backward((layer, projection), normalized, &gradient, gradients)?;
             sum = Some(match sum {
@@ -208,33 +206,38 @@ impl Network<'_> {
         let weight_name = format!("{path}.weight");
         let weight = self.weight(&weight_name)?;
         let Some(adapted) = self.adapter else {
-            add(gradients, &weight_name, &gradient.t()?.matmul(x)?)?;
-            return gradient.matmul(weight);
+            add_product(gradients, &weight_name, &gradient.t()?, x)?;
+            return multiply(gradient, weight);
         };
         let [a_name, b_name, magnitude_name] =
             ["lora_A.weight", "lora_B.weight", "lora_magnitude_vector"].map(|part| format!("{path}.{part}"));
-        let Some(a) = self.weights.get(&a_name) else { return gradient.matmul(weight) };
+        let Some(a) = self.weights.get(&a_name) else { return multiply(gradient, weight) };
         let b = self.weight(&b_name)?;
         let factors = self.kept_factors(x, layer, projection)?;
         let kept = factors.as_ref().map_or_else(|| Ok(x.clone()), |factors| x * factors)?;
-        let inner = kept.matmul(&a.t()?)?; // [rows, rank]
+        let inner = multiply(&kept, &a.t()?)?; // [rows, rank]
         let mut gradient = gradient.clone();
         if let (Some(magnitude), Some(lengths)) = (self.weights.get(&magnitude_name), adapted.lengths.get(&weight_name))
         {
-            let product = (x.matmul(&weight.t()?)? + (inner.matmul(&b.t()?)? * adapted.scale)?)?;
-            let ones = Tensor::ones((1, x.dim(0)?), x.dtype(), x.device())?;
-            let sum = ones.matmul(&(&gradient * product)?)?.squeeze(0)?; // [out]
-            add(gradients, &magnitude_name, &(sum / lengths)?)?;
+            let product = (multiply(x, &weight.t()?)? + (multiply(&inner, &b.t()?)? * adapted.scale)?)?;
+            let sum = sum_of_rows(&(&gradient * product)?)?; // [out]
+            add(gradients, &magnitude_name, &(sum / lengths.to_dtype(DType::F32)?)?)?;
             gradient = gradient.broadcast_mul(&(magnitude / lengths)?)?;
         }
         let scaled = (&gradient * adapted.scale)?;
-        add(gradients, &b_name, &scaled.t()?.matmul(&inner)?)?;
-        let of_inner = scaled.matmul(b)?;
-        add(gradients, &a_name, &of_inner.t()?.matmul(&kept)?)?;
-        let of_kept = of_inner.matmul(a)?;
+        add_product(gradients, &b_name, &scaled.t()?, &inner)?;
+        let of_inner = multiply(&scaled, b)?;
+        add_product(gradients, &a_name, &of_inner.t()?, &kept)?;
+        let of_kept = multiply(&of_inner, a)?;
         let of_kept = factors.map_or_else(|| Ok(of_kept.clone()), |factors| &of_kept * factors)?;
-        gradient.matmul(weight)? + of_kept
+        multiply(&gradient, weight)? + of_kept
     }
+}
+
+/// The sum over the first dimension, in `f32`: a product with ones.
+fn sum_of_rows(x: &Tensor) -> Result<Tensor> {
+    let ones = Tensor::ones((1, x.dim(0)?), x.dtype(), x.device())?;
+    fused::product(&ones, x, DType::F32)?.squeeze(0)
 }
 
 fn bias(layer: usize, projection: Projection) -> String {
@@ -255,7 +258,7 @@ fn composed_backward(heads: [&Tensor; 3], pack: &Pack, gradient: &Tensor) -> Res
 mod tests {
     use std::sync::Arc;
 
-    use candle_core::{DType, Device};
+    use candle_core::Device;
 
     use super::*;
     use crate::policy::tree::trees;

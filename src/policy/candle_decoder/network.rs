@@ -157,14 +157,14 @@ impl Network<'_> {
             return quantized.multiply(x, name);
         }
         let weight = self.weight(name)?;
-        let plain = x.matmul(&weight.t()?)?;
+        let plain = multiply(x, &weight.t()?)?;
         let Some(adapted) = self.adapter else { return Ok(plain) };
         let path = name.trim_end_matches(".weight");
         let Some(a) = self.weights.get(&format!("{path}.lora_A.weight")) else { return Ok(plain) };
         let b = self.weight(&format!("{path}.lora_B.weight"))?;
         let factors = self.kept_factors(x, layer, projection)?;
         let kept = factors.map_or_else(|| Ok(x.clone()), |factors| x * factors)?;
-        let product = (plain + (kept.matmul(&a.t()?)?.matmul(&b.t()?)? * adapted.scale)?)?;
+        let product = (plain + (multiply(&multiply(&kept, &a.t()?)?, &b.t()?)? * adapted.scale)?)?;
         match (self.weights.get(&format!("{path}.lora_magnitude_vector")), adapted.lengths.get(name)) {
             (Some(magnitude), Some(lengths)) => product.broadcast_mul(&(magnitude / lengths)?),
             _ => Ok(product),
@@ -229,13 +229,18 @@ impl Network<'_> {
         if self.config.tied_embeddings { EMBEDDING } else { "lm_head.weight" }
     }
 
-    /// The last projection: `[rows, hidden]` to logits `[rows, vocab]`.
+    /// The last projection: `[rows, hidden]` to logits `[rows, vocab]` in F32.
     pub(super) fn projected(&self, hidden: &Tensor) -> Result<Tensor> {
         if let Some(quantized) = self.quantized {
             return quantized.multiply(hidden, self.head_name());
         }
-        hidden.matmul(&self.weight(self.head_name())?.t()?)
+        fused::product(hidden, &self.weight(self.head_name())?.t()?, DType::F32)
     }
+}
+
+/// A product in the type of its factors.
+pub(super) fn multiply(left: &Tensor, right: &Tensor) -> Result<Tensor> {
+    fused::product(left, right, left.dtype())
 }
 
 /// Causal attention of every segment of a pack to itself and to what stands before it, for heads of a width that no kernel has.

@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use candle_core::backend::{BackendDevice as _, BackendStorage as _};
+use candle_core::cuda_backend::cudarc::cublas;
 use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum;
 use candle_core::cuda_backend::cudarc::driver::{
     CudaSlice, CudaStream, DevicePtr as _, LaunchConfig, PushKernelArg as _,
 };
 use candle_core::cuda_backend::{CudaStorageSlice, DeviceId, WrapErr as _};
-use candle_core::{CudaDevice, CudaStorage, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result, Shape, Storage, Tensor, bail};
 
 use super::operation::{Argument, Computed, Launch, Spec};
+use super::product::{Factor, Gemm};
 
 /// Shared memory that a kernel may ask for without more.
 const FREE_SHARED_BYTES: usize = 48 << 10;
@@ -56,9 +58,7 @@ pub(super) fn execute(
     let guards: Vec<_> = inputs.iter().map(Tensor::storage_and_layout).collect();
     let mut addresses = Vec::with_capacity(guards.len());
     for (storage, layout) in &guards {
-        let Storage::Cuda(storage) = &**storage else { bail!("an input is on another device") };
-        let offset = layout.start_offset() * storage.dtype().size_in_bytes();
-        addresses.push(address(storage, &stream)? + offset as u64);
+        addresses.push(place(storage, layout, &stream)?);
     }
     let allocate = |spec: Spec| {
         #[expect(unsafe_code, reason = "an output is uninitialized until its kernel has run")]
@@ -73,6 +73,69 @@ pub(super) fn execute(
         start(device, launch, &addresses, &places)?;
     }
     Ok(outputs.into_iter().map(|(storage, spec)| (Storage::Cuda(storage), spec)).collect())
+}
+
+/// Multiplies two matrices: adds the product to `sum`, or gives it. Neither matrix nor `sum`, contiguous in `f32`, is empty.
+pub(super) fn multiply(
+    device: &CudaDevice,
+    gemm: &Gemm,
+    (left, right): (&Tensor, &Tensor),
+    sum: Option<&Tensor>,
+) -> Result<Option<Computed>> {
+    use cublas::sys::{cublasComputeType_t, cublasGemmAlgo_t, cublasOperation_t, cudaDataType_t};
+    let stream = device.cuda_stream();
+    let guards: Vec<_> = [Some(left), Some(right), sum].into_iter().flatten().map(Tensor::storage_and_layout).collect();
+    let places = guards.iter().map(|(storage, layout)| place(storage, layout, &stream));
+    let places = places.collect::<Result<Vec<u64>>>()?;
+    let spec = Spec { dims: vec![gemm.n, gemm.m], dtype: DType::F32 };
+    let (computed, out) = if let Some(&sum) = places.get(2) {
+        (None, sum)
+    } else {
+        #[expect(unsafe_code, reason = "the product is uninitialized until it is computed")]
+        // SAFETY: numbers of any bits are valid, and the product is written before others read it, in the order of the stream.
+        let storage = unsafe { device.alloc_uninit(&Shape::from(spec.dims.as_slice()), spec.dtype)? };
+        let out = address(&storage, &stream)?;
+        (Some((Storage::Cuda(storage), spec)), out)
+    };
+    let dtype = match left.dtype() {
+        DType::F32 => cudaDataType_t::CUDA_R_32F,
+        DType::BF16 => cudaDataType_t::CUDA_R_16BF,
+        DType::F16 => cudaDataType_t::CUDA_R_16F,
+        other => bail!("no product of `{other:?}`"),
+    };
+    let turn = |factor: Factor| {
+        if factor.is_transposed { cublasOperation_t::CUBLAS_OP_T } else { cublasOperation_t::CUBLAS_OP_N }
+    };
+    let (alpha, beta) = (1.0_f32, if sum.is_some() { 1.0_f32 } else { 0.0 });
+    let handle = device.cublas_handle();
+    #[expect(unsafe_code, reason = "cuBLAS is called with addresses")]
+    // SAFETY: `gemm` is made from the layouts of both matrices, whose storages the guards keep, and the result has `n` times `m`
+    // elements; a test interprets it as the library's documentation does. `alpha` and `beta` are read before the call returns.
+    unsafe {
+        cublas::result::gemm_ex(
+            *handle.handle(),
+            turn(gemm.a),
+            turn(gemm.b),
+            gemm.m as i32,
+            gemm.n as i32,
+            gemm.k as i32,
+            (&raw const alpha).cast(),
+            places[1] as *const _,
+            dtype,
+            gemm.a.step as i32,
+            places[0] as *const _,
+            dtype,
+            gemm.b.step as i32,
+            (&raw const beta).cast(),
+            out as *mut _,
+            cudaDataType_t::CUDA_R_32F,
+            gemm.m as i32,
+            cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+        )
+    }
+    .w()?;
+    Ok(computed)
 }
 
 fn start(device: &CudaDevice, launch: &Launch, inputs: &[u64], outputs: &[u64]) -> Result<()> {
@@ -139,6 +202,13 @@ enum Value {
     Address(u64),
     Int(i32),
     Float(f32),
+}
+
+/// Where the first element of a tensor lies on the device.
+fn place(storage: &Storage, layout: &Layout, stream: &CudaStream) -> Result<u64> {
+    let Storage::Cuda(storage) = storage else { bail!("an input is on another device") };
+    let offset = layout.start_offset() * storage.dtype().size_in_bytes();
+    Ok(address(storage, stream)? + offset as u64)
 }
 
 /// Where a storage lies on the device.

@@ -16,6 +16,7 @@ mod operation; // what a fused operation is; candle's graph
 mod paged_attention; // of new tokens to pages
 mod paged_write; // what is written to pages
 mod pages; // keys and values in pages, and rows that go with them
+mod product; // products of matrices in 32 bits
 mod rows; // sums of rows by index
 mod sample; // tokens from logits
 mod scores; // log-probabilities and entropies from logits
@@ -34,6 +35,7 @@ pub use operation::{Argument, Input, Launch, Operation, Spec, backward_from, run
 pub use paged_attention::{PagedAttention, paged_attention};
 pub use paged_write::{NewHeads, copy_pages, copy_pages_launches, write_rows, write_rows_launches};
 pub use pages::{PAGE, PageShape, PagedRows, PagedSpan};
+pub use product::{Factor, Gemm, add_product, product};
 pub use rows::{RowGroups, add_rows, add_rows_launch};
 pub use sample::{SampleTokens, TokenDraw, draw_tables, sample_tokens};
 pub use scores::{

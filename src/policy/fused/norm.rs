@@ -70,6 +70,26 @@ fn check(rows: &[&Spec], weight: &Spec) -> Result<()> {
     Ok(())
 }
 
+/// A launch of a kernel that takes all inputs, `outputs` outputs, the sizes of the rows and epsilon.
+fn launch(
+    kernel: &str,
+    inputs: &[Spec],
+    outputs: usize,
+    (blocks, shared_bytes): (usize, usize),
+    epsilon: f32,
+) -> Result<Vec<Launch>> {
+    let (rows, width) = inputs[0].rows()?;
+    let tensors = (0..inputs.len()).map(Argument::Input).chain((0..outputs).map(Argument::Output));
+    Ok(vec![Launch {
+        file: "norm",
+        kernel: format!("{kernel}_{}", suffix(inputs[0].dtype)?),
+        grid: [blocks, 1, 1],
+        block: block(width),
+        shared_bytes,
+        arguments: tensors.chain([int(rows)?, int(width)?, Argument::Float(epsilon)]).collect(),
+    }])
+}
+
 /// The operation of [`rms_norm`].
 #[derive(Debug)]
 pub struct Norm {
@@ -89,22 +109,7 @@ impl Operation for Norm {
 
     fn launches(&self, inputs: &[Spec]) -> Result<Vec<Launch>> {
         let (rows, width) = inputs[0].rows()?;
-        let block = block(width);
-        Ok(vec![Launch {
-            file: "norm",
-            kernel: format!("rms_norm_{}", suffix(inputs[0].dtype)?),
-            grid: [rows.div_ceil(block[1]), 1, 1],
-            block,
-            shared_bytes: 0,
-            arguments: vec![
-                Argument::Input(0),
-                Argument::Input(1),
-                Argument::Output(0),
-                int(rows)?,
-                int(width)?,
-                Argument::Float(self.epsilon),
-            ],
-        }])
+        launch("rms_norm", inputs, 1, (rows.div_ceil(block(width)[1]), 0), self.epsilon)
     }
 
     fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
@@ -137,24 +142,7 @@ impl Operation for AddNorm {
 
     fn launches(&self, inputs: &[Spec]) -> Result<Vec<Launch>> {
         let (rows, width) = inputs[0].rows()?;
-        let block = block(width);
-        Ok(vec![Launch {
-            file: "norm",
-            kernel: format!("add_rms_norm_{}", suffix(inputs[0].dtype)?),
-            grid: [rows.div_ceil(block[1]), 1, 1],
-            block,
-            shared_bytes: 0,
-            arguments: vec![
-                Argument::Input(0),
-                Argument::Input(1),
-                Argument::Input(2),
-                Argument::Output(0),
-                Argument::Output(1),
-                int(rows)?,
-                int(width)?,
-                Argument::Float(self.epsilon),
-            ],
-        }])
+        launch("add_rms_norm", inputs, 2, (rows.div_ceil(block(width)[1]), 0), self.epsilon)
     }
 
     fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
@@ -199,28 +187,11 @@ impl Operation for NormBackward {
 
     fn launches(&self, inputs: &[Spec]) -> Result<Vec<Launch>> {
         let (rows, width) = inputs[0].rows()?;
-        let block = block(width);
-        let shared_bytes = block[1] * width * size_of::<f32>();
+        let shared_bytes = block(width)[1] * width * size_of::<f32>();
         if shared_bytes > SHARED_BYTES {
             bail!("rows of {width} elements are too wide for the norm's backward kernel");
         }
-        Ok(vec![Launch {
-            file: "norm",
-            kernel: format!("rms_norm_backward_{}", suffix(inputs[0].dtype)?),
-            grid: [Self::blocks(rows, width), 1, 1],
-            block,
-            shared_bytes,
-            arguments: vec![
-                Argument::Input(0),
-                Argument::Input(1),
-                Argument::Input(2),
-                Argument::Output(0),
-                Argument::Output(1),
-                int(rows)?,
-                int(width)?,
-                Argument::Float(self.epsilon),
-            ],
-        }])
+        launch("rms_norm_backward", inputs, 2, (Self::blocks(rows, width), shared_bytes), self.epsilon)
     }
 
     /// `dx = r w dy - x r^3 / width sum(w dy x)`, `dw = sum over rows of dy x r`.

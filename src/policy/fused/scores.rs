@@ -61,7 +61,7 @@ pub struct TokenDistributions {
 /// Scores of the targets of `logits`; no gradient flows, see [`token_scores_backward`].
 ///
 /// # Shapes
-/// - `logits`: `[rows, vocab]`, `f32`, `bf16` or `f16`
+/// - `logits`: `[rows, vocab]`, `f32`
 ///
 /// # Errors
 /// If the inputs do not fit together, or the backend fails.
@@ -79,7 +79,7 @@ fn missing() -> candle_core::Error {
 ///
 /// # Shapes
 /// - `logits`: as for [`token_scores`]; `of_log_probs`, `of_entropies`: `[rows]`, `f32`
-/// - returns the shape and type of `logits`
+/// - returns the shape of `logits` in `to`, the type of what it is multiplied with: `f32`, `bf16` or `f16`
 ///
 /// # Errors
 /// If the inputs do not fit together, or the backend fails.
@@ -89,11 +89,12 @@ pub fn token_scores_backward(
     temperature: f32,
     distributions: &TokenDistributions,
     (of_log_probs, of_entropies): (&Tensor, &Tensor),
+    to: DType,
 ) -> Result<Tensor> {
     let TokenTargets { ids, ends, allowed } = targets;
     let TokenDistributions { log_sums, entropies, .. } = distributions;
     let inputs = [logits, ids, ends, allowed, log_sums, entropies, of_log_probs, of_entropies];
-    run(&TokenScoresBackward { temperature }, &inputs)?.pop().ok_or_else(missing)
+    run(&TokenScoresBackward { temperature, to }, &inputs)?.pop().ok_or_else(missing)
 }
 
 /// `[rows, vocab]`, and that the inputs fit together.
@@ -101,7 +102,7 @@ fn sizes(inputs: &[Spec]) -> Result<(usize, usize)> {
     let [rows, vocab] = inputs[0].dims[..] else { bail!("logits of {:?}", inputs[0]) };
     let of_rows = |spec: &Spec, count: usize| spec.dims == [count];
     let tables = of_rows(&inputs[1], rows) && of_rows(&inputs[2], rows + 1);
-    if !tables || inputs[1..4].iter().any(|spec| spec.dtype != DType::U32) {
+    if inputs[0].dtype != DType::F32 || !tables || inputs[1..4].iter().any(|spec| spec.dtype != DType::U32) {
         bail!("scores of {inputs:?}");
     }
     if inputs[4..].iter().any(|spec| !of_rows(spec, rows) || spec.dtype != DType::F32) {
@@ -110,13 +111,13 @@ fn sizes(inputs: &[Spec]) -> Result<(usize, usize)> {
     Ok((rows, vocab))
 }
 
-fn launch(kernel: &str, temperature: f32, inputs: &[Spec], outputs: usize) -> Result<Vec<Launch>> {
+fn launch(kernel: String, temperature: f32, inputs: &[Spec], outputs: usize) -> Result<Vec<Launch>> {
     let (rows, vocab) = sizes(inputs)?;
     let tensors = (0..inputs.len()).map(Argument::Input).chain((0..outputs).map(Argument::Output));
     let numbers = [int(vocab)?, Argument::Float(1.0 / temperature)];
     Ok(vec![Launch {
         file: "scores",
-        kernel: format!("{kernel}_{}", suffix(inputs[0].dtype)?),
+        kernel,
         grid: [rows, 1, 1],
         block: [THREADS, 1],
         shared_bytes: 0,
@@ -156,7 +157,7 @@ impl Operation for TokenScores {
     }
 
     fn launches(&self, inputs: &[Spec]) -> Result<Vec<Launch>> {
-        launch("token_scores", self.temperature, inputs, 3)
+        launch("token_scores".to_owned(), self.temperature, inputs, 3)
     }
 
     fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
@@ -180,6 +181,8 @@ impl Operation for TokenScores {
 pub struct TokenScoresBackward {
     /// What logits are divided by.
     pub temperature: f32,
+    /// The type of the gradient.
+    pub to: DType,
 }
 
 impl Operation for TokenScoresBackward {
@@ -189,11 +192,11 @@ impl Operation for TokenScoresBackward {
 
     fn outputs(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
         sizes(inputs)?;
-        Ok(vec![inputs[0].clone()])
+        Ok(vec![inputs[0].to(self.to)])
     }
 
     fn launches(&self, inputs: &[Spec]) -> Result<Vec<Launch>> {
-        launch("token_scores_backward", self.temperature, inputs, 1)
+        launch(format!("token_scores_backward_{}", suffix(self.to)?), self.temperature, inputs, 1)
     }
 
     /// With `z = logits / T`: `dL/dz_j = dL/dlogp ([j = y] - p_j) - dL/dH p_j (log p_j + H)` where `j` is allowed, else 0.

@@ -17,7 +17,7 @@ fn program(file: &'static str) -> PathBuf {
     if let Some(program) = programs.get(file) {
         return program.clone();
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = super::root();
     let (kernels, emulator) = (root.join("src/policy/fused/kernels"), root.join("tests/numerics/emulator"));
     // Another test process may do the same, so the program gets its name when it is whole.
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);

@@ -63,10 +63,10 @@ fn launches_for_real_models_fit_the_device() {
             assert_fits(&Swiglu, &[gate.clone(), gate.clone()]);
             assert_fits(&SwigluBackward, &[gate.clone(), gate.clone(), gate]);
             let ids = |count: usize| of(&[count], DType::U32);
-            let scores = [spec(&[800, vocab]), ids(800), ids(801), ids(5)];
+            let scores = [of(&[800, vocab], DType::F32), ids(800), ids(801), ids(5)];
             assert_fits(&TokenScores { temperature: 1.0 }, &scores);
             let gradients = vec![of(&[800], DType::F32); 4];
-            assert_fits(&TokenScoresBackward { temperature: 1.0 }, &[&scores[..], &gradients].concat());
+            assert_fits(&TokenScoresBackward { temperature: 1.0, to: dtype }, &[&scores[..], &gradients].concat());
         }
     }
 }

@@ -21,8 +21,7 @@ struct Stored(BTreeMap<String, Tensor>);
 
 impl Stored {
     fn read() -> Self {
-        let file =
-            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/numerics/data/fused_reference.safetensors");
+        let file = super::super::root().join("tests/numerics/data/fused_reference.safetensors");
         let tensor = |tensor: gift_host::policy::NamedTensor| {
             (tensor.name, Tensor::from_vec(tensor.data, tensor.shape, &Device::Cpu).unwrap())
         };
@@ -99,7 +98,7 @@ fn scores_match_pytorch() {
     assert_close("log-probabilities", &values(&found.log_probs), &values(stored.get("scores/output0")), TOLERANCE);
     assert_close("entropies", &values(&found.entropies), &values(stored.get("scores/output1")), TOLERANCE);
     let weights = (stored.get("scores/weights0"), stored.get("scores/weights1"));
-    let gradient = token_scores_backward(logits, &targets, TEMPERATURE, &found, weights).unwrap();
+    let gradient = token_scores_backward(logits, &targets, TEMPERATURE, &found, weights, DType::F32).unwrap();
     assert_close("gradient", &values(&gradient), &values(stored.get("scores/gradient_logits")), TOLERANCE);
 }
 

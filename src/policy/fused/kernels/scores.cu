@@ -38,19 +38,18 @@ struct Sums {
     }
 };
 
-template <class T>
-__device__ void token_scores(
-    const T *logits, const unsigned *targets, const unsigned *ends, const unsigned *allowed, float *log_probs,
+extern "C" __global__ void token_scores(
+    const float *logits, const unsigned *targets, const unsigned *ends, const unsigned *allowed, float *log_probs,
     float *entropies, float *log_sums, int vocab, float inverse_temperature) {
     __shared__ float tops[32], sums[32], weights[32];
     int row = blockIdx.x;
-    const T *own = logits + (long long)row * vocab;
+    const float *own = logits + (long long)row * vocab;
     unsigned first = ends[row], count = ends[row + 1] - first;
     Sums found = {-INFINITE, 0.0f, 0.0f};
     if (count > 0) {
-        for (unsigned i = threadIdx.x; i < count; i += blockDim.x) found.add(wide(own[allowed[first + i]]) * inverse_temperature);
+        for (unsigned i = threadIdx.x; i < count; i += blockDim.x) found.add(own[allowed[first + i]] * inverse_temperature);
     } else {
-        for (int i = threadIdx.x; i < vocab; i += blockDim.x) found.add(wide(own[i]) * inverse_temperature);
+        for (int i = threadIdx.x; i < vocab; i += blockDim.x) found.add(own[i] * inverse_temperature);
     }
     for (int step = 16; step > 0; step >>= 1) {
         float top = __shfl_xor_sync(EVERY_THREAD, found.top, step);
@@ -64,27 +63,28 @@ __device__ void token_scores(
     if (threadIdx.x == 0) {
         for (unsigned other = 1; other < blockDim.x / 32; other++) found.merge(tops[other], sums[other], weights[other]);
         float log_sum = logf(found.sum);
-        log_probs[row] = wide(own[targets[row]]) * inverse_temperature - found.top - log_sum;
+        log_probs[row] = own[targets[row]] * inverse_temperature - found.top - log_sum;
         entropies[row] = log_sum - found.weighted / found.sum;
         log_sums[row] = found.top + log_sum;
     }
 }
+EXPORT(token_scores)
 
 // dL/dlogit_j = (dL/dlogp ([j = target] - p_j) - dL/dH p_j (log p_j + H)) / temperature, 0 for what is not allowed.
 template <class T>
 __device__ void token_scores_backward(
-    const T *logits, const unsigned *targets, const unsigned *ends, const unsigned *allowed, const float *log_sums,
+    const float *logits, const unsigned *targets, const unsigned *ends, const unsigned *allowed, const float *log_sums,
     const float *entropies, const float *of_log_probs, const float *of_entropies, T *of_logits, int vocab,
     float inverse_temperature) {
     int row = blockIdx.x;
-    const T *own = logits + (long long)row * vocab;
+    const float *own = logits + (long long)row * vocab;
     T *out = of_logits + (long long)row * vocab;
     unsigned first = ends[row], count = ends[row + 1] - first;
     int target = targets[row];
     float log_sum = log_sums[row], entropy = entropies[row];
     float of_log_prob = of_log_probs[row], of_entropy = of_entropies[row];
     auto gradient = [&](int id) {
-        float log_prob = wide(own[id]) * inverse_temperature - log_sum;
+        float log_prob = own[id] * inverse_temperature - log_sum;
         float pull = __expf(log_prob) * (of_log_prob + of_entropy * (log_prob + entropy));
         return narrow<T>(((id == target ? of_log_prob : 0.0f) - pull) * inverse_temperature);
     };
@@ -101,14 +101,8 @@ __device__ void token_scores_backward(
 }
 
 #define KERNELS(T, type)                                                                                                     \
-    extern "C" __global__ void token_scores_##type(                                                                          \
-        const T *logits, const unsigned *targets, const unsigned *ends, const unsigned *allowed, float *log_probs,           \
-        float *entropies, float *log_sums, int vocab, float inverse_temperature) {                                           \
-        token_scores<T>(logits, targets, ends, allowed, log_probs, entropies, log_sums, vocab, inverse_temperature);         \
-    }                                                                                                                        \
-    EXPORT(token_scores_##type)                                                                                              \
     extern "C" __global__ void token_scores_backward_##type(                                                                 \
-        const T *logits, const unsigned *targets, const unsigned *ends, const unsigned *allowed, const float *log_sums,      \
+        const float *logits, const unsigned *targets, const unsigned *ends, const unsigned *allowed, const float *log_sums,  \
         const float *entropies, const float *of_log_probs, const float *of_entropies, T *of_logits, int vocab,               \
         float inverse_temperature) {                                                                                         \
         token_scores_backward<T>(                                                                                            \
