@@ -1,39 +1,14 @@
 #!/bin/sh
-# The case for a graphics processor: 128 episodes (8 groups of 16) of the Qwen2.5-1.5B shape with random weights in bf16,
-# prompts of 400 tokens and 3 turns of 200 sampled ones, then an update on sequences of that length. Needs nothing but the
-# binary, which can be carried to the machine alone; stays below eight minutes and prints one table.
+# Everything that needs a graphics processor, in one command and under eight minutes: the tests of the kernels and decoders on the
+# device against the CPU, log-probabilities and gradients against PyTorch, rollouts and updates of the Qwen2.5 shapes with random
+# weights in bf16, how they grow, the same by transformers and PyTorch, and one table of it all at the end. Exit status 1 if a test
+# failed, did not run on the device, or a figure that is asked for is missing.
 #
-#     scripts/bench/gpu.sh [BINARY]
-#     scripts/bench/gpu.sh --dry [BINARY]      # the same steps on a CPU with the tiny shape, to see that they work
-set -u
-shape=qwen2.5-1.5b device=cuda dtype=bf16 batch=128 groups=8 prompt=400 new=200 limit=200
-if [ "${1:-}" = --dry ]; then
-    shift
-    shape=tiny device=cpu dtype=f32 batch=16 groups=2 prompt=40 new=20
-fi
-binary=${1:-target/release/gift-host}
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
-command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
-
-# Everything is measured once: the floors and the first, short round warm the device up.
-common="--shape $shape --device $device --dtype $dtype --groups $groups --rounds 1 --json"
-timeout "$limit" "$binary" bench rollout $common --batch $batch --prompt $prompt --new $new --turns 3 --turn-prompt 50 \
-    >"$folder/rollout.json" 2>"$folder/rollout.log" || { echo "the rollout failed or took more than $limit s:"; tail -5 "$folder/rollout.log"; }
-timeout "$limit" "$binary" bench update $common --batch $batch --prompt $prompt --new $((3 * new)) \
-    >"$folder/update.json" 2>"$folder/update.log" || { echo "the update failed or took more than $limit s:"; tail -5 "$folder/update.log"; }
-
-# The JSON has one field a line, so the table needs no other program than awk.
-printf '%-10s %10s %12s %10s %8s\n' '' seconds tokens/s 'floor s' share
-for file in rollout update; do
-    awk '
-        /^  "(prefill|decode|rollout|update)": \{/ { gsub(/[",:{ ]/, ""); name = $0; known = 1 }
-        known && /"(seconds|tokens_per_s|floor_s|share_of_floor)":/ {
-            key = $1; gsub(/[":]/, "", key); value = $2; sub(/,/, "", value); field[key] = value
-        }
-        known && /^  \}/ {
-            printf "%-10s %10.2f %12.1f %10.2f %6.0f %%\n", name, field["seconds"], field["tokens_per_s"], field["floor_s"],
-                100 * field["share_of_floor"]
-            known = 0
-        }' "$folder/$file.json"
-done
+#     scripts/bench/gpu.sh --pack FOLDER                        # where Rust and nvcc are: builds what is carried
+#     scripts/bench/gpu.sh --carried FOLDER [--out FILE.json]   # where the device is: needs python3, torch and transformers
+#     scripts/bench/gpu.sh --dry                                # the same steps on a CPU with the tiny shape, from target/release
+#
+# Without CUDA where Rust is: scripts/cuda-toolkit.sh target/cuda scripts/bench/gpu.sh --pack FOLDER
+# PYTHON names the interpreter that has torch and transformers. Without them the peers are missing in the table.
+set -eu
+exec "${PYTHON:-python3}" "$(dirname "$0")/gpu.py" "$@"

@@ -45,6 +45,18 @@ fn turns_and_bounded_caches_are_told() {
 }
 
 #[test]
+fn an_update_on_what_was_sampled_agrees_with_the_sampling() {
+    let place = Place::new();
+    let sizes = ["rollout", "--batch", "4", "--groups", "2", "--prompt", "12", "--new", "3"];
+    let report = report(&place, &[&sizes[..], &["--turns", "2", "--turn-prompt", "5", "--update"]].concat());
+    assert_eq!(report["update"]["tokens"], 4 * (12 + 3 + 5 + 3));
+    let divergence = report["kl_rollout_train"].as_f64().expect("a number");
+    assert!(divergence < 1e-9 && report["ratio_deviation"].as_f64() < Some(1e-4), "{report}");
+    assert!(report["share_of_matrix_rate"].as_f64() > Some(0.0) && report["grad_norm"].as_f64() > Some(0.0));
+    assert_eq!(report["config"]["model_type"], "llama");
+}
+
+#[test]
 fn an_update_is_that_of_the_saved_tokens() {
     let place = Place::new();
     let sizes = ["update", "--batch", "4", "--groups", "2", "--prompt", "12", "--new", "6"];

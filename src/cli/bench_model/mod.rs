@@ -151,6 +151,8 @@ impl ModelArgs {
         json!({
             "model": subject.name,
             "parameters": subject.decoder.config().parameter_count(),
+            // For another program to make a model of the same sizes.
+            "config": serde_json::from_str::<Json>(&subject.decoder.config().to_hugging_face()).unwrap_or_default(),
             "device": subject.decoder.device(),
             "dtype": self.dtype_name(),
             "threads": subject.threads,

@@ -8,11 +8,12 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::diag::Diagnostic;
-use crate::policy::{BatchStats, Batcher, Decoder, Draw, Request};
+use crate::policy::{BatchStats, Batcher, Decoder, Draw, Request, Target};
 use crate::seed::{Seed, Stream};
 
 use super::floor::Floor;
 use super::table::{Line, print};
+use super::update::{Trained, measure};
 use super::work::{Work, seen};
 use super::{ExitStatus, ModelArgs, SAMPLING, Sample, processor_seconds, save};
 
@@ -36,6 +37,10 @@ pub(crate) struct RolloutArgs {
     /// Most memory for keys and values, in MiB; 0: no bound
     #[arg(long, default_value_t = 0, value_name = "N")]
     max_cache_mib: usize,
+    /// Then take optimizer steps on what was sampled, one that is not counted and one a round, and tell how far the probabilities
+    /// of training are from those of sampling
+    #[arg(long)]
+    update: bool,
 }
 
 impl RolloutArgs {
@@ -47,6 +52,13 @@ impl RolloutArgs {
     fn context(&self) -> usize {
         self.model.prompt + self.model.new + (self.turns.max(1) - 1) * (self.turn_prompt() + self.model.new)
     }
+
+    /// The sampled tokens of a finished sequence.
+    fn targets(&self) -> Vec<Target> {
+        let first = |turn: usize| self.model.prompt + turn * (self.model.new + self.turn_prompt());
+        let positions = (0..self.turns).flat_map(|turn| first(turn)..first(turn) + self.model.new);
+        positions.map(|position| Target { position: position as u32, allowed: None }).collect()
+    }
 }
 
 /// Measures and prints.
@@ -56,7 +68,7 @@ pub(crate) fn run(args: &RolloutArgs, out: &mut dyn Write) -> anyhow::Result<Exi
             .expected("`--turns` and `--turn-prompt` of at least 1, and with `--save` one turn");
         return Err(Box::new(problem).into());
     }
-    let subject = args.model.subject(args.context())?;
+    let mut subject = args.model.subject(args.context())?;
     let decoder = subject.decoder.as_ref();
     // Enough to start the threads and to touch every weight.
     play(args, decoder, (1, args.model.new.min(WARM_UP)))?;
@@ -65,7 +77,7 @@ pub(crate) fn run(args: &RolloutArgs, out: &mut dyn Write) -> anyhow::Result<Exi
         .map(|_| play(args, decoder, (args.turns, args.model.new)))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let floor = Floor::measure(&decoder.device(), args.model.dtype_name())?;
-    let lines = lines(args, decoder, &rounds, floor);
+    let mut lines = lines(args, decoder, &rounds, floor);
     let Some(last) = rounds.last() else { return Ok(ExitStatus::Done) };
     if let Some(folder) = &args.model.save {
         let prompts = args.model.prompts(decoder.config().vocab_size);
@@ -73,6 +85,11 @@ pub(crate) fn run(args: &RolloutArgs, out: &mut dyn Write) -> anyhow::Result<Exi
         let sample = Sample { prompts: &prompts, sequences, start: args.model.prompt, log_probs, extra: json!({}) };
         save(folder, &subject, &sample)?;
     }
+    let update = args.update.then(|| {
+        let trained = Trained { sequences: &last.sequences, targets: &args.targets(), log_probs: &last.log_probs };
+        measure(&args.model, subject.decoder.as_mut(), &trained, &floor)
+    });
+    let update = update.transpose()?;
     let (turns, stats) = (&last.turn_seconds, last.stats);
     if args.model.json {
         let mut report = args.model.setting(&subject, &floor);
@@ -85,6 +102,9 @@ pub(crate) fn run(args: &RolloutArgs, out: &mut dyn Write) -> anyhow::Result<Exi
             for line in &lines {
                 fields.insert(line.name.to_owned(), line.json());
             }
+            if let Some(update) = &update {
+                update.put(fields);
+            }
         }
         writeln!(out, "{report:#}")?;
         return Ok(ExitStatus::Done);
@@ -92,7 +112,12 @@ pub(crate) fn run(args: &RolloutArgs, out: &mut dyn Write) -> anyhow::Result<Exi
     let ModelArgs { batch, groups, prompt, new, .. } = args.model;
     writeln!(out, "{}", args.model.headline(&subject))?;
     writeln!(out, "{batch} sequences, {groups} prompts of {prompt} tokens, {} turns of {new} new tokens", args.turns)?;
+    let agreement = update.as_ref().map(|update| (update.first.kl_rollout_train, update.first.ratio_deviation));
+    lines.extend(update.map(|update| update.line));
     print(out, &lines)?;
+    if let Some((divergence, deviation)) = agreement {
+        writeln!(out, "sampling and training: divergence {divergence:.1e} nats, ratios up to {deviation:.1e} from 1")?;
+    }
     let gib = |bytes: f64| bytes / f64::from(1 << 30);
     let peak = super::super::output::peak_memory().map_or(f64::NAN, |bytes| gib(bytes as f64));
     writeln!(
