@@ -55,7 +55,7 @@ struct LogitsArgs {
     /// Tokens to print at each position
     #[arg(long, default_value_t = 5, value_name = "K")]
     top: usize,
-    /// `auto`, `cpu` or `cuda[:N]`
+    /// `auto`, `cpu`, `cuda[:N]`, or several as `cuda:0,1`
     #[arg(long, default_value = "auto")]
     device: String,
     /// `auto`, `f32` or `bf16`

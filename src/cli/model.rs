@@ -9,8 +9,8 @@ use crate::config::{AnswerFormat, Constrain, LANGUAGE_MODEL, ObservationKind, Ru
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::opponent::LoadedModel;
 use crate::policy::{
-    AdapterConfig, CandleDecoder, CpuDecoder, Decoder, DecoderConfig, Error, HubName, NamedTensor, Tokenizer,
-    initial_weights, prefers_quantized, read_gguf, read_quantized,
+    AdapterConfig, CandleDecoder, CpuDecoder, Decoder, DecoderConfig, Error, HubName, NamedTensor, ReplicatedDecoder,
+    Tokenizer, initial_weights, prefers_quantized, read_gguf, read_quantized, reduction,
 };
 use crate::seed::Seed;
 
@@ -296,18 +296,22 @@ pub(crate) fn place(model: &Model, device: &str, dtype: &str) -> Result<Box<dyn 
             ));
         }
     };
-    let device = open(device)?;
-    if !device.is_cpu() {
+    let devices = open_all(device)?;
+    if devices.iter().all(|device| !device.is_cpu()) {
         let dtype = if bf16 { candle_core::DType::BF16 } else { candle_core::DType::F32 };
-        let config = model.config.clone();
-        let decoder = match &model.adapter {
+        let on = |device: candle_core::Device| match &model.adapter {
             Some((adapter, tensors)) => {
                 let adapter = (adapter.clone(), tensors.as_slice());
-                CandleDecoder::with_adapter(config, &model.weights, adapter, device, dtype)
+                CandleDecoder::with_adapter(model.config.clone(), &model.weights, adapter, device, dtype)
             }
-            None => CandleDecoder::new(config, &model.weights, device, dtype),
+            None => CandleDecoder::new(model.config.clone(), &model.weights, device, dtype),
         };
-        return Ok(Box::new(decoder.map_err(failed)?));
+        let mut decoders = devices.into_iter().map(on).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        if decoders.len() > 1 {
+            let reduce = reduction(&decoders).map_err(failed)?;
+            return Ok(Box::new(ReplicatedDecoder::new(decoders, reduce).map_err(failed)?));
+        }
+        return Ok(Box::new(decoders.swap_remove(0)));
     }
     if bf16 {
         return Err(Box::new(
@@ -370,11 +374,25 @@ fn as_opponent(tokenizer: Tokenizer, config: &RunConfig) -> Result<Tokenizer, Bo
 }
 
 /// The device of a name; `auto` is CUDA where the build and the machine have it.
+/// The devices of a list, `cuda:0,1`, or of what [`open`] takes; at least one.
+fn open_all(device: &str) -> Result<Vec<candle_core::Device>, Box<Diagnostic>> {
+    numbers(device).map_or_else(|| Ok(vec![open(device)?]), |numbers| numbers.into_iter().map(open_cuda).collect())
+}
+
+/// The numbers of a list of several devices, each once.
+fn numbers(device: &str) -> Option<Vec<usize>> {
+    let numbers = device.strip_prefix("cuda:")?.split(',').map(|number| number.parse().ok());
+    let numbers = numbers.collect::<Option<Vec<usize>>>()?;
+    let is_list = numbers.len() > 1 && (1..numbers.len()).all(|index| !numbers[..index].contains(&numbers[index]));
+    is_list.then_some(numbers)
+}
+
+/// One device; of a list the first.
 fn open(device: &str) -> Result<candle_core::Device, Box<Diagnostic>> {
     let index = match device {
         "auto" if cfg!(feature = "cuda") => 0,
         "auto" | "cpu" => return Ok(candle_core::Device::Cpu),
-        _ => parse_cuda(device)?,
+        _ => numbers(device).map_or_else(|| parse_cuda(device), |numbers| Ok(numbers[0]))?,
     };
     match open_cuda(index) {
         Err(problem) if device == "auto" => {
@@ -393,7 +411,7 @@ fn parse_cuda(device: &str) -> Result<usize, Box<Diagnostic>> {
     index.ok_or_else(|| {
         Box::new(
             Diagnostic::error("cli::device", format!("`{device}` is no device"))
-                .expected("`auto`, `cpu`, `cuda` or `cuda:N`"),
+                .expected("`auto`, `cpu`, `cuda`, `cuda:N`, or several as `cuda:0,1`"),
         )
     })
 }
@@ -414,4 +432,19 @@ fn open_cuda(index: usize) -> Result<candle_core::Device, Box<Diagnostic>> {
                 .help("check `nvidia-smi`, or use `--device cpu`"),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_devices_are_a_list_of_different_numbers() {
+        assert_eq!(numbers("cuda:0,2"), Some(vec![0, 2]));
+        for other in ["cuda", "cuda:1", "cuda:0,0", "cuda:0,", "cuda:0,x", "cpu", "auto", "0,1"] {
+            assert_eq!(numbers(other), None, "{other}");
+        }
+        let refused = open_all("cuda:0,0").unwrap_err();
+        assert_eq!(refused.code, "cli::device");
+    }
 }

@@ -58,7 +58,7 @@ pub(crate) struct SharedArgs {
     /// `ORG/NAME[@REVISION]` on the Hugging Face Hub
     #[arg(long, value_name = "tiny|DIR|FILE.gguf|HUB_ID")]
     pub(crate) model: Option<String>,
-    /// `auto`, `cpu` or `cuda[:N]`
+    /// `auto`, `cpu`, `cuda[:N]`, or several as `cuda:0,1`
     #[arg(long)]
     pub(crate) device: Option<String>,
     /// `auto`, `f32` or `bf16`

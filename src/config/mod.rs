@@ -37,7 +37,7 @@ pub struct RunConfig {
     pub reward: Option<PathBuf>,
     /// `tiny`, a folder in Hugging Face's layout, a GGUF file, or a name on the Hugging Face Hub.
     pub model: String,
-    /// `auto`, `cpu` or `cuda[:N]`.
+    /// `auto`, `cpu`, `cuda[:N]`, or several as `cuda:0,1`.
     pub device: String,
     /// `auto`, `f32` or `bf16`.
     pub dtype: String,

@@ -10,15 +10,17 @@ use super::sampling::{Sampled, Sampling, sample};
 use crate::seed::Stream;
 
 /// Rows of logits, `[rows, vocab]`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Logits(Values);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Values {
     /// Row-major, with the size of the vocabulary.
     Host(Vec<f32>, usize),
     /// In any type that kernels take.
     Candle(Tensor),
+    /// In several places: of each row the part that it lies in, and its number there.
+    Parts(Vec<Logits>, Vec<(usize, usize)>),
 }
 
 /// A token that is to be drawn.
@@ -43,6 +45,11 @@ impl Logits {
         Self(Values::Candle(values))
     }
 
+    /// Logits of several decoders: `places` names for each row the part that it lies in, and its number there.
+    pub(super) fn in_parts(parts: Vec<Self>, places: Vec<(usize, usize)>) -> Self {
+        Self(Values::Parts(parts, places))
+    }
+
     /// A copy in the program's memory, `[rows, vocab]`, row-major.
     ///
     /// # Errors
@@ -51,6 +58,12 @@ impl Logits {
         Ok(match self.0 {
             Values::Host(values, _) => values,
             Values::Candle(values) => values.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?,
+            Values::Parts(parts, places) => {
+                let width = parts.first().map_or(Ok(0), Self::vocab_size)?;
+                let parts = parts.into_iter().map(Self::into_host).collect::<Result<Vec<_>, _>>()?;
+                let row = |&(part, row): &(usize, usize)| &parts[part][row * width..][..width];
+                places.iter().map(row).collect::<Vec<_>>().concat()
+            }
         })
     }
 
@@ -59,11 +72,33 @@ impl Logits {
         Ok(Self(match &self.0 {
             Values::Host(values, width) => Values::Host(values[row * width..][..*width].to_vec(), *width),
             Values::Candle(values) => Values::Candle(values.narrow(0, row, 1)?.copy()?),
+            Values::Parts(parts, places) => return parts[places[row].0].row(places[row].1),
         }))
     }
 
     /// The rows of all these, one after the other; of one decoder.
     pub(super) fn joined(parts: &[impl AsRef<Self>]) -> Result<Self, Error> {
+        if Self::are_apart(parts) {
+            let (mut all, mut places) = (Vec::new(), Vec::new());
+            for part in parts {
+                let before = all.len();
+                match &part.as_ref().0 {
+                    Values::Parts(parts, own) => {
+                        all.extend(parts.iter().cloned());
+                        places.extend(own.iter().map(|(part, row)| (before + part, *row)));
+                    }
+                    Values::Host(values, width) => {
+                        places.extend((0..values.len() / width).map(|row| (before, row)));
+                        all.push(part.as_ref().clone());
+                    }
+                    Values::Candle(values) => {
+                        places.extend((0..values.dim(0)?).map(|row| (before, row)));
+                        all.push(part.as_ref().clone());
+                    }
+                }
+            }
+            return Ok(Self::in_parts(all, places));
+        }
         let mut tensors = Vec::new();
         let (mut all, mut vocab_size) = (Vec::new(), 0);
         for part in parts {
@@ -73,6 +108,7 @@ impl Logits {
                     all.extend_from_slice(values);
                     vocab_size = *width;
                 }
+                Values::Parts(..) => {}
             }
         }
         Ok(Self(if tensors.is_empty() {
@@ -82,10 +118,29 @@ impl Logits {
         }))
     }
 
+    /// Whether these lie in several places.
+    fn are_apart(parts: &[impl AsRef<Self>]) -> bool {
+        let Some(first) = parts.first() else { return false };
+        parts.iter().any(|part| match (&first.as_ref().0, &part.as_ref().0) {
+            (Values::Host(..), Values::Host(..)) => false,
+            (Values::Candle(first), Values::Candle(values)) => !first.device().same_device(values.device()),
+            _ => true,
+        })
+    }
+
+    fn vocab_size(&self) -> Result<usize, Error> {
+        Ok(match &self.0 {
+            Values::Host(_, width) => *width,
+            Values::Candle(values) => values.dim(1)?,
+            Values::Parts(parts, _) => parts.first().map_or(Ok(0), Self::vocab_size)?,
+        })
+    }
+
     pub(super) fn bytes(&self) -> usize {
         match &self.0 {
             Values::Host(values, _) => size_of_val(&values[..]),
             Values::Candle(values) => values.elem_count() * values.dtype().size_in_bytes(),
+            Values::Parts(parts, _) => parts.iter().map(Self::bytes).sum(),
         }
     }
 
@@ -121,6 +176,24 @@ impl Logits {
                 };
                 Ok(draws.into_iter().zip(found).map(accept).collect())
             }
+            Values::Parts(parts, places) => {
+                let mut of_parts: Vec<(Vec<usize>, Vec<Draw<'_>>)> = parts.iter().map(|_| Default::default()).collect();
+                let count = draws.len();
+                for (index, draw) in draws.into_iter().enumerate() {
+                    let (part, row) = places[draw.index];
+                    of_parts[part].0.push(index);
+                    of_parts[part].1.push(Draw { index: row, ..draw });
+                }
+                let mut found = vec![None; count];
+                for (part, (indices, draws)) in
+                    parts.iter().zip(of_parts).filter(|(_, (indices, _))| !indices.is_empty())
+                {
+                    for (index, drawn) in indices.into_iter().zip(part.sample(sampling, draws)?) {
+                        found[index] = Some(drawn);
+                    }
+                }
+                Ok(found.into_iter().flatten().collect())
+            }
         }
     }
 }
@@ -140,13 +213,21 @@ mod tests {
         let mut values: Vec<f32> = (0..3 * vocab_size).map(|_| 2.0 * noise.normal() as f32).collect();
         values[vocab_size..2 * vocab_size].fill(f32::NAN);
         let tensor = Tensor::from_slice(&values, (3, vocab_size), &Device::Cpu).unwrap();
-        let places = [Logits::on_host(values, vocab_size), Logits::on_device(tensor)];
+        // The first row in one place, the others in another, and all of it put together from rows of its own again.
+        let apart = Logits::in_parts(
+            vec![Logits::on_device(tensor.clone()), Logits::on_host(values[..vocab_size].to_vec(), vocab_size)],
+            vec![(1, 0), (0, 1), (0, 2)],
+        );
+        let row = |row: usize| std::sync::Arc::new(apart.row(row).unwrap());
+        let two = std::sync::Arc::new(Logits::joined(&[row(0), row(1)]).unwrap());
+        let again = Logits::joined(&[two, row(2)]).unwrap();
+        let places = [Logits::on_host(values, vocab_size), Logits::on_device(tensor), apart, again];
         for sampling in [
             Sampling::default(),
             Sampling { temperature: 0.0, ..Sampling::default() },
             Sampling { temperature: 1.3, top_k: 50, top_p: 0.8, min_p: 0.01 },
         ] {
-            let [host, device] = places.each_ref().map(|logits| {
+            let [host, others @ ..] = places.each_ref().map(|logits| {
                 let mut streams: Vec<Stream> = (0..6).map(|index| Seed::new(2).child("draw", index).stream()).collect();
                 let draws = streams.iter_mut().enumerate().map(|(draw, stream)| Draw {
                     index: draw % 3,
@@ -156,14 +237,14 @@ mod tests {
                 let drawn = logits.sample(&sampling, draws.collect()).unwrap();
                 (drawn, streams.iter_mut().map(Stream::float).collect::<Vec<_>>())
             });
-            assert_eq!(host, device, "{sampling:?}");
+            assert!(others.iter().all(|other| *other == host), "{sampling:?}");
         }
-        let [host, device] = places.each_ref().map(|logits| {
+        let [host, others @ ..] = places.each_ref().map(|logits| {
             let rows: Vec<std::sync::Arc<Logits>> =
                 [2, 0].map(|row| std::sync::Arc::new(logits.row(row).unwrap())).into();
             assert_eq!(rows[0].bytes(), 4 * vocab_size);
             Logits::joined(&rows).unwrap().into_host().unwrap()
         });
-        assert_eq!(host, device);
+        assert!(others.iter().all(|other| *other == host));
     }
 }

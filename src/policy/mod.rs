@@ -18,6 +18,7 @@ mod hub; // models by their name on the Hugging Face Hub
 mod inputs; // checks of what callers hand in, the same for every backend
 mod logits; // of a pass, and tokens drawn from them
 mod prefix_cache; // what a frozen model computed at earlier contexts
+mod replicas; // one policy on several devices
 mod sampling; // from logits to a token
 mod tokenizer; // text to token ids and back
 mod tree; // what several sequences begin with
@@ -28,7 +29,7 @@ use std::path::PathBuf;
 
 pub use adapter::{AdapterConfig, Projection};
 pub use batcher::{BatchStats, Batcher, Lease, Pass, Request};
-pub use candle_decoder::{CandleDecoder, QuantizedDecoder};
+pub use candle_decoder::{CandleDecoder, QuantizedDecoder, reduction};
 pub use config::{DecoderConfig, Family, RopeScaling};
 pub use constraint::{AnswerTrie, Pieces};
 pub use cpu::{CpuDecoder, MemoryPlan, StepSize, rollout_memory, training_memory};
@@ -41,6 +42,7 @@ pub use gguf::{GgufType, prefers_quantized, read_gguf, read_quantized, write_ggu
 pub use hub::{HubError, HubEvent, HubName, fetch_model};
 pub use logits::{Draw, Logits};
 pub use prefix_cache::PrefixCache;
+pub use replicas::{HostReduce, Reduce, ReplicatedDecoder};
 pub use sampling::{Sampled, Sampling, sample};
 pub use tokenizer::{TextTokenizer, Tokenizer};
 pub use weights::{initial_weights, read_adapter, read_safetensors, read_weights, write_adapter, write_safetensors};
@@ -90,6 +92,8 @@ pub struct KvCache(CacheStorage);
 enum CacheStorage {
     Cpu(cpu::CpuCache),
     Candle(candle_decoder::CandleCache),
+    /// With the number of the replica that it belongs to.
+    Replica(usize, Box<KvCache>),
 }
 
 impl KvCache {
@@ -98,6 +102,7 @@ impl KvCache {
         match &self.0 {
             CacheStorage::Cpu(cache) => cache.len(),
             CacheStorage::Candle(cache) => cache.len(),
+            CacheStorage::Replica(_, cache) => cache.len(),
         }
     }
 
@@ -107,6 +112,7 @@ impl KvCache {
         Self(match &self.0 {
             CacheStorage::Cpu(cache) => CacheStorage::Cpu(cache.prefix(length)),
             CacheStorage::Candle(cache) => CacheStorage::Candle(cache.prefix(length)),
+            CacheStorage::Replica(replica, cache) => CacheStorage::Replica(*replica, Box::new(cache.prefix(length))),
         })
     }
 
@@ -115,6 +121,7 @@ impl KvCache {
         match &self.0 {
             CacheStorage::Cpu(cache) => cache.growth(count),
             CacheStorage::Candle(cache) => cache.growth(count),
+            CacheStorage::Replica(_, cache) => cache.growth(count),
         }
     }
 
@@ -132,6 +139,7 @@ impl KvCache {
         match &self.0 {
             CacheStorage::Cpu(cache) => added(seen, cache.blocks()),
             CacheStorage::Candle(cache) => added(seen, cache.blocks()),
+            CacheStorage::Replica(_, cache) => cache.bytes_beside(seen),
         }
     }
 

@@ -150,7 +150,7 @@ fn a_device_that_is_none() {
     model: tiny, a byte-level decoder of [size] M parameters, built in and trained from scratch; train your own with --model DIR
     games: echo; no opponents: the games have one seat
     error[cli::device]: `gpu` is no device
-      expected: `auto`, `cpu`, `cuda` or `cuda:N`
+      expected: `auto`, `cpu`, `cuda`, `cuda:N`, or several as `cuda:0,1`
     ");
     assert!(!place.path("runs").exists());
 }

@@ -17,6 +17,7 @@ mod optimizer;
 mod pages;
 mod pytorch;
 mod rates;
+mod replicas;
 mod shared;
 
 /// The repository where the tests run, which need not be where they were built.

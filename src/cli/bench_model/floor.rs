@@ -28,10 +28,14 @@ const SUMS: usize = 160;
 const STEPS: usize = 4096;
 
 impl Floor {
-    /// Measures `device`, as decoders name it.
+    /// Measures `device`, as decoders name it; of several alike the first, and counts all.
     pub(super) fn measure(device: &str, dtype: &str) -> anyhow::Result<Self> {
-        match device.strip_prefix("cuda:").map(str::parse) {
-            Some(index) => on_device(&Device::new_cuda(index?)?, dtype),
+        let (count, first) = (device.split(',').count() as f64, device.split(',').next().unwrap_or(device));
+        match first.strip_prefix("cuda:").map(str::parse) {
+            Some(index) => {
+                let one = on_device(&Device::new_cuda(index?)?, dtype)?;
+                Ok(Self { copied_bytes: count * one.copied_bytes, operations: count * one.operations })
+            }
             None => Ok(Self { copied_bytes: copies(), operations: multiply_adds() }),
         }
     }

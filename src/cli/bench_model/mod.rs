@@ -48,7 +48,7 @@ pub(crate) struct ModelArgs {
     /// Threads; all of the machine if left out
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
-    /// `auto`, `cpu` or `cuda[:N]`
+    /// `auto`, `cpu`, `cuda[:N]`, or several as `cuda:0,1`
     #[arg(long, default_value = "auto")]
     device: String,
     /// `auto`, `f32` or `bf16`

@@ -146,6 +146,23 @@ impl CandleDecoder {
         Ok(())
     }
 
+    /// Where it computes.
+    #[cfg(feature = "nccl")]
+    pub(super) fn place(&self) -> &Device {
+        &self.device
+    }
+
+    /// The accumulated gradients of all that is trained, by name, zeros where there were none; they are changed in place.
+    #[cfg(feature = "nccl")]
+    pub(super) fn whole_gradients(&mut self) -> Result<Vec<Tensor>, Error> {
+        for (name, weight) in &self.weights {
+            if !self.gradients.contains_key(name) {
+                self.gradients.insert(name.clone(), weight.zeros_like()?);
+            }
+        }
+        Ok(self.gradients.values().cloned().collect())
+    }
+
     /// Every trained tensor with its shape.
     fn trained(&self) -> Vec<(String, Vec<usize>)> {
         self.adapter.as_ref().map_or_else(|| self.config.parameters(), |adapter| adapter.parameters(&self.config))

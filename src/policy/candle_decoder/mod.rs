@@ -7,6 +7,8 @@ mod backward; // gradients of packed sequences, layer by layer
 mod decoder; // the implementation of `Decoder`
 mod head; // the last norm and projection, in blocks of targets
 mod layer; // one layer, forward and backward
+#[cfg(feature = "nccl")]
+mod nccl; // sums of gradients from device to device
 mod network; // what rows go through
 mod pages; // where keys and values lie
 mod quantized; // models that stay quantized, to sample from
@@ -14,3 +16,18 @@ mod quantized; // models that stay quantized, to sample from
 pub use decoder::CandleDecoder;
 pub(super) use pages::CandleCache;
 pub use quantized::QuantizedDecoder;
+
+use super::{Error, Reduce};
+
+/// What adds up the gradients of these replicas: NCCL in a build with it, else the host.
+///
+/// # Errors
+/// [`Error::Shape`] or [`Error::Tensor`] if NCCL does not serve their devices.
+pub fn reduction(replicas: &[CandleDecoder]) -> Result<Box<dyn Reduce<CandleDecoder>>, Error> {
+    #[cfg(feature = "nccl")]
+    if replicas.len() > 1 {
+        return Ok(Box::new(nccl::NcclReduce::new(replicas)?));
+    }
+    let _ = replicas;
+    Ok(Box::new(super::HostReduce))
+}
