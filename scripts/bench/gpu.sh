@@ -9,6 +9,7 @@
 #     scripts/bench/gpu.sh --dry                                # the same steps on a CPU with the tiny shape, from target/release
 #
 # Without CUDA where Rust is: scripts/cuda-toolkit.sh target/cuda scripts/bench/gpu.sh --pack FOLDER
+# Beside FOLDER, the second machine needs `scripts/bench` and `tests/numerics/data` of this repository.
 # PYTHON names the interpreter that has torch and transformers. Without them the peers are missing in the table.
 set -eu
 exec "${PYTHON:-python3}" "$(dirname "$0")/gpu.py" "$@"

@@ -176,7 +176,15 @@ impl CandleDecoder {
             left_out: self.dropout.as_ref().zip(keys),
         };
         let adapter = self.adapter.as_ref().map(adapted);
-        Network { config: &self.config, weights, rotary: &self.rotary, adapter, quantized: None }
+        Network {
+            config: &self.config,
+            weights,
+            rotary: &self.rotary,
+            adapter,
+            quantized: None,
+            #[cfg(feature = "flash-attn")]
+            is_trained: keys.is_some(),
+        }
     }
 
     /// Does `work` on sequences, packed without padding up to [`PACK_ROWS`] rows, and returns the scores of each.

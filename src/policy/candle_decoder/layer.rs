@@ -92,6 +92,10 @@ impl Network<'_> {
             }
         };
         let (queries, keys) = (self.rotary.turn(&queries, &pack.positions)?, self.rotary.turn(&keys, &pack.positions)?);
+        #[cfg(feature = "flash-attn")]
+        if let Some(attended) = self.flash_attention(pack, [&queries, &keys, &values])? {
+            return Ok((attended, Heads { plain, queries, keys, values, log_sums: None }));
+        }
         let (attended, log_sums) = if fused::supports_attention(config.head_dim, x.device()) {
             let (attended, log_sums) = fused::attention_forward(&queries, &keys, &values, &pack.layout)?;
             (attended.flatten_from(1)?, Some(log_sums))

@@ -5,6 +5,8 @@
 
 mod backward; // gradients of packed sequences, layer by layer
 mod decoder; // the implementation of `Decoder`
+#[cfg(feature = "flash-attn")]
+mod flash; // attention of sequences that are only scored
 mod head; // the last norm and projection, in blocks of targets
 mod layer; // one layer, forward and backward
 #[cfg(feature = "nccl")]

@@ -23,6 +23,9 @@ pub(super) struct Network<'a> {
     pub(super) adapter: Option<Adapted<'a>>,
     /// Matrices that stay as their file has them, in place of `weights`.
     pub(super) quantized: Option<&'a QuantizedMatrices>,
+    /// Whether a backward pass follows, which asks for what attention keeps.
+    #[cfg(feature = "flash-attn")]
+    pub(super) is_trained: bool,
 }
 
 /// What the network needs to know of an adapter beside its tensors.

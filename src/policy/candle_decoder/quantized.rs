@@ -101,6 +101,8 @@ impl Inference for QuantizedDecoder {
             rotary: &self.rotary,
             adapter: None,
             quantized: Some(&self.matrices),
+            #[cfg(feature = "flash-attn")]
+            is_trained: false,
         };
         extend(network, chunks, &self.pool)
     }
