@@ -21,8 +21,11 @@ pub use transcript::{Answer, difference, fingerprint, transcript};
 
 /// Episodes whose every turn is tried with wrong answers, and the bot's.
 const THOROUGH_EPISODES: u64 = 20;
-/// Episodes that are played twice and compared, and whose functions are watched for writes into states.
+/// Episodes that are played twice and compared, whose functions are watched for writes into states, and in which anything is
+/// answered.
 const COMPARED_EPISODES: u64 = 5;
+/// The same where a run waits for a version to come into service.
+const COMPARED_WHILE_WAITING: u64 = 2;
 
 /// Warnings that may tell why a game fails, and are told beside the error.
 const CAUSES: [&str; 3] = ["game::number_actions", "game::colon", "game::unknown_field"];
@@ -102,6 +105,10 @@ impl Trial {
         self.end.is_some_and(|end| Instant::now() >= end)
     }
 
+    fn compared_episodes(&self) -> u64 {
+        if self.errors_only { COMPARED_WHILE_WAITING } else { COMPARED_EPISODES }
+    }
+
     /// Adds a warning unless there is one of the kind already: a second would say the same of another turn.
     fn warn(&mut self, make: impl FnOnce() -> Diagnostic, code: &'static str) {
         if self.warnings.iter().all(|warning| warning.code != code) {
@@ -154,7 +161,7 @@ fn examine_with(game: &Arc<GameDef>, seeds: &[Seed], mut trial: Trial, tell: &dy
             if trial.keeping.is_none() && !trial.errors_only {
                 trial.keeping = kept::Keeping::of(game, seed);
             }
-            if number < COMPARED_EPISODES && !trial.is_over() { compare(game, seed) } else { Ok(()) }
+            if number < trial.compared_episodes() && !trial.is_over() { compare(game, seed) } else { Ok(()) }
         };
         let played = game.host().guarded(&game.source, &mut play).and_then(|played| played);
         if let Err(problem) = played {
@@ -227,7 +234,7 @@ fn check_episode(game: &Arc<GameDef>, seed: Seed, number: u64, trial: &mut Trial
                 answers::try_unlisted(game, &episode, seat, actions, trial)?;
             }
         }
-        if thorough {
+        if number < trial.compared_episodes() {
             answers::try_written(game, &episode, seat, trial)?;
         }
         if thorough && game.has("bot") {
