@@ -285,7 +285,10 @@ impl Candidates {
     fn refuse(&self, path: &Path, problem: Diagnostic, pending: &Mutex<Pending>) {
         let name = self.name_of(path);
         let problem = match self.catalog.source_of(path) {
-            Some(kept) => problem.note(format!("`{name}` keeps serving version {}", kept.version.short())),
+            Some(newest) => {
+                let version = lock(pending).serving(path, &name).unwrap_or_else(|| newest.version.clone());
+                problem.note(format!("`{name}` keeps serving version {}", version.short()))
+            }
             None => problem.note(format!("`{}` does not join the run", path.display())),
         };
         if problem.severity == crate::diag::Severity::Warning {

@@ -5,6 +5,7 @@
 //! it looks without an event, for file systems that send none.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,6 +36,19 @@ pub(super) struct Pending {
     pub(super) reward: Option<Arc<RewardScript>>,
     pub(super) settings: Option<RunConfig>,
     pub(super) rejected: Vec<Diagnostic>,
+    /// The versions in service by their files: a run may have gone back to an earlier one.
+    pub(super) serving: BTreeMap<PathBuf, Version>,
+}
+
+impl Pending {
+    /// The version of a script that is in service and stays, unless a newer one waits or none was taken yet.
+    pub(super) fn serving(&self, path: &Path, name: &str) -> Option<Version> {
+        let is_game = self.games.contains_key(name) || self.offered.contains_key(name);
+        let is_it = |source: &Source| source.path == path;
+        let is_nest = self.nest.as_ref().and_then(|nest| nest.source.as_ref()).is_some_and(is_it);
+        let waits = is_game || is_nest || self.reward.as_ref().is_some_and(|reward| is_it(&reward.source));
+        self.serving.get(path).filter(|_| !waits).cloned()
+    }
 }
 
 /// What a run takes over at a rollout boundary.
@@ -134,6 +148,8 @@ impl Watcher {
             }
             catalog.reward = Some(reward);
         }
+        lock(&self.pending).serving =
+            catalog.sources().map(|source| (source.path.clone(), source.version.clone())).collect();
         taken
     }
 }

@@ -37,6 +37,11 @@ impl Losses {
     }
 }
 
+/// A share in per cent, where a little is not nothing.
+fn percent(share: f64) -> String {
+    if share > 0.0 && share < 0.005 { "less than 1".to_owned() } else { format!("{:.0}", share * 100.0) }
+}
+
 impl LastGood {
     /// The versions that a run starts with.
     pub(super) fn new(catalog: &Catalog) -> Self {
@@ -66,8 +71,8 @@ impl LastGood {
                     Culprit::Game(name) | Culprit::Opponent(name) => format!(" of `{name}`"),
                     Culprit::Nest | Culprit::Reward => String::new(),
                 };
-                problem
-                    .note(format!("{:.0} % of the episodes{whose} were lost in this rollout", losses.share() * 100.0))
+                let share = percent(losses.share());
+                problem.note(format!("{share} % of the episodes{whose} were lost in this rollout"))
             }));
             if losses.share() <= max_share {
                 self.accept(&culprit, catalog);

@@ -74,6 +74,26 @@ fn names(report: &IterationReport) -> Vec<&str> {
     report.reloaded.iter().map(|(name, _)| name.as_str()).collect()
 }
 
+/// A run goes back to an earlier version where a newer one fails too often; that is then the one in service.
+#[test]
+fn a_refused_version_leaves_the_one_that_the_run_went_back_to() {
+    let lab = Lab::new();
+    let game = lab.write("games/echo.lua", ECHO);
+    pool(2).install(|| {
+        let mut session = Session::new(&[game], None, None);
+        let good = session.run.catalog.game("echo").expect("the game").clone();
+        lab.write("games/echo.lua", &ECHO.replace("Name this digit: ", "Which digit is this? "));
+        assert_eq!(session.ready(), "echo");
+        assert_ne!(session.iterate().versions["echo"], good.source.version);
+        session.run.catalog.replace_game(good.clone());
+        assert_eq!(session.iterate().versions["echo"], good.source.version);
+        lab.write("games/echo.lua", "return {");
+        let problem = session.rejected();
+        let kept = format!("`echo` keeps serving version {}", good.source.version.short());
+        assert!(problem.notes.contains(&kept), "{problem}");
+    });
+}
+
 #[test]
 fn a_saved_prompt_is_active_at_the_next_iteration_and_a_broken_script_is_not() {
     let lab = Lab::new();
