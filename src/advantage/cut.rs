@@ -1,5 +1,5 @@
 //! Which groups the filter will drop whatever their unfinished episodes bring, so that these need not be played on. What is kept, and
-//! all that is learned from it, stays the same to the bit.
+//! all that is learned from it, stays the same to the bit, on a CPU and as long as the same scripts are in service.
 
 use crate::config::{self, FilterKind};
 use crate::rollout::{Group, GroupProgress};

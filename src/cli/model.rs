@@ -373,7 +373,6 @@ fn as_opponent(tokenizer: Tokenizer, config: &RunConfig) -> Result<Tokenizer, Bo
     if matches!(tokenizer, Tokenizer::Bytes) { Ok(tokenizer) } else { with_system(tokenizer, config) }
 }
 
-/// The device of a name; `auto` is CUDA where the build and the machine have it.
 /// The devices of a list, `cuda:0,1`, or of what [`open`] takes; at least one.
 fn open_all(device: &str) -> Result<Vec<candle_core::Device>, Box<Diagnostic>> {
     numbers(device).map_or_else(|| Ok(vec![open(device)?]), |numbers| numbers.into_iter().map(open_cuda).collect())
@@ -387,7 +386,7 @@ fn numbers(device: &str) -> Option<Vec<usize>> {
     is_list.then_some(numbers)
 }
 
-/// One device; of a list the first.
+/// The device of a name, of a list the first; `auto` is CUDA where the build and the machine have it.
 fn open(device: &str) -> Result<candle_core::Device, Box<Diagnostic>> {
     let index = match device {
         "auto" if cfg!(feature = "cuda") => 0,

@@ -229,16 +229,16 @@ fn check_episode(game: &Arc<GameDef>, seed: Seed, number: u64, trial: &mut Trial
         if let Some(actions) = &actions {
             trial.figures.actions.add(actions.len());
             trial.figures.lists_actions = true;
-            answers::try_listed(game, &episode, seat, actions, trial)?;
+            answers::try_listed(&episode, seat, actions, trial)?;
             if thorough {
-                answers::try_unlisted(game, &episode, seat, actions, trial)?;
+                answers::try_unlisted(&episode, seat, actions, trial)?;
             }
         }
         if number < trial.compared_episodes() {
-            answers::try_written(game, &episode, seat, trial)?;
+            answers::try_written(&episode, seat, trial)?;
         }
         if thorough && game.has("bot") {
-            answers::try_bot(game, &episode, seat, &mut stream.clone(), trial)?;
+            answers::try_bot(&episode, seat, &mut stream.clone(), trial)?;
         }
         if thorough && game.has("hide") {
             hide::try_hide(game, &episode, seat, &mut stream.clone())?;

@@ -189,7 +189,9 @@ impl GameDef {
         let find = || with_script(&self.source, &self.host.limits, &self.host.library, find);
         let place = self.host.guarded(&self.source, find).and_then(|place| place);
         let mut place = place.unwrap_or_else(|_| SourceSpan::file(&self.source.path));
-        let line = (place.line as usize).checked_sub(1).and_then(|index| self.source.text.lines().nth(index));
+        // A function may lie in a module, whose text is another.
+        let index = (place.line as usize).checked_sub(1).filter(|_| place.file == self.source.path);
+        let line = index.and_then(|index| self.source.text.lines().nth(index));
         if let Some((before, _)) = line.and_then(|line| line.split_once(function)) {
             place.column = before.chars().count() as u32 + 1;
         }

@@ -124,7 +124,8 @@ fn toml_of(value: &Value) -> String {
             };
             format!("{{ {} }}", fields.iter().map(field).collect::<Vec<_>>().join(", "))
         }
-        // TOML writes numbers, texts and truth values as JSON does.
+        Value::Float(number) if !number.is_finite() => number.to_string().to_lowercase(),
+        // TOML writes other numbers, texts and truth values as JSON does.
         other => other.to_json().to_string(),
     }
 }
@@ -142,6 +143,7 @@ mod tests {
         assert_eq!(piped(&["1\n2"]), None);
         let value = Value::from([("a b", Value::List(vec![Value::Int(1), "x".into()])), ("c", true.into())]);
         assert_eq!(toml_of(&value), r#"{ "a b" = [1, "x"], "c" = true }"#);
+        assert_eq!([f64::INFINITY, f64::NEG_INFINITY, f64::NAN].map(|it| toml_of(&it.into())), ["inf", "-inf", "nan"]);
     }
 
     #[test]

@@ -350,14 +350,14 @@ impl Batcher {
     fn growth(&self, decoder: &dyn Inference, sequence: usize, count: usize) -> usize {
         match &self.sequences[sequence].held {
             Some(held) => held.cache.growth(count),
-            None => decoder.new_cache().growth(count),
+            None => decoder.first_growth(count),
         }
     }
 
     /// A token's room for every sequence that has a cache.
     fn margin(&self, decoder: &dyn Inference) -> usize {
         let holding = self.sequences.iter().filter(|sequence| sequence.held.is_some() && !sequence.is_over).count();
-        holding * decoder.new_cache().growth(1)
+        holding * decoder.first_growth(1)
     }
 
     /// What the entries of a batch will take.

@@ -124,6 +124,11 @@ pub trait Inference: Send + Sync {
     /// An empty cache.
     fn new_cache(&self) -> KvCache;
 
+    /// Bytes that the first `count` tokens of a sequence take at most.
+    fn first_growth(&self, count: usize) -> usize {
+        self.new_cache().growth(count)
+    }
+
     /// Appends the tokens of every chunk to its cache and returns the logits after the last token of each chunk.
     /// The sequences may have any lengths and need not be related. The result does not depend on the number of threads.
     ///

@@ -177,6 +177,11 @@ impl<D: Decoder> Inference for ReplicatedDecoder<D> {
         KvCache(CacheStorage::Replica(replica, Box::new(state.replicas[replica].new_cache())))
     }
 
+    /// Asked of one replica, as a new cache would take a turn.
+    fn first_growth(&self, count: usize) -> usize {
+        self.read().replicas.first().map_or(0, |replica| replica.first_growth(count))
+    }
+
     fn extend(&self, chunks: &mut [Chunk<'_>]) -> Result<Vec<f32>, Error> {
         self.extend_in_place(chunks)?.into_host()
     }
@@ -270,5 +275,28 @@ impl<D: Decoder> Decoder for ReplicatedDecoder<D> {
         state.replicas.iter_mut().try_for_each(|replica| replica.set_tensors(kind, tensors))?;
         state.is_reduced |= kind == TensorKind::Gradient;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{CpuDecoder, HostReduce, initial_weights};
+    use crate::seed::Seed;
+
+    #[test]
+    fn asking_what_a_cache_would_take_is_no_turn() {
+        let config = DecoderConfig::tiny(20);
+        let weights = initial_weights(&config, Seed::new(1));
+        let replicas = (0..3).map(|_| CpuDecoder::new(config.clone(), &weights).unwrap()).collect();
+        let decoder = ReplicatedDecoder::new(replicas, Box::new(HostReduce)).unwrap();
+        let places = [(); 6].map(|()| {
+            assert!(decoder.first_growth(7) > 0);
+            match decoder.new_cache().0 {
+                CacheStorage::Replica(at, _) => at,
+                _ => panic!("the cache of a replica"),
+            }
+        });
+        assert_eq!(places, [0, 1, 2, 0, 1, 2]);
     }
 }

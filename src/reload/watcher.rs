@@ -118,7 +118,11 @@ impl Watcher {
 
     /// Puts what is ready in service, all at once.
     pub fn take(&self, catalog: &mut Catalog) -> Taken {
-        let pending = std::mem::take(&mut *lock(&self.pending));
+        let pending = {
+            let mut pending = lock(&self.pending);
+            let serving = pending.serving.clone();
+            std::mem::replace(&mut *pending, Pending { serving, ..Pending::default() })
+        };
         let mut taken = Taken { settings: pending.settings, rejected: pending.rejected, ..Taken::default() };
         for (name, game) in pending.games {
             if catalog.game(&name).is_none_or(|old| old.source == game.source) {
@@ -148,9 +152,14 @@ impl Watcher {
             }
             catalog.reward = Some(reward);
         }
-        lock(&self.pending).serving =
-            catalog.sources().map(|source| (source.path.clone(), source.version.clone())).collect();
+        self.note_serving(catalog);
         taken
+    }
+
+    /// Notes which versions are in service, for what is told of those that are refused.
+    pub fn note_serving(&self, catalog: &Catalog) {
+        let serving = catalog.sources().map(|source| (source.path.clone(), source.version.clone())).collect();
+        lock(&self.pending).serving = serving;
     }
 }
 

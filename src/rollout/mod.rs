@@ -121,8 +121,6 @@ pub struct RolloutStats {
     pub model_tokens: usize,
     /// Tokens that did not have to, because another trajectory had begun alike.
     pub shared_tokens: usize,
-    /// Trajectories that were cut short.
-    pub cut: usize,
     /// Trajectories whose keys and values were dropped to make room.
     pub preempted: usize,
     /// Tokens that the policy sampled.

@@ -26,7 +26,7 @@ fn most_at_the_rules(slots: &[Slot<'_>]) -> usize {
     if is_split { count.div_ceil(2) } else { count }
 }
 
-/// Plays every member of every group to its end. The result depends on the plans, the weights and the settings alone,
+/// Plays every member of every group to its end, but for groups that the table says are decided. The result depends on the plans, the weights and the settings alone,
 /// not on the number of threads.
 ///
 /// The groups come in the order of the plans. Seats that the policy took beside the planned ones (self-play) follow behind
@@ -110,7 +110,7 @@ pub fn play(
             }
         }
         if let Some(decided) = table.decided {
-            stats.cut += cut(&mut slots, plans.len(), &mut over, decided);
+            cut(&mut slots, plans.len(), &mut over, decided);
         }
         if is_idle {
             if !slots.iter().any(|slot| slot.waiting == Waiting::Opponent) {
@@ -131,12 +131,12 @@ pub fn play(
     Ok((groups, stats))
 }
 
-/// Cuts the groups short that are decided, if more trajectories are `over` than before; returns how many were cut. All that has
-/// happened so far is the same for any number of threads, and so is what is cut.
-fn cut(slots: &mut [Slot<'_>], groups: usize, over: &mut usize, decided: Decided<'_>) -> usize {
+/// Cuts the groups short that are decided, if more trajectories are `over` than before. But for opponents that answer by the clock,
+/// all that has happened so far is the same for any number of threads, and so is what is cut.
+fn cut(slots: &mut [Slot<'_>], groups: usize, over: &mut usize, decided: Decided<'_>) {
     let now = slots.iter().filter(|slot| slot.waiting == Waiting::Nothing).count();
     if std::mem::replace(over, now) == now {
-        return 0;
+        return;
     }
     let mut progress = vec![GroupProgress::default(); groups];
     for slot in slots.iter() {
@@ -144,7 +144,7 @@ fn cut(slots: &mut [Slot<'_>], groups: usize, over: &mut usize, decided: Decided
     }
     let decided = decided(&progress);
     let playing = slots.iter_mut().filter(|slot| slot.waiting != Waiting::Nothing);
-    playing.filter(|slot| decided[slot.group]).map(Slot::cut).count()
+    playing.filter(|slot| decided[slot.group]).for_each(Slot::cut);
 }
 
 /// The trajectories by group, those of further seats behind the planned ones.

@@ -159,16 +159,16 @@ impl<'a> Slot<'a> {
             game,
             problem: Arc::from(problem),
         });
-        self.waiting = Waiting::Nothing;
-        self.own.forget_cache();
-        self.further.clear();
-        self.finished.clear();
-        self.lineup = None;
+        self.end_early();
     }
 
     /// Ends a trajectory that does not matter any more.
     pub(super) fn cut(&mut self) {
         self.is_cut = true;
+        self.end_early();
+    }
+
+    fn end_early(&mut self) {
         self.waiting = Waiting::Nothing;
         self.own.forget_cache();
         self.further.clear();

@@ -264,6 +264,9 @@ impl TrainRun {
             let (groups, stats) = play(&table, &plans, &settings)?;
             problems.extend(cut.and_then(|cut| outside_of_range(&cut, &groups)));
             problems.extend(self.last_good.review(&mut self.catalog, &groups, self.config.scripts.max_voided_share)?);
+            if let Some(watcher) = watcher {
+                watcher.note_serving(&self.catalog);
+            }
             tally.add_rollout(&groups, stats);
             if let Some(league) = &mut self.league {
                 league.add(&groups);

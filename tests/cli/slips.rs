@@ -2,21 +2,7 @@
 
 use super::support::{ECHO, Place, assert_output};
 
-const RHAI: &str = r#"fn init(rng, options) {
-    #{ digit: rng.int(1, 4), done: false, right: false }
-}
-fn to_act(state) { if !state.done { 1 } }
-fn observe(state, seat) { "Name this digit: " + state.digit }
-fn actions(state, seat) { ["1", "2", "3", "4"] }
-fn apply(state, seat, action) {
-    if !(action in ["1", "2", "3", "4"]) { gift.illegal("answer with a digit from 1 to 4"); }
-    state.done = true;
-    state.right = action == state.digit.to_string();
-    state
-}
-fn outcome(state) { #{ scores: [if state.right { 1 } else { 0 }], success: [state.right] } }
-#{ name: "echo", seats: 1, max_turns: 1 }
-"#;
+const RHAI: &str = include_str!("../echo.rhai");
 
 /// A folder with this game.
 fn place(file: &str, text: &str) -> Place {
@@ -61,30 +47,10 @@ fn numbers_among_the_answers_are_told_beside_what_comes_of_them() {
         .replace("return { \"1\", \"2\", \"3\", \"4\" } end", "return { 1, 2, 3, 4 } end")
         .replace("table.find({ \"1\", \"2\", \"3\", \"4\" }, action)", "table.find({ 1, 2, 3, 4 }, action)");
     let place = place("games/echo.lua", &text);
-    assert_output!(place, ["check", "games/echo.lua"], @r#"
-    status: 1
-    --- output
-    warning[game::number_actions]: `actions` lists numbers
-      --> games/echo.lua:6:15
-       |
-     6 | function game.actions(state, seat) return { 1, 2, 3, 4 } end
-       |               ^^^^^^^ `actions` begins here
-       |
-      expected: strings, such as { "1", "2" }
-      found:    numbers, which are made into text: `apply` is given "1", not 1
-      help:     write `tostring(number)` in `actions`, and `tonumber(action)` in `apply`: "1" == 1 is false
-
-    error[game::legal_refused]: `apply` refused an answer that `actions` lists
-      --> games/echo.lua:7:15
-       |
-     7 | function game.apply(state, seat, action)
-       |               ^^^^^ `apply` begins here
-       |
-      expected: `apply` takes `1` from seat 1
-      found:    gift.illegal("answer with a digit from 1 to 4")
-      help:     make `actions` and `apply` agree on what is legal
-    note: in the episode of seed 1571218202235825; `gift-host check games/echo.lua --seed 1571218202235825` plays it again
-    "#);
+    let shown = place.shown(&["check", "games/echo.lua"]);
+    let [warning, error] =
+        ["warning[game::number_actions]", "error[game::legal_refused]"].map(|told| shown.find(told).expect(told));
+    assert!(warning < error, "{shown}");
     let train = place.shown(&["train", "--games", "games/echo.lua", "--device", "cpu"]);
     assert!(train.contains("error[game::legal_refused]"), "{train}");
     assert!(train.contains("note: warning[game::number_actions]"), "{train}");
@@ -361,4 +327,18 @@ fn dots_and_colons_that_are_mixed_up_are_told() {
     );
     let said = said(&place("games/echo.lua", &text), "games/echo.lua");
     assert!(!said.contains("game::colon"), "{said}");
+}
+
+/// What looks like another language's code in a text is none.
+#[test]
+fn words_in_texts_mislead_no_help() {
+    for (statement, wrong) in [
+        ("local text = \"Rock & paper: \" .. options.pos.x", "Luau has no `&`"),
+        ("local text = \"say >> \" .. options.pos", "Luau has no `>>`"),
+        ("caption(\"please wait\")", "nothing waits"),
+    ] {
+        let said = said(&place("games/echo.lua", &lua(statement)), "games/echo.lua");
+        assert!(said.contains("script::runtime") && !said.contains(wrong), "{statement}: {said}");
+    }
+    assert_lua(&[("wait(1)", "nothing waits in a script")]);
 }

@@ -228,3 +228,28 @@ return game
     }
     assert_eq!(state.get("turn"), Some(&Value::Int(52)));
 }
+
+/// What the host keeps of read-only tables takes no room from a script that makes a large new one in every call.
+#[test]
+fn new_read_only_tables_leave_a_script_its_memory() {
+    const LARGE: &str = r#"
+local game = {}
+function game.begin(rng, options) return { turn = 0 } end
+function game.change(state, seat, how) state.turn += 1 return state end
+function game.next(state) return nil end
+function game.over(state) return table.freeze({ text = string.rep("x", 200000) .. state.turn }) end
+return game
+"#;
+    let source = Source::new(Path::new("games/case.lua"), Language::Lua, LARGE, BTreeMap::new());
+    let limits = Limits { memory_bytes: 24 << 20, ..Limits::default() };
+    let script = engine(Language::Lua).compile(&source, &limits, &Library::default()).expect("a script");
+    let questions = Questions { first: "next", at_nil: "over", then: [("over", 0); 3] };
+    let (mut state, _) = begin(&*script, 0, "", None).expect("a state");
+    // Three times as much text as the machine may hold.
+    for step in 0..400 {
+        let (next, answers) = change(&*script, &state, "", Some(&questions)).expect("a state");
+        let told = answers.at_nil.unwrap_or_else(|| panic!("step {step}: the question was not answered"));
+        assert!(told.get("text").and_then(Value::as_text).is_some_and(|text| text.len() > 200_000), "step {step}");
+        state = next;
+    }
+}

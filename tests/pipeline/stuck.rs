@@ -20,20 +20,7 @@ use super::support::{ECHO, Lab, config, pool, start};
 const HANG: Duration = Duration::from_secs(100);
 
 /// [`ECHO`] in the other language.
-const ECHO_RHAI: &str = r#"
-fn init(rng, options) { #{ digit: rng.int(1, 4), done: false, right: false } }
-fn to_act(state) { if !state.done { 1 } }
-fn observe(state, seat) { "Name this digit: " + state.digit }
-fn actions(state, seat) { ["1", "2", "3", "4"] }
-fn apply(state, seat, action) {
-    if !(action in ["1", "2", "3", "4"]) { gift.illegal("answer with a digit from 1 to 4"); }
-    state.done = true;
-    state.right = action == state.digit.to_string();
-    state
-}
-fn outcome(state) { #{ scores: [if state.right { 1 } else { 0 }], success: [state.right] } }
-#{ name: "echo", seats: 1, max_turns: 1 }
-"#;
+const ECHO_RHAI: &str = include_str!("../echo.rhai");
 
 /// Scripts of one language, with a call that holds its thread in each place.
 struct Scripts {

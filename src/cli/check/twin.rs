@@ -27,7 +27,8 @@ type Fingerprints = BTreeMap<usize, Option<String>>;
 /// What the other process prints of a file, in a line.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct FileLine {
-    file: PathBuf,
+    /// As it is shown: JSON has no other paths.
+    file: String,
     found: Fingerprints,
 }
 
@@ -38,7 +39,7 @@ pub(super) struct Twin(Mutex<Running>);
 struct Running {
     /// None if it could not be started.
     child: Option<(Child, BufReader<ChildStdout>)>,
-    found: BTreeMap<PathBuf, Fingerprints>,
+    found: BTreeMap<String, Fingerprints>,
 }
 
 /// The episodes that both processes play.
@@ -53,7 +54,7 @@ pub(super) fn answer(file: &Path, game: Option<&Arc<GameDef>>, args: &CheckArgs,
         return serde_json::json!(answers.unwrap_or_default());
     }
     let found = game.map(|game| fingerprints(game, seeds, true)).unwrap_or_default();
-    serde_json::json!(FileLine { file: file.to_owned(), found })
+    serde_json::json!(FileLine { file: file.display().to_string(), found })
 }
 
 /// The fingerprint of each episode; played from the last to the first if `backwards`, so that what a script keeps between
@@ -112,8 +113,9 @@ impl Twin {
     /// What the other process found in this file; waits until it tells. None if it ended before.
     fn found(&self, file: &Path) -> Option<Fingerprints> {
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = file.display().to_string();
         loop {
-            if let Some(found) = running.found.remove(file) {
+            if let Some(found) = running.found.remove(&name) {
                 return Some(found);
             }
             let mut line = String::new();

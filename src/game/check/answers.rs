@@ -29,12 +29,12 @@ pub(super) fn legal_refused(game: &GameDef, seat: Seat, action: &str, refusal: &
 
 /// Every listed answer must be taken.
 pub(super) fn try_listed(
-    game: &GameDef,
     episode: &Episode,
     seat: Seat,
     actions: &[String],
     trial: &mut Trial,
 ) -> Result<(), Box<Diagnostic>> {
+    let game = episode.game();
     if trial.tried < MAX_TRIED && game.lists_numbers(episode.state(), seat)? {
         let make = || {
             let warning = Diagnostic::warning("game::number_actions", "`actions` lists numbers");
@@ -67,12 +67,12 @@ pub(super) fn try_listed(
 
 /// What is not listed must be refused, and the reason said.
 pub(super) fn try_unlisted(
-    game: &GameDef,
     episode: &Episode,
     seat: Seat,
     actions: &[String],
     trial: &mut Trial,
 ) -> Result<(), Box<Diagnostic>> {
+    let game = episode.game();
     match game.apply(episode.state(), seat, NONSENSE) {
         Err(ApplyError::Illegal(reason)) => warn_of_no_reason(game, &reason, trial),
         Ok(_) => {
@@ -121,12 +121,8 @@ pub(super) fn try_unlisted(
 }
 
 /// Whatever is written must be taken or refused: a script that fails at it loses the episode in which a model writes it.
-pub(super) fn try_written(
-    game: &GameDef,
-    episode: &Episode,
-    seat: Seat,
-    trial: &mut Trial,
-) -> Result<(), Box<Diagnostic>> {
+pub(super) fn try_written(episode: &Episode, seat: Seat, trial: &mut Trial) -> Result<(), Box<Diagnostic>> {
+    let game = episode.game();
     for text in WRITTEN {
         match game.apply(episode.state(), seat, text) {
             Ok(_) => {}
@@ -160,12 +156,12 @@ fn warn_of_no_reason(game: &GameDef, reason: &str, trial: &mut Trial) {
 
 /// The scripted player's answer should be one that the rules take.
 pub(super) fn try_bot(
-    game: &GameDef,
     episode: &Episode,
     seat: Seat,
     stream: &mut Stream,
     trial: &mut Trial,
 ) -> Result<(), Box<Diagnostic>> {
+    let game = episode.game();
     let action = game.bot(episode.state(), seat, stream)?;
     if let Err(ApplyError::Illegal(reason)) = game.apply(episode.state(), seat, &action) {
         let make = || {

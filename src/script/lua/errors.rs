@@ -170,7 +170,7 @@ impl Sources {
     }
 
     /// The problem with the place and the calls that a second run of the call has shown.
-    pub(super) fn traced(&self, mut problem: Box<Diagnostic>, levels: &[Level]) -> Box<Diagnostic> {
+    pub(super) fn traced(&self, problem: Box<Diagnostic>, levels: &[Level]) -> Box<Diagnostic> {
         let mut calls: Vec<Call> = Vec::new();
         for Level { text, line, function } in levels {
             let Some(text) = self.texts.iter().position(|known| known.name == *text) else { continue };
@@ -184,8 +184,7 @@ impl Sources {
             return problem;
         }
         let told = Told { code: problem.code, message: String::new(), named: None, calls };
-        problem = Box::new(self.placed(*problem, &told));
-        problem
+        Box::new(self.placed(*problem, &told))
     }
 
     /// Refuses texts whose compilation could take long.
@@ -250,7 +249,9 @@ impl Sources {
             let texts = self.texts.iter().map(|text| &*text.written);
             let script = self.texts.first().map_or(Path::new(""), |script| &script.file);
             diagnostic = explain_missing(diagnostic, script, Language::Lua, texts, name);
-        } else if let Some(help) = hints::help(lua, &diagnostic.message, self.line(&told)) {
+        } else if let Some(help) =
+            hints::help(lua, told.code == "script::syntax", &diagnostic.message, self.line(&told))
+        {
             diagnostic = diagnostic.help(help);
         } else if told.code == "script::syntax" {
             diagnostic =

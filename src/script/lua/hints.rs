@@ -113,8 +113,8 @@ const ELSEWHERE: [(&str, &str); 9] = [
     ("math.mod", "write `a % b`"),
 ];
 
-/// What mends the problem that the message tells of, which arose in the author's line.
-pub(super) fn help(lua: &Lua, message: &str, line: &str) -> Option<String> {
+/// What mends the problem that the message tells of, which arose in the author's line; `is_syntax` where Luau refused the line.
+pub(super) fn help(lua: &Lua, is_syntax: bool, message: &str, line: &str) -> Option<String> {
     if message.contains("readonly table") || message.contains("is already frozen") {
         return Some(read_only(line));
     }
@@ -124,8 +124,10 @@ pub(super) fn help(lua: &Lua, message: &str, line: &str) -> Option<String> {
             return found;
         }
     }
-    // A help about a line is about code that Luau refused, so a word in a string or comment seldom misleads.
-    let fits = |(said, written, _): &&(&str, &str, &str)| message.contains(said) && line.contains(written);
+    // A help about the line alone is about code that Luau refused: texts hold all of these.
+    let fits = |(said, written, _): &&(&str, &str, &str)| {
+        (is_syntax || !said.is_empty()) && message.contains(said) && line.contains(written)
+    };
     HELPS.iter().find(fits).map(|(_, _, help)| (*help).to_owned())
 }
 
@@ -139,7 +141,27 @@ fn absent(message: &str, line: &str) -> Option<&'static str> {
             .map(|(_, help)| *help);
     }
     let is_call = message.starts_with("attempt to call a nil value");
-    NO_FUNCTIONS.iter().find(|(name, _)| is_call && paths(line).any(|path| path == [*name])).map(|(_, help)| *help)
+    let called = |name: &str| {
+        spans(line).any(|(start, end, path)| {
+            path == [name] && line[end..].trim_start().starts_with(['(', '"', '\'', '{']) && !is_in_text(&line[..start])
+        })
+    };
+    NO_FUNCTIONS.iter().find(|(name, _)| is_call && called(name)).map(|(_, help)| *help)
+}
+
+/// Whether what follows this beginning of a line is inside a text.
+fn is_in_text(before: &str) -> bool {
+    let (mut quote, mut is_escaped) = (None, false);
+    for sign in before.chars() {
+        match quote {
+            Some(_) if is_escaped => is_escaped = false,
+            Some(_) if sign == '\\' => is_escaped = true,
+            Some(open) if sign == open => quote = None,
+            None if matches!(sign, '"' | '\'' | '`') => quote = Some(sign),
+            _ => {}
+        }
+    }
+    quote.is_some()
 }
 
 /// What is said of a field that a table of the host's does not have.

@@ -1,7 +1,7 @@
 //! Tables that a script made while it loaded and hands out again and again, such as lists of legal answers and outcomes. Each
 //! is read once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -15,19 +15,34 @@ use crate::script::{Limits, Texts, Value};
 
 /// Most tables of each kind that are kept.
 const MAX_KEPT: usize = 1024;
-/// The longest list that is kept, the most tables in a value, and how deep they may lie.
-const MAX_LENGTH: usize = 64;
+/// What a table that is kept may hold: tables, itself among them, how deep they may lie, and entries of all of them. A text counts
+/// as an entry for each [`TEXT_BYTES`] of it.
 const MAX_TABLES: usize = 16;
 const MAX_DEPTH: usize = 4;
-
-/// What was read, by the addresses of the tables.
-type Known<T> = RefCell<HashMap<usize, Arc<T>, BuildHasherDefault<AddressHasher>>>;
+const MAX_ENTRIES: usize = 256;
+const TEXT_BYTES: usize = 32;
+/// Tables in a row that were not known, after which all are given up: a script that makes a new one in each call needs the room,
+/// and one that hands out the same is read again soon.
+const MAX_MISSES: u32 = 64;
 
 /// The tables that were read.
 #[derive(Default)]
 pub(super) struct Constants {
-    texts: Known<Texts>,
-    values: Known<Value>,
+    texts: Kept<Texts>,
+    values: Kept<Value>,
+}
+
+/// What was read, by the addresses of the tables, each with the reference that keeps its address, and those of the tables in it,
+/// from being given to another.
+struct Kept<T> {
+    tables: RefCell<HashMap<usize, (c_int, Arc<T>), BuildHasherDefault<AddressHasher>>>,
+    misses: Cell<u32>,
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self { tables: RefCell::default(), misses: Cell::default() }
+    }
 }
 
 /// Spreads addresses, which differ in their middle bits. Nobody can choose them.
@@ -50,6 +65,62 @@ impl Hasher for AddressHasher {
     }
 }
 
+impl<T> Kept<T> {
+    /// What `read` finds in the table at this index, read once if it cannot change.
+    ///
+    /// # Safety
+    /// As [`super::Frame::run`].
+    #[expect(unsafe_code, reason = "the C interface of Luau")]
+    unsafe fn find(
+        &self,
+        lua: *mut lua_State,
+        index: c_int,
+        own: std::ops::Range<c_int>,
+        read: impl FnOnce() -> Option<T>,
+    ) -> Option<Arc<T>> {
+        // SAFETY: the caller's; nothing is borrowed while Luau may raise an error.
+        unsafe {
+            if ffi::lua_getreadonly(lua, index) == 0 {
+                return read().map(Arc::new);
+            }
+            let address = ffi::lua_topointer(lua, index).addr();
+            if let Some((_, known)) = self.tables.borrow().get(&address) {
+                self.misses.set(0);
+                return Some(Arc::clone(known));
+            }
+            let found = read().map(Arc::new)?;
+            self.misses.set(self.misses.get() + 1);
+            if self.misses.get() > MAX_MISSES {
+                self.give_up(lua);
+            }
+            if self.tables.borrow().len() < MAX_KEPT {
+                ffi::lua_rawcheckstack(lua, (2 * MAX_DEPTH) as c_int + SLOTS);
+                let top = ffi::lua_gettop(lua);
+                let is_kept = is_constant(lua, index, &own, (&mut 0, &mut 0), 0);
+                ffi::lua_settop(lua, top);
+                if is_kept {
+                    let reference = ffi::lua_ref(lua, index);
+                    self.tables.borrow_mut().insert(address, (reference, Arc::clone(&found)));
+                }
+            }
+            Some(found)
+        }
+    }
+
+    /// Lets the machine forget all tables.
+    ///
+    /// # Safety
+    /// The machine must be this one's.
+    #[expect(unsafe_code, reason = "the C interface of Luau")]
+    unsafe fn give_up(&self, lua: *mut lua_State) {
+        self.misses.set(0);
+        for (reference, _) in self.tables.take().into_values() {
+            // SAFETY: the caller's; nobody else uses the references. This raises no errors.
+            unsafe { ffi::lua_unref(lua, reference) };
+        }
+    }
+}
+
 impl Constants {
     /// The list of texts at this index; `None` if it is anything else, or empty. `own` are the places of tables that the
     /// host changes though they are read-only.
@@ -62,28 +133,14 @@ impl Constants {
         lua: *mut lua_State,
         index: c_int,
         limits: &Limits,
-        mut own: std::ops::Range<c_int>,
+        own: std::ops::Range<c_int>,
     ) -> Option<Arc<Texts>> {
-        // SAFETY: the caller's; nothing is borrowed while Luau may raise an error.
+        // SAFETY: the caller's.
         unsafe {
             if ffi::lua_type(lua, index) != ffi::LUA_TTABLE {
                 return None;
             }
-            // What is read-only stays as it is. The reference keeps its address from being given to another table.
-            if ffi::lua_getreadonly(lua, index) == 0 {
-                return texts_at(lua, index, limits).map(Arc::new);
-            }
-            let address = ffi::lua_topointer(lua, index).addr();
-            if let Some(known) = self.texts.borrow().get(&address) {
-                return Some(Arc::clone(known));
-            }
-            let texts = texts_at(lua, index, limits).map(Arc::new)?;
-            let is_own = own.any(|place| ffi::lua_topointer(lua, place).addr() == address);
-            if !is_own && texts.len() <= MAX_LENGTH && self.texts.borrow().len() < MAX_KEPT {
-                ffi::lua_ref(lua, index);
-                self.texts.borrow_mut().insert(address, Arc::clone(&texts));
-            }
-            Some(texts)
+            self.texts.find(lua, index, own, || texts_at(lua, index, limits))
         }
     }
 
@@ -99,29 +156,25 @@ impl Constants {
         limits: &Limits,
         own: std::ops::Range<c_int>,
     ) -> Option<Arc<Value>> {
-        // SAFETY: the caller's; nothing is borrowed while Luau may raise an error.
+        // SAFETY: the caller's.
         unsafe {
-            if ffi::lua_type(lua, index) != ffi::LUA_TTABLE || ffi::lua_getreadonly(lua, index) == 0 {
+            if ffi::lua_type(lua, index) != ffi::LUA_TTABLE {
                 return value_at(lua, index, limits).map(Arc::new);
             }
-            let address = ffi::lua_topointer(lua, index).addr();
-            if let Some(known) = self.values.borrow().get(&address) {
-                return Some(Arc::clone(known));
-            }
-            let value = value_at(lua, index, limits).map(Arc::new)?;
-            let is_kept = self.values.borrow().len() < MAX_KEPT && {
-                ffi::lua_rawcheckstack(lua, (2 * MAX_DEPTH) as c_int + SLOTS);
-                let top = ffi::lua_gettop(lua);
-                let is_constant = is_constant(lua, index, &own, &mut 0, 0);
-                ffi::lua_settop(lua, top);
-                is_constant
-            };
-            if is_kept {
-                // The reference keeps its address, and those of the tables in it, from being given to another table.
-                ffi::lua_ref(lua, index);
-                self.values.borrow_mut().insert(address, Arc::clone(&value));
-            }
-            Some(value)
+            self.values.find(lua, index, own, || value_at(lua, index, limits))
+        }
+    }
+
+    /// Lets the machine forget all tables.
+    ///
+    /// # Safety
+    /// The machine must be this one's.
+    #[expect(unsafe_code, reason = "the C interface of Luau")]
+    pub(super) unsafe fn give_up(&self, lua: *mut lua_State) {
+        // SAFETY: the caller's.
+        unsafe {
+            self.texts.give_up(lua);
+            self.values.give_up(lua);
         }
     }
 }
@@ -136,7 +189,7 @@ unsafe fn is_constant(
     lua: *mut lua_State,
     index: c_int,
     own: &std::ops::Range<c_int>,
-    tables: &mut usize,
+    (tables, entries): (&mut usize, &mut usize),
     depth: usize,
 ) -> bool {
     // SAFETY: the caller's.
@@ -154,7 +207,15 @@ unsafe fn is_constant(
             if at < 0 {
                 return true;
             }
-            if ffi::lua_type(lua, top + 2) == ffi::LUA_TTABLE && !is_constant(lua, top + 2, own, tables, depth + 1) {
+            *entries += 1;
+            let kind = ffi::lua_type(lua, top + 2);
+            if kind == ffi::LUA_TSTRING {
+                *entries += ffi::lua_objlen(lua, top + 2) / TEXT_BYTES;
+            }
+            let is_table = kind == ffi::LUA_TTABLE;
+            if *entries > MAX_ENTRIES
+                || (is_table && !is_constant(lua, top + 2, own, (&mut *tables, &mut *entries), depth + 1))
+            {
                 return false;
             }
             ffi::lua_settop(lua, top);

@@ -294,6 +294,7 @@ impl Direct {
             if status == ffi::LUA_ERRMEM {
                 // What is kept here is no fault of the script's: it gets all the room there is when the call is made again.
                 self.give_up_all(lua);
+                self.constants.give_up(lua);
                 ffi::lua_gc(lua, ffi::LUA_GCCOLLECT, 0);
             }
             failure
