@@ -33,9 +33,9 @@ PARAMETERS = {"qwen2.5-0.5b": 0.494e9, "qwen2.5-1.5b": 1.544e9, "qwen2.5-7b": 7.
 class Sizes:
     """What is measured, and on which device."""
 
-    def __init__(self, is_dry):
-        self.is_dry = is_dry
-        self.device, self.dtype = ("cpu", "f32") if is_dry else ("cuda", "bf16")
+    def __init__(self, is_dry, is_emulated):
+        self.is_dry, self.is_emulated = is_dry, is_emulated
+        self.device, self.dtype = ("cpu", "f32") if is_dry and not is_emulated else ("cuda", "bf16")
         self.episodes = dict(batch=16, groups=2, prompt=40, new=8, turns=3, turn_prompt=10) if is_dry else dict(
             batch=128, groups=8, prompt=400, new=200, turns=3, turn_prompt=50)
         self.agreement = dict(batch=4, groups=2, prompt=12, new=6) if is_dry else dict(batch=8, groups=2, prompt=64, new=32)
@@ -82,17 +82,17 @@ def query(field):
 
 
 def environment():
-    """With the CUDA libraries of this interpreter's PyTorch, if there are none elsewhere."""
+    """With the CUDA libraries of this interpreter's PyTorch behind those that are named already."""
     folders = [pathlib.Path(path) / "nvidia" / "cu13" / "lib" for path in sys.path if path]
     folders = [*filter(pathlib.Path.is_dir, folders), pathlib.Path("/usr/local/cuda/lib64")]
     known = os.environ.get("LD_LIBRARY_PATH")
-    library_path = os.pathsep.join([*map(str, folders), *([known] if known else [])])
+    library_path = os.pathsep.join([*([known] if known else []), *map(str, folders)])
     return dict(os.environ, LD_LIBRARY_PATH=library_path, CARGO_MANIFEST_DIR=str(ROOT), HF_HUB_OFFLINE="1")
 
 
 class Run:
     def __init__(self, arguments, folder):
-        self.sizes, self.folder = Sizes(arguments.dry), folder
+        self.sizes, self.folder = Sizes(arguments.dry, arguments.emulated), folder
         self.deadline = time.monotonic() + arguments.seconds
         self.environment = environment()
         self.program, self.tests = self.find(arguments)
@@ -157,7 +157,7 @@ class Run:
 
     def peers(self, name, tasks, limit, is_needed=True, **request):
         """Results by task of gpu_peers.py."""
-        request.update(device=self.sizes.device, dtype=self.sizes.dtype)
+        request.update(device="cpu" if self.sizes.is_dry else self.sizes.device, dtype=self.sizes.dtype)
         command = [sys.executable, ROOT / "scripts/bench/gpu_peers.py", json.dumps(request), *tasks]
         output = self.call(name, command, limit, is_needed) or ""
         results = {}
@@ -179,13 +179,13 @@ class Run:
         if self.tests is None:
             self.failures.append("tests: there is no test program; `--pack` builds it")
             return
-        more = {} if self.sizes.is_dry else {"GIFT_TEST_DEVICE": "cuda"}
+        more = {"GIFT_TEST_DEVICE": "cuda"} if self.sizes.device == "cuda" else {}
         # All of them take minutes on a CPU, where they run in `cargo test` anyway, and the emulator asks for the kernels' source.
         some = ["fused::product", "fused::half", "decoder::the_two"] if self.sizes.is_dry else []
         output = self.call("tests", [self.tests, *some], 150, **more) or ""
         counts = re.search(r"test result: ok\. (\d+) passed; 0 failed", output)
         passed = int(counts.group(1)) if counts else 0
-        where = "on the CPU alone" if self.sizes.is_dry else "on the device and the CPU"
+        where = "on the device and the CPU" if self.sizes.device == "cuda" else "on the CPU alone"
         self.row("tests of kernels and decoders", f"{passed} passed {where}" if passed else "**failed**", wanted="all")
         if passed == 0 and not any(failure.startswith("tests") for failure in self.failures):
             self.failures.append("tests: none ran")
@@ -235,7 +235,9 @@ class Run:
             share = f"{100 * line['share_of_floor']:.0f} %"
             if part == "update":
                 share += f"; {100 * ours['share_of_matrix_rate']:.0f} % of the matrix rate"
-            known = {"rollout": "transformers `generate`", "update": "PyTorch eager, checkpointed"}.get(part, "")
+            known = {"rollout": "transformers `generate`", "update": "PyTorch eager"}.get(part, "")
+            if peer and "how" in peer:
+                known += f", {peer['how']}"
             self.row(f"{episodes}: {part}", seconds(line), f"{line['floor_s']:.2f} s", share,
                      f"{known} {peer['seconds']:.2f} s" if peer else known and f"{known}: missing",
                      f"{peer['seconds'] / line['seconds']:.2f}" if peer else "", WANTED.get(part, ""))
@@ -330,6 +332,7 @@ def main():
     parser.add_argument("--pack", metavar="FOLDER", help="build with CUDA and pack both programs; measure nothing")
     parser.add_argument("--carried", metavar="FOLDER", help="where `--pack` has put them; target/release if left out")
     parser.add_argument("--dry", action="store_true", help="tiny sizes on the CPU")
+    parser.add_argument("--emulated", action="store_true", help="with --dry: sizes as there, on the device of scripts/cuda-emulator.sh")
     parser.add_argument("--seconds", type=float, default=465, help="time for all steps together")
     parser.add_argument("--out", metavar="FILE", help="write all reports as JSON")
     arguments = parser.parse_args()

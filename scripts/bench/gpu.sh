@@ -7,6 +7,8 @@
 #     scripts/bench/gpu.sh --pack FOLDER                        # where Rust and nvcc are: builds what is carried
 #     scripts/bench/gpu.sh --carried FOLDER [--out FILE.json]   # where the device is: needs python3, torch and transformers
 #     scripts/bench/gpu.sh --dry                                # the same steps on a CPU with the tiny shape, from target/release
+#     scripts/cuda-emulator.sh target/emulator scripts/bench/gpu.sh --dry --emulated --carried FOLDER --seconds 3600
+#                                                               # the same from a CUDA build, on an emulated device
 #
 # Without CUDA where Rust is: scripts/cuda-toolkit.sh target/cuda scripts/bench/gpu.sh --pack FOLDER
 # Beside FOLDER, the second machine needs `scripts/bench` and `tests/numerics/data` of this repository.

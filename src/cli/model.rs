@@ -9,8 +9,8 @@ use crate::config::{AnswerFormat, Constrain, LANGUAGE_MODEL, ObservationKind, Ru
 use crate::diag::{Diagnostic, SourceSpan};
 use crate::opponent::LoadedModel;
 use crate::policy::{
-    AdapterConfig, CandleDecoder, CpuDecoder, Decoder, DecoderConfig, Error, HubName, NamedTensor, ReplicatedDecoder,
-    Tokenizer, initial_weights, prefers_quantized, read_gguf, read_quantized, reduction,
+    self, AdapterConfig, CandleDecoder, CpuDecoder, Decoder, DecoderConfig, Error, HubName, NamedTensor,
+    ReplicatedDecoder, Tokenizer, initial_weights, prefers_quantized, read_gguf, read_quantized, reduction,
 };
 use crate::seed::Seed;
 
@@ -424,7 +424,7 @@ fn open_cuda(index: usize) -> Result<candle_core::Device, Box<Diagnostic>> {
                 .help("use `--device cpu`, or build with `cargo build --release --features cuda`"),
         ));
     }
-    candle_core::Device::new_cuda(index).map_err(|error| {
+    policy::open_cuda(index).map_err(|error| {
         Box::new(
             Diagnostic::error("cli::device", format!("the CUDA device {index} cannot be opened"))
                 .found(error.to_string())

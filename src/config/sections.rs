@@ -309,7 +309,7 @@ section! {
         /// passes. 0 takes a minibatch at once.
         max_pass_tokens: usize = 65_536,
         /// Keep only the input of each layer for the backward pass and compute the rest again: a fraction of the memory of
-        /// activations for about a tenth more time. On a GPU it is always so.
+        /// activations for about a tenth more time. On a GPU, layers whose activations do not fit are always treated so.
         gradient_checkpointing: bool = false,
         /// How both moments are stored: in 32 bits, or in 8 (arXiv:2110.02861), a quarter of the memory.
         states: OptimizerStates = OptimizerStates::F32,

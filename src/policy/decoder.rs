@@ -167,8 +167,8 @@ pub trait Decoder: Inference {
         Ok(weights)
     }
 
-    /// Whether activations are computed again in the backward pass instead of being kept (arXiv:1604.06174). The candle
-    /// decoder always does so.
+    /// Whether activations are computed again in the backward pass instead of being kept (arXiv:1604.06174). On a device, those
+    /// that there is no room for always are.
     fn set_gradient_checkpointing(&mut self, _is_on: bool) {}
 
     /// Decides anew which inputs of the adapter the next calls of [`Decoder::accumulate`] leave out, where it has dropout.

@@ -29,7 +29,7 @@ use std::path::PathBuf;
 
 pub use adapter::{AdapterConfig, Projection};
 pub use batcher::{BatchStats, Batcher, Lease, Pass, Request};
-pub use candle_decoder::{CandleDecoder, QuantizedDecoder, reduction};
+pub use candle_decoder::{CandleDecoder, QuantizedDecoder, open_cuda, reduction};
 pub use config::{DecoderConfig, Family, RopeScaling};
 pub use constraint::{AnswerTrie, Pieces};
 pub use cpu::{CpuDecoder, MemoryPlan, StepSize, rollout_memory, training_memory};

@@ -2,13 +2,14 @@
 //! against scoring; the same bytes for any number of threads. The candle decoder also runs on a CUDA device if the build and
 //! the machine have one.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use candle_core::{DType, Device};
 use gift_host::config::OptimizerStates;
 use gift_host::policy::{
     AdamWStep, AdapterConfig, CandleDecoder, Chunk, CpuDecoder, Decoder, DecoderConfig, Error, Family, Inference as _,
     NamedTensor, RopeScaling, Sequence, SequenceLoss, Target, TensorKind, TokenGradient, TokenScore, initial_weights,
+    open_cuda,
 };
 use gift_host::seed::Seed;
 
@@ -77,10 +78,11 @@ pub(super) fn must_have_device() -> bool {
 
 /// The CPU, and the first CUDA device if there is one.
 pub(super) fn devices() -> Vec<Device> {
-    // A build without CUDA, and a machine without a device, refuse.
-    let device = Device::new_cuda(0);
+    // A build without CUDA, and a machine without a device, refuse. All tests share one, as kernels are compiled for each.
+    static DEVICE: LazyLock<candle_core::Result<Device>> = LazyLock::new(|| open_cuda(0));
+    let device = DEVICE.as_ref();
     assert!(device.is_ok() || !must_have_device(), "`GIFT_TEST_DEVICE` asks for a device: {device:?}");
-    [Device::Cpu].into_iter().chain(device).collect()
+    [Device::Cpu].into_iter().chain(device.ok().cloned()).collect()
 }
 
 pub(super) fn every_decoder(config: &DecoderConfig, weights: &[NamedTensor]) -> Vec<Box<dyn Decoder>> {

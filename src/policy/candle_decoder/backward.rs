@@ -1,13 +1,14 @@
-//! The backward pass of packed sequences, layer by layer: the forward pass keeps the input of each layer only and a layer is
-//! computed again when its turn comes (gradient checkpointing, arXiv:1604.06174), so that there is never more in memory than
-//! what one layer computes on the way.
+//! The backward pass of packed sequences, layer by layer. The forward pass keeps what the last layers compute on the way, as far as
+//! there is room for it; of the layers before them the input only, and they are computed again when their turn comes (gradient
+//! checkpointing, arXiv:1604.06174), to the same bits.
 
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Result, Tensor};
 
 use super::head::Head;
-use super::network::{Context, Network, Pack};
+use super::layer::Activations;
+use super::network::{Network, Pack};
 use crate::policy::fused::{self, RowGroups, accumulate, add_rows};
 use crate::policy::{Sequence, SequenceLoss, TokenGradient, TokenScore};
 
@@ -17,22 +18,34 @@ pub(super) const FINAL_NORM: &str = "model.norm.weight";
 /// Gradients by name, in `f32`.
 pub(super) type Gradients = BTreeMap<String, Tensor>;
 
+/// What the backward pass begins a layer with.
+enum Kept {
+    /// The stream before it, `[rows, hidden]`.
+    Input(Tensor),
+    All(Box<Activations>),
+}
+
 impl Network<'_> {
-    /// Scores the targets of the sequences of a pack and adds the gradients of `loss`, if there is one, to `gradients`.
+    /// Scores the targets of the sequences of a pack and adds the gradients of `loss`, if there is one, to `gradients`. The
+    /// activations of as many layers as `room` bytes hold are kept.
     pub(super) fn train(
         &self,
         (pack, sequences): (&Pack, &[Sequence<'_>]),
         (temperature, loss): (f32, Option<&dyn SequenceLoss>),
+        room: usize,
         gradients: &mut Gradients,
     ) -> Result<Vec<(usize, Vec<TokenScore>)>> {
-        // Forward: the input of each layer, `[rows, hidden]`, and the stream after the last one.
-        let mut inputs = Vec::with_capacity(self.config.layer_count);
+        // Forward: what is kept of each layer, and the stream after the last one.
+        let layers = self.config.layer_count;
+        let mut kept = Vec::with_capacity(layers);
         let mut x = self.embed(&Tensor::new(&pack.tokens[..], pack.positions.device())?)?;
-        for layer in 0..self.config.layer_count {
-            let next = self.layer(layer, &x, &Context::Packed(pack))?.output;
-            let input = std::mem::replace(&mut x, next);
+        let whole = room / self.activation_bytes(pack.tokens.len(), x.dtype()).max(1);
+        for layer in 0..layers {
+            let activations = self.layer(layer, &x, pack)?;
+            let input = std::mem::replace(&mut x, activations.output.clone());
             if loss.is_some() {
-                inputs.push(input);
+                let is_whole = layers - layer <= whole;
+                kept.push(if is_whole { Kept::All(Box::new(activations)) } else { Kept::Input(input) });
             }
         }
         let mut head = Head::new(self, pack, sequences, temperature, x.device().is_cpu());
@@ -47,8 +60,11 @@ impl Network<'_> {
         if wanted.iter().any(|gradient| *gradient != TokenGradient::default()) {
             let mut back = head.backward(&x, &wanted, gradients)?;
             drop(x);
-            for (layer, input) in inputs.into_iter().enumerate().rev() {
-                let activations = self.layer(layer, &input, &Context::Packed(pack))?;
+            for (layer, kept) in kept.into_iter().enumerate().rev() {
+                let activations = match kept {
+                    Kept::Input(input) => self.layer(layer, &input, pack)?,
+                    Kept::All(activations) => *activations,
+                };
                 back = self.layer_backward(layer, activations, pack, &back, gradients)?;
             }
             if self.trains_all() {

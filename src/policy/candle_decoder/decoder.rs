@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{D, DType, Device, Result as TensorResult, Tensor, Var};
+use candle_core::{D, DType, Device, Result as TensorResult, Tensor};
 
 use super::network::{Adapted, Network, Pack, Paged, Rotary};
+use super::open::free_bytes;
 use super::pages::{CandleCache, PagePool};
+use super::weights::{AllWeights, Weights};
 use crate::config::OptimizerStates;
 use crate::policy::adapter::Dropout;
 use crate::policy::fused::{PagedRows, PagedSpan, Parameter, adamw, copy_pages, square_sum};
@@ -29,9 +31,9 @@ pub struct CandleDecoder {
     rotary: Rotary,
     adapter: Option<AdapterConfig>,
     /// The weights under an adapter, in `dtype`; none without one.
-    frozen: BTreeMap<String, Tensor>,
+    frozen: Weights,
     /// What is trained, as the network computes with it, in `dtype`.
-    variables: BTreeMap<String, Var>,
+    rounded: Weights,
     /// What is trained, in `f32`, as are the next three. Gradients and moments are missing as long as they are zero.
     weights: BTreeMap<String, Tensor>,
     gradients: BTreeMap<String, Tensor>,
@@ -39,6 +41,8 @@ pub struct CandleDecoder {
     second_moments: BTreeMap<String, Tensor>,
     /// What training leaves out of the adapter's inputs.
     dropout: Option<Dropout>,
+    /// Whether activations are computed again though there is room for them.
+    gradient_checkpointing: bool,
     /// Lengths of the rows of adapted matrices, if the adapter trains lengths.
     lengths: BTreeMap<String, Tensor>,
     /// Keys and values of sequences that are sampled.
@@ -90,23 +94,24 @@ impl CandleDecoder {
             return Err(Error::Shape { name: "dtype".to_owned(), expected, found: format!("`{dtype:?}`") });
         }
         inputs::check_tensors(&config.parameters(), weights)?;
-        let (mut frozen, mut trained) = (BTreeMap::new(), weights);
-        if let Some((adapter, tensors)) = &adapter {
-            adapter.validate(&config)?;
-            inputs::check_tensors(&adapter.parameters(&config), tensors)?;
-            frozen = on_device(weights, &device, dtype)?;
-            trained = tensors;
-        }
-        let weights = on_device(trained, &device, DType::F32)?;
-        let rounded =
-            |(name, tensor): (&String, &Tensor)| Ok((name.clone(), Var::from_tensor(&tensor.to_dtype(dtype)?)?));
+        let mut model = Weights::of_model(&config, dtype, &device)?;
+        let (frozen, rounded, trained) = match &adapter {
+            Some((adapter, tensors)) => {
+                adapter.validate(&config)?;
+                inputs::check_tensors(&adapter.parameters(&config), tensors)?;
+                set_all(&mut model, weights, &device)?;
+                (model, Weights::new(dtype), *tensors)
+            }
+            None => (Weights::new(dtype), model, weights),
+        };
         let mut decoder = Self {
             rotary: Rotary::new(&config, &device)?,
-            variables: weights.iter().map(rounded).collect::<TensorResult<_>>()?,
+            weights: on_device(trained, &device)?,
+            rounded,
+            gradient_checkpointing: false,
             dropout: adapter.as_ref().and_then(|(adapter, _)| Dropout::new(adapter.dropout)),
             adapter: adapter.map(|(adapter, _)| adapter),
             frozen,
-            weights,
             gradients: BTreeMap::new(),
             first_moments: BTreeMap::new(),
             second_moments: BTreeMap::new(),
@@ -116,14 +121,8 @@ impl CandleDecoder {
             device,
             dtype,
         };
-        decoder.measure_rows()?;
+        decoder.refresh()?;
         Ok(decoder)
-    }
-
-    /// The weights as the network takes them.
-    fn network_weights(&self) -> BTreeMap<String, Tensor> {
-        let trained = self.variables.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor()));
-        self.frozen.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).chain(trained).collect()
     }
 
     /// Takes the lengths of the rows of `W + s B A` anew, for an adapter that trains them apart.
@@ -163,13 +162,19 @@ impl CandleDecoder {
         Ok(self.gradients.values().cloned().collect())
     }
 
+    /// Bytes that gradients will take which are not there yet.
+    fn missing_gradient_bytes(&self, gradients: &BTreeMap<String, Tensor>) -> usize {
+        let missing = self.weights.iter().filter(|(name, _)| !gradients.contains_key(*name));
+        missing.map(|(_, weight)| weight.elem_count() * size_of::<f32>()).sum()
+    }
+
     /// Every trained tensor with its shape.
     fn trained(&self) -> Vec<(String, Vec<usize>)> {
         self.adapter.as_ref().map_or_else(|| self.config.parameters(), |adapter| adapter.parameters(&self.config))
     }
 
-    /// The network with these weights; `keys` are those of the rows of a training pass.
-    fn network<'a>(&'a self, weights: &'a BTreeMap<String, Tensor>, keys: Option<&'a [u64]>) -> Network<'a> {
+    /// The network; `keys` are those of the rows of a training pass.
+    fn network<'a>(&'a self, keys: Option<&'a [u64]>) -> Network<'a> {
         let adapted = |adapter: &AdapterConfig| Adapted {
             scale: f64::from(adapter.scale()),
             lengths: &self.lengths,
@@ -178,7 +183,7 @@ impl CandleDecoder {
         let adapter = self.adapter.as_ref().map(adapted);
         Network {
             config: &self.config,
-            weights,
+            weights: AllWeights { trained: &self.rounded, frozen: &self.frozen },
             rotary: &self.rotary,
             adapter,
             quantized: None,
@@ -202,13 +207,9 @@ impl CandleDecoder {
         Ok(scores)
     }
 
-    /// Copies what is trained to the variables.
+    /// Rounds what is trained anew.
     fn refresh(&mut self) -> TensorResult<()> {
-        self.variables
-            .iter()
-            .filter_map(|(name, var)| Some((var, self.weights.get(name)?)))
-            // `set` refuses a tensor that shares the variable's storage, hence the copy.
-            .try_for_each(|(var, weight)| var.set(&weight.to_dtype(self.dtype)?.copy()?))?;
+        self.weights.iter().try_for_each(|(name, weight)| self.rounded.set(name, weight))?;
         self.measure_rows()
     }
 }
@@ -248,12 +249,16 @@ pub(super) fn extend(network: Network<'_>, chunks: &mut [Chunk<'_>], pool: &Arc<
     Ok(logits)
 }
 
-fn on_device(tensors: &[NamedTensor], device: &Device, dtype: DType) -> TensorResult<BTreeMap<String, Tensor>> {
-    let copy = |tensor: &NamedTensor| {
-        let values = Tensor::from_slice(&tensor.data, tensor.shape.as_slice(), device)?;
-        Ok((tensor.name.clone(), values.to_dtype(dtype)?))
-    };
-    tensors.iter().map(copy).collect()
+fn upload(tensor: &NamedTensor, device: &Device) -> TensorResult<Tensor> {
+    Tensor::from_slice(&tensor.data, tensor.shape.as_slice(), device)
+}
+
+fn on_device(tensors: &[NamedTensor], device: &Device) -> TensorResult<BTreeMap<String, Tensor>> {
+    tensors.iter().map(|tensor| Ok((tensor.name.clone(), upload(tensor, device)?))).collect()
+}
+
+fn set_all(weights: &mut Weights, tensors: &[NamedTensor], device: &Device) -> TensorResult<()> {
+    tensors.iter().try_for_each(|tensor| weights.set(&tensor.name, &upload(tensor, device)?))
 }
 
 impl Inference for CandleDecoder {
@@ -274,14 +279,17 @@ impl Inference for CandleDecoder {
     }
 
     fn extend_in_place(&self, chunks: &mut [Chunk<'_>]) -> Result<Logits, Error> {
-        let weights = self.network_weights();
-        extend(self.network(&weights, None), chunks, &self.pool)
+        extend(self.network(None), chunks, &self.pool)
     }
 }
 
 impl Decoder for CandleDecoder {
     fn adapter(&self) -> Option<&AdapterConfig> {
         self.adapter.as_ref()
+    }
+
+    fn set_gradient_checkpointing(&mut self, is_on: bool) {
+        self.gradient_checkpointing = is_on;
     }
 
     fn draw_dropout(&mut self, seed: u64) {
@@ -292,10 +300,9 @@ impl Decoder for CandleDecoder {
 
     fn score(&self, sequences: &[Sequence<'_>], temperature: f32) -> Result<Vec<Vec<TokenScore>>, Error> {
         inputs::check_sequences(&self.config, sequences, temperature)?;
-        let weights = self.network_weights();
-        let network = self.network(&weights, None);
+        let network = self.network(None);
         self.in_packs(sequences, |pack| {
-            Ok(network.train((pack, sequences), (temperature, None), &mut BTreeMap::new())?)
+            Ok(network.train((pack, sequences), (temperature, None), 0, &mut BTreeMap::new())?)
         })
     }
 
@@ -307,10 +314,13 @@ impl Decoder for CandleDecoder {
     ) -> Result<Vec<Vec<TokenScore>>, Error> {
         inputs::check_sequences(&self.config, sequences, temperature)?;
         let mut gradients = std::mem::take(&mut self.gradients);
-        let weights = self.network_weights();
         let scores = self.in_packs(sequences, |pack| {
-            let network = self.network(&weights, Some(&*pack.keys));
-            Ok(network.train((pack, sequences), (temperature, Some(loss)), &mut gradients)?)
+            let network = self.network(Some(&*pack.keys));
+            let free = if self.gradient_checkpointing { Some(0) } else { free_bytes(&self.device)? };
+            // Most of it: a layer in the making and the logits need the rest. A CPU, which is there to check devices, has no end.
+            let room =
+                free.map_or(usize::MAX, |free| free.saturating_sub(self.missing_gradient_bytes(&gradients)) / 10 * 7);
+            Ok(network.train((pack, sequences), (temperature, Some(loss)), room, &mut gradients)?)
         });
         self.gradients = gradients;
         scores
@@ -340,7 +350,7 @@ impl Decoder for CandleDecoder {
                 gradient: self.gradients.get(name).cloned(),
                 first: or_zeros(&self.first_moments, (name, weight))?,
                 second: or_zeros(&self.second_moments, (name, weight))?,
-                copy: self.variables.get(name).ok_or_else(|| inputs::missing(name))?.clone(),
+                copy: self.rounded.get(name).ok_or_else(|| inputs::missing(name))?.clone(),
             });
         }
         adamw(&mut parameters, step)?;
@@ -355,7 +365,7 @@ impl Decoder for CandleDecoder {
 
     fn tensors(&self, kind: TensorKind) -> Result<Vec<NamedTensor>, Error> {
         let (names, from) = match kind {
-            TensorKind::Weight if self.adapter.is_some() => (self.config.parameters(), &self.frozen),
+            TensorKind::Weight if self.adapter.is_some() => (self.config.parameters(), self.frozen.by_name()),
             TensorKind::Adapter if self.adapter.is_none() => return Ok(Vec::new()),
             TensorKind::Weight | TensorKind::Adapter => (self.trained(), &self.weights),
             TensorKind::Gradient => (self.trained(), &self.gradients),
@@ -382,12 +392,12 @@ impl Decoder for CandleDecoder {
             _ => self.trained(),
         };
         inputs::check_tensors(&expected, tensors)?;
-        let copies = on_device(tensors, &self.device, if under_adapter { self.dtype } else { DType::F32 })?;
+        if under_adapter {
+            set_all(&mut self.frozen, tensors, &self.device)?;
+            return Ok(self.measure_rows()?);
+        }
+        let copies = on_device(tensors, &self.device)?;
         match kind {
-            TensorKind::Weight if under_adapter => {
-                self.frozen = copies;
-                self.measure_rows()?;
-            }
             TensorKind::Adapter if self.adapter.is_none() => {}
             TensorKind::Weight | TensorKind::Adapter => {
                 self.weights = copies;

@@ -1,12 +1,12 @@
-//! One layer, forward and backward. The backward pass is written out: candle's own begins every gradient with zeros and adds to
+//! One layer of a pass whose rows attend to each other, forward and backward. The backward pass is written out: candle's own begins every gradient with zeros and adds to
 //! them, and turns the gradients of weights around one by one.
 
 use candle_core::{DType, Result, Tensor, Var};
 
 use super::backward::{Gradients, add, add_product};
-use super::network::{Context, Network, Pack, attend_packed, multiply};
+use super::network::{Network, Pack, attend_packed, multiply};
 use crate::policy::Projection;
-use crate::policy::fused::{self, NewHeads};
+use crate::policy::fused;
 
 /// What a layer computes on the way, `[rows, ..]` each.
 pub(super) struct Activations {
@@ -37,20 +37,20 @@ struct Heads {
     log_sums: Option<Tensor>,
 }
 
-fn name(layer: usize, part: &str) -> String {
+pub(super) fn name(layer: usize, part: &str) -> String {
     format!("model.layers.{layer}.{part}.weight")
 }
 
-const INPUT_NORM: &str = "input_layernorm";
-const STREAM_NORM: &str = "post_attention_layernorm";
-const QUERY_NORM: &str = "self_attn.q_norm";
-const KEY_NORM: &str = "self_attn.k_norm";
+pub(super) const INPUT_NORM: &str = "input_layernorm";
+pub(super) const STREAM_NORM: &str = "post_attention_layernorm";
+pub(super) const QUERY_NORM: &str = "self_attn.q_norm";
+pub(super) const KEY_NORM: &str = "self_attn.k_norm";
 
 impl Network<'_> {
-    /// One layer from the residual stream before it, `[rows, hidden]`. Keys and values are written to their pages, if there are any.
-    pub(super) fn layer(&self, layer: usize, x: &Tensor, context: &Context<'_>) -> Result<Activations> {
+    /// One layer from the residual stream before it, `[rows, hidden]`.
+    pub(super) fn layer(&self, layer: usize, x: &Tensor, pack: &Pack) -> Result<Activations> {
         let normalized = self.rms_norm(x, &name(layer, INPUT_NORM))?;
-        let (attended, heads) = self.attention(layer, &normalized, context)?;
+        let (attended, heads) = self.attention(layer, &normalized, pack)?;
         let change = self.linear(&attended, layer, Projection::Output)?;
         let weight = self.weight(&name(layer, STREAM_NORM))?;
         let (stream, normalized_stream) = fused::add_rms_norm(x, &change, weight, self.epsilon())?;
@@ -62,13 +62,23 @@ impl Network<'_> {
         Ok(Activations { input, normalized, heads, attended, stream, normalized_stream, gate, up, activated, output })
     }
 
+    /// Bytes of [`Activations`] of so many rows; with an adapter there is more for a moment, which is not counted.
+    pub(super) fn activation_bytes(&self, rows: usize, dtype: DType) -> usize {
+        let config = self.config;
+        let (queries, keys) = (config.head_count * config.head_dim, config.kv_head_count * config.head_dim);
+        let plain = if config.has_qk_norm() { queries + keys } else { 0 };
+        // The input is the output of the layer before.
+        let stream = 4 * config.hidden_size + 2 * queries + 2 * keys + plain + 3 * config.intermediate_size;
+        rows * (stream * dtype.size_in_bytes() + config.head_count * size_of::<f32>())
+    }
+
     /// # Shapes
     /// - `x`: `[rows, hidden]`; returns `[rows, heads * head_dim]`
-    fn attention(&self, layer: usize, x: &Tensor, context: &Context<'_>) -> Result<(Tensor, Heads)> {
+    fn attention(&self, layer: usize, x: &Tensor, pack: &Pack) -> Result<(Tensor, Heads)> {
         let config = self.config;
         let project = |projection: Projection, heads: usize| {
             let mut projected = self.linear(x, layer, projection)?;
-            if config.has_qkv_bias() && matches!(context, Context::Packed(_)) {
+            if config.has_qkv_bias() {
                 projected = projected.broadcast_add(self.weight(&bias(layer, projection))?)?;
             }
             projected.reshape((x.dim(0)?, heads, config.head_dim)) // [rows, heads, head_dim]
@@ -81,16 +91,6 @@ impl Network<'_> {
             queries = self.rms_norm(&queries, &name(layer, QUERY_NORM))?;
             keys = self.rms_norm(&keys, &name(layer, KEY_NORM))?;
         }
-        let pack = match context {
-            Context::Packed(pack) => *pack,
-            Context::Cached(paged) => {
-                let new = NewHeads { queries: &queries, keys: &keys, values: &values, biases: self.biases(layer)? };
-                let queries = self.rotary.write(&new, paged, layer)?;
-                let pages = (&paged.slabs[..], paged.shape);
-                let attended = fused::paged_attention(&queries, pages, layer, &paged.rows)?.flatten_from(1)?;
-                return Ok((attended, Heads { plain, queries, keys, values, log_sums: None }));
-            }
-        };
         let (queries, keys) = (self.rotary.turn(&queries, &pack.positions)?, self.rotary.turn(&keys, &pack.positions)?);
         #[cfg(feature = "flash-attn")]
         if let Some(attended) = self.flash_attention(pack, [&queries, &keys, &values])? {
@@ -103,15 +103,6 @@ impl Network<'_> {
             (attend_packed(pack, &queries, &keys, &values)?, None)
         };
         Ok((attended, Heads { plain, queries, keys, values, log_sums }))
-    }
-
-    /// Biases of queries, keys and values, where there are any.
-    fn biases(&self, layer: usize) -> Result<Option<[&Tensor; 3]>> {
-        if !self.config.has_qkv_bias() {
-            return Ok(None);
-        }
-        let weight = |projection| self.weight(&bias(layer, projection));
-        Ok(Some([weight(Projection::Query)?, weight(Projection::Key)?, weight(Projection::Value)?]))
     }
 
     /// From the gradient of the stream after a layer, `[rows, hidden]`, to that of the stream before it; adds those of the layer's
@@ -244,7 +235,7 @@ fn sum_of_rows(x: &Tensor) -> Result<Tensor> {
     fused::product(&ones, x, DType::F32)?.squeeze(0)
 }
 
-fn bias(layer: usize, projection: Projection) -> String {
+pub(super) fn bias(layer: usize, projection: Projection) -> String {
     format!("{}.bias", projection.path(layer))
 }
 

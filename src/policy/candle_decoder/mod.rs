@@ -12,10 +12,14 @@ mod layer; // one layer, forward and backward
 #[cfg(feature = "nccl")]
 mod nccl; // sums of gradients from device to device
 mod network; // what rows go through
+mod open; // CUDA devices
 mod pages; // where keys and values lie
 mod quantized; // models that stay quantized, to sample from
+mod sample; // rows of sequences that are sampled
+mod weights; // by name, and joined
 
 pub use decoder::CandleDecoder;
+pub use open::open_cuda;
 pub(super) use pages::CandleCache;
 pub use quantized::QuantizedDecoder;
 

@@ -8,6 +8,7 @@ use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::backward::{EMBEDDING, FINAL_NORM};
 use super::quantized::QuantizedMatrices;
+use super::weights::{AllWeights, Joined};
 use crate::policy::adapter::Dropout;
 use crate::policy::fused::{self, AttentionLayout, NewHeads, PageShape, PagedRows, Stretch};
 use crate::policy::tree::Node;
@@ -18,7 +19,7 @@ use crate::policy::{DecoderConfig, Projection, Sequence};
 pub(super) struct Network<'a> {
     pub(super) config: &'a DecoderConfig,
     /// With the adapter's tensors under their names.
-    pub(super) weights: &'a BTreeMap<String, Tensor>,
+    pub(super) weights: AllWeights<'a>,
     pub(super) rotary: &'a Rotary,
     pub(super) adapter: Option<Adapted<'a>>,
     /// Matrices that stay as their file has them, in place of `weights`.
@@ -66,7 +67,12 @@ impl Rotary {
     }
 
     /// Turns queries and keys of a sampling pass, writes keys and values to their pages, and returns the queries.
-    pub(super) fn write(&self, heads: &NewHeads<'_>, paged: &Paged, layer: usize) -> Result<Tensor> {
+    pub(super) fn write(
+        &self,
+        heads: (NewHeads<'_>, Option<[&Tensor; 3]>),
+        paged: &Paged,
+        layer: usize,
+    ) -> Result<Tensor> {
         fused::write_rows(heads, (&paged.slabs, paged.shape), layer, &paged.rows, (&self.cosines, &self.sines))
     }
 
@@ -139,15 +145,12 @@ fn lay_out(
     }
 }
 
-/// What the rows of a pass attend to.
-pub(super) enum Context<'a> {
-    /// Their own and the cached ones, which they are added to.
-    Cached(&'a Paged),
-    /// Rows of the same pass alone.
-    Packed(&'a Pack),
-}
-
 impl Network<'_> {
+    /// The joined matrices of a layer, unless an adapter or other types take them apart.
+    pub(super) fn joined(&self, layer: usize) -> Option<&Joined> {
+        self.weights.trained.joined(layer).filter(|_| self.trains_all())
+    }
+
     pub(super) fn weight(&self, name: &str) -> Result<&Tensor> {
         let missing = || candle_core::Error::Msg(format!("no weight `{name}`"));
         self.weights.get(name).ok_or_else(missing)
@@ -208,23 +211,6 @@ impl Network<'_> {
     /// The norm after the last layer.
     pub(super) fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
         self.rms_norm(x, FINAL_NORM)
-    }
-
-    /// The residual stream after the last layer and norm for the last token of each span; keys and values of all are written to
-    /// their pages.
-    ///
-    /// # Shapes
-    /// - returns `[spans, hidden]` in the dtype of the weights
-    pub(super) fn hidden(&self, paged: &Paged) -> Result<Tensor> {
-        let rows = &paged.rows;
-        let mut x = self.embed(&rows.tokens)?;
-        for layer in 0..self.config.layer_count {
-            x = self.layer(layer, &x, &Context::Cached(paged))?.output;
-        }
-        if rows.ends.dim(0)? < rows.tokens.dim(0)? {
-            x = x.index_select(&rows.ends, 0)?;
-        }
-        self.final_norm(&x)
     }
 
     /// The name of the last projection.

@@ -12,6 +12,7 @@ use super::backward::EMBEDDING;
 use super::decoder::{extend, name_of};
 use super::network::{Network, Rotary};
 use super::pages::{CandleCache, PagePool};
+use super::weights::{AllWeights, Weights};
 use crate::policy::{CacheStorage, Chunk, DecoderConfig, Error, Inference, KvCache, Logits, inputs};
 
 /// Matrices by Hugging Face name.
@@ -42,7 +43,7 @@ pub struct QuantizedDecoder {
     rotary: Rotary,
     matrices: QuantizedMatrices,
     /// Norms and biases, in `f32`.
-    vectors: BTreeMap<String, Tensor>,
+    vectors: Weights,
     pool: Arc<PagePool>,
 }
 
@@ -54,7 +55,7 @@ impl QuantizedDecoder {
     /// has no room.
     pub fn new(config: DecoderConfig, tensors: &BTreeMap<String, Arc<QTensor>>, device: Device) -> Result<Self, Error> {
         config.validate()?;
-        let mut vectors = BTreeMap::new();
+        let mut vectors = Weights::new(DType::F32);
         let mut products = BTreeMap::new();
         for (name, shape) in config.parameters() {
             let tensor = tensors.get(&name).filter(|tensor| tensor.shape().dims() == shape);
@@ -64,7 +65,7 @@ impl QuantizedDecoder {
                 return Err(Error::Shape { expected: format!("{shape:?}"), found, name });
             };
             if shape.len() == 1 {
-                vectors.insert(name, tensor.dequantize(&device)?.to_dtype(DType::F32)?);
+                vectors.set(&name, &tensor.dequantize(&device)?)?;
             } else if name != EMBEDDING || config.tied_embeddings {
                 products.insert(name, QMatMul::from_arc(Arc::clone(tensor))?);
             }
@@ -97,7 +98,7 @@ impl Inference for QuantizedDecoder {
     fn extend_in_place(&self, chunks: &mut [Chunk<'_>]) -> Result<Logits, Error> {
         let network = Network {
             config: &self.config,
-            weights: &self.vectors,
+            weights: AllWeights { trained: &self.vectors, frozen: &self.vectors },
             rotary: &self.rotary,
             adapter: None,
             quantized: Some(&self.matrices),

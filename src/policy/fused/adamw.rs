@@ -1,7 +1,7 @@
 //! One step of AdamW (arXiv:1711.05101) for all tensors at once, and the norm of all gradients. On CUDA each is one launch, and
 //! weights and moments change in place.
 
-use candle_core::{DType, Device, Result, Tensor, Var, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::operation::{Argument, Launch, Spec, suffix};
 use crate::policy::AdamWStep;
@@ -22,8 +22,9 @@ pub struct Parameter {
     pub first: Tensor,
     /// The second moment, `f32`.
     pub second: Tensor,
-    /// The rounded weight, in the type that the network computes in; the same for all parameters.
-    pub copy: Var,
+    /// The rounded weight, in the type that the network computes in, which is the same for all parameters. It changes in place, and
+    /// may be a part of another tensor, but not share its memory with the weight.
+    pub copy: Tensor,
 }
 
 /// Takes a step: changes the weights, the moments and the copies. Matrices decay, vectors do not.
@@ -87,8 +88,15 @@ fn on_cpu(parameter: &mut Parameter, step: &AdamWStep) -> Result<()> {
     let dims = parameter.weight.dims().to_vec();
     let store = |values: Vec<f32>| Tensor::from_vec(values, dims.as_slice(), &Device::Cpu);
     (parameter.weight, parameter.first, parameter.second) = (store(weight)?, store(first)?, store(second)?);
-    // `set` refuses a tensor that shares the variable's storage, hence the copy.
-    parameter.copy.set(&parameter.weight.to_dtype(parameter.copy.dtype())?.copy()?)
+    overwrite(&parameter.copy, &parameter.weight)
+}
+
+/// Writes the numbers of a tensor to the memory of another one of its shape, rounded to its type.
+///
+/// # Errors
+/// If they share their memory, or the backend fails.
+pub fn overwrite(tensor: &Tensor, with: &Tensor) -> Result<()> {
+    tensor.slice_set(&with.to_dtype(tensor.dtype())?.contiguous()?, 0, 0)
 }
 
 /// The tables of the kernels: sizes, and the chunks of each tensor.
@@ -116,7 +124,7 @@ pub fn adamw_launch(parameters: &[Parameter], step: &AdamWStep) -> Result<(Launc
     let (mut inputs, mut addresses) = (Vec::new(), Vec::new());
     for parameter in parameters {
         let Parameter { weight, gradient, first, second, copy } = parameter;
-        for tensor in [Some(weight), gradient.as_ref(), Some(first), Some(second), Some(copy.as_tensor())] {
+        for tensor in [Some(weight), gradient.as_ref(), Some(first), Some(second), Some(copy)] {
             addresses.push(tensor.map(|_| inputs.len()));
             inputs.extend(tensor.cloned());
         }

@@ -61,10 +61,12 @@ pub(super) fn execute(
         addresses.push(place(storage, layout, &stream)?);
     }
     let allocate = |spec: Spec| {
+        // No memory has an address without anything in it.
+        let room = if spec.count() == 0 { Shape::from(1) } else { Shape::from(spec.dims.as_slice()) };
         #[expect(unsafe_code, reason = "an output is uninitialized until its kernel has run")]
         // SAFETY: numbers of any bits are valid. Launches write all elements of their outputs before others read them, in
         // the order of the stream.
-        let storage = unsafe { device.alloc_uninit(&Shape::from(spec.dims.as_slice()), spec.dtype)? };
+        let storage = unsafe { device.alloc_uninit(&room, spec.dtype)? };
         Ok((storage, spec))
     };
     let outputs = outputs.into_iter().map(allocate).collect::<Result<Vec<(CudaStorage, Spec)>>>()?;

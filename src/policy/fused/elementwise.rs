@@ -206,6 +206,61 @@ impl Operation for Swiglu {
     }
 }
 
+/// `silu(gate) up` of a gate and what it lets through side by side; nothing is recorded.
+///
+/// # Shapes
+/// - `both`: `[.., 2 width]`, `f32`, `bf16` or `f16`: first `gate`, then `up`
+/// - returns `[.., width]`, the same type
+///
+/// # Errors
+/// If the width is odd, or the backend fails.
+pub fn swiglu_joined(both: &Tensor) -> Result<Tensor> {
+    Ok(run(&SwigluJoined, &[both])?.swap_remove(0))
+}
+
+/// The operation of [`swiglu_joined`].
+#[derive(Debug)]
+pub struct SwigluJoined;
+
+impl SwigluJoined {
+    fn half(both: &Spec) -> Result<(usize, usize)> {
+        let (rows, width) = both.rows()?;
+        if !width.is_multiple_of(2) {
+            bail!("a gate of {both:?}");
+        }
+        Ok((rows, width / 2))
+    }
+}
+
+impl Operation for SwigluJoined {
+    fn name(&self) -> &'static str {
+        "swiglu-joined"
+    }
+
+    fn outputs(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
+        let (_, width) = Self::half(&inputs[0])?;
+        let mut spec = inputs[0].clone();
+        spec.dims.pop();
+        spec.dims.push(width);
+        Ok(vec![spec])
+    }
+
+    fn launches(&self, inputs: &[Spec]) -> Result<Vec<Launch>> {
+        let (rows, width) = Self::half(&inputs[0])?;
+        let arguments = vec![Argument::Input(0), Argument::Output(0), int(rows)?, int(width)?];
+        launch("swiglu_joined", inputs[0].dtype, rows * width, arguments)
+    }
+
+    fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
+        let (_, width) = Self::half(&inputs[0].spec)?;
+        let row = |both: &[f32]| -> Vec<f32> {
+            let (gate, up) = both.split_at(width);
+            gate.iter().zip(up).map(|(&gate, up)| gate * sigmoid(gate) * up).collect()
+        };
+        Ok(vec![inputs[0].floats.chunks_exact((2 * width).max(1)).flat_map(row).collect()])
+    }
+}
+
 /// The gradient of [`Swiglu`]: inputs `gate`, `up` and the gradient of the output, outputs the gradients of the first two.
 #[derive(Debug)]
 pub struct SwigluBackward;

@@ -22,12 +22,13 @@ mod sample; // tokens from logits
 mod scores; // log-probabilities and entropies from logits
 mod tables; // indices on their way to the device
 
-pub use adamw::{Parameter, adamw, adamw_launch, square_sum, square_sum_launch};
+pub use adamw::{Parameter, adamw, adamw_launch, overwrite, square_sum, square_sum_launch};
 pub use attention::{
     Attention, AttentionBackward, attention, attention_backward, attention_forward, supports_attention,
 };
 pub use elementwise::{
-    Rotation, Swiglu, SwigluBackward, accumulate, accumulate_launch, rotate, rotate_back, swiglu, swiglu_backward,
+    Rotation, Swiglu, SwigluBackward, SwigluJoined, accumulate, accumulate_launch, rotate, rotate_back, swiglu,
+    swiglu_backward, swiglu_joined,
 };
 pub use layout::{AttentionLayout, Stretch};
 pub use norm::{AddNorm, Norm, NormBackward, add_rms_norm, rms_norm, rms_norm_backward};

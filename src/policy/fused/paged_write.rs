@@ -15,27 +15,44 @@ const THREADS: usize = 256;
 
 /// Queries, keys and values of new tokens.
 #[derive(Clone, Copy, Debug)]
-pub struct NewHeads<'a> {
-    /// `[rows, heads, head_dim]`.
-    pub queries: &'a Tensor,
-    /// `[rows, kv_heads, head_dim]`, as are the values.
-    pub keys: &'a Tensor,
-    /// The values.
-    pub values: &'a Tensor,
-    /// What is added to the three first, `[heads * head_dim]` and twice `[kv_heads * head_dim]`; sums are rounded to the type.
-    pub biases: Option<[&'a Tensor; 3]>,
+pub enum NewHeads<'a> {
+    /// `[rows, heads, head_dim]`, and twice `[rows, kv_heads, head_dim]`.
+    Apart([&'a Tensor; 3]),
+    /// All three one after the other, `[rows, heads + 2 kv_heads, head_dim]`.
+    Joined(&'a Tensor),
 }
 
 impl NewHeads<'_> {
-    /// The inputs of the kernel; biases that are not there are the heads.
-    fn inputs<'a>(
-        &'a self,
-        places: &'a Tensor,
-        (cosines, sines): (&'a Tensor, &'a Tensor),
-    ) -> [&'a Tensor; FIRST_SLAB] {
-        let Self { queries, keys, values, biases } = *self;
-        let [a, b, c] = biases.unwrap_or([queries, keys, values]);
-        [queries, keys, values, places, cosines, sines, a, b, c]
+    fn is_joined(&self) -> bool {
+        matches!(self, Self::Joined(_))
+    }
+
+    /// The three inputs of the kernel.
+    fn inputs(&self) -> [&Tensor; 3] {
+        match *self {
+            Self::Apart(heads) => heads,
+            Self::Joined(all) => [all; 3],
+        }
+    }
+
+    /// All three, apart.
+    fn apart(&self, kv_heads: usize) -> Result<[Tensor; 3]> {
+        match self {
+            Self::Apart(heads) => Ok(heads.map(Clone::clone)),
+            Self::Joined(all) => {
+                let heads = query_heads(all.dim(1)?, kv_heads)?;
+                let part = |start, count| all.narrow(1, start, count)?.contiguous();
+                Ok([part(0, heads)?, part(heads, kv_heads)?, part(heads + kv_heads, kv_heads)?])
+            }
+        }
+    }
+}
+
+/// Heads of queries among those of all three.
+fn query_heads(all: usize, kv_heads: usize) -> Result<usize> {
+    match all.checked_sub(2 * kv_heads) {
+        Some(heads) if heads > 0 => Ok(heads),
+        _ => bail!("{all} heads with {kv_heads} of keys and of values"),
     }
 }
 
@@ -47,31 +64,37 @@ const FIRST_SLAB: usize = 9;
 ///
 /// # Shapes
 /// - `heads`: of the type of `slabs`; `cosines` and `sines`: `[max_positions, .., head_dim / 2]`, `f32`
+/// - `biases`: what is added to queries, keys and values first, `[heads * head_dim]` and twice `[kv_heads * head_dim]`; sums are
+///   rounded to the type
 /// - returns the turned queries
 ///
 /// # Errors
 /// If the inputs do not fit together, or the backend fails.
 pub fn write_rows(
-    heads: &NewHeads<'_>,
+    (heads, biases): (NewHeads<'_>, Option<[&Tensor; 3]>),
     (slabs, shape): (&[Tensor], PageShape),
     layer: usize,
     rows: &PagedRows,
-    tables: (&Tensor, &Tensor),
+    (cosines, sines): (&Tensor, &Tensor),
 ) -> Result<Tensor> {
-    let inputs = heads.inputs(&rows.places, tables).into_iter().chain(slabs);
+    let new = heads.inputs();
+    // Biases that are not there are the heads.
+    let inputs = new.into_iter().chain([&rows.places, cosines, sines]).chain(biases.unwrap_or(new)).chain(slabs);
     let inputs = inputs.map(|input| input.detach().contiguous()).collect::<Result<Vec<_>>>()?;
     let specs: Vec<Spec> = inputs.iter().map(Spec::of).collect();
-    let launches = write_rows_launches(&specs, heads.biases.is_some(), shape, layer)?;
+    let (launches, turned) = write_rows_launches(&specs, (heads.is_joined(), biases.is_some()), shape, layer)?;
     #[cfg(feature = "cuda")]
-    if let Device::Cuda(device) = heads.queries.device() {
-        let found = super::device::execute(device, &launches, &inputs, vec![specs[0].clone()])?;
+    if let Device::Cuda(device) = rows.places.device() {
+        let found = super::device::execute(device, &launches, &inputs, vec![turned])?;
         return found.into_iter().next().map(super::operation::wrap).ok_or_else(missing);
     }
-    drop(launches);
-    let biased = |index: usize| match heads.biases {
-        Some(_) => inputs[index].broadcast_add(&inputs[index + 6].reshape(&inputs[index].dims()[1..])?),
-        None => Ok(inputs[index].clone()),
+    drop((launches, turned));
+    let apart = heads.apart(shape.kv_heads)?;
+    let biased = |index: usize| match biases {
+        Some(biases) => apart[index].broadcast_add(&biases[index].reshape(&apart[index].dims()[1..])?),
+        None => Ok(apart[index].clone()),
     };
+    let tables = (cosines, sines);
     let positions = rows.places.narrow(1, 0, 1)?.flatten_all()?;
     let turned = rotate(&biased(0)?, &positions, tables)?;
     let read = |x: &Tensor| x.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
@@ -94,21 +117,26 @@ pub fn write_rows(
     Ok(turned)
 }
 
-/// What writes rows, for inputs `queries`, `keys`, `values`, `places`, `cosines`, `sines`, three biases or anything in their place, and
-/// the slabs, and one output.
+/// What writes rows, and its output, for inputs `queries`, `keys`, `values`, or all three joined three times, `places`, `cosines`,
+/// `sines`, three biases or anything in their place, and the slabs.
 ///
 /// # Errors
 /// If the inputs do not fit together.
-pub fn write_rows_launches(inputs: &[Spec], is_biased: bool, shape: PageShape, layer: usize) -> Result<Vec<Launch>> {
-    let [rows, heads, dim] = inputs[0].dims[..] else { bail!("queries of {:?}", inputs[0]) };
+pub fn write_rows_launches(
+    inputs: &[Spec],
+    (is_joined, is_biased): (bool, bool),
+    shape: PageShape,
+    layer: usize,
+) -> Result<(Vec<Launch>, Spec)> {
+    let [rows, all, dim] = inputs[0].dims[..] else { bail!("queries of {:?}", inputs[0]) };
     let dtype = inputs[0].dtype;
     let half = dim / 2;
     let kv = Spec { dims: vec![rows, shape.kv_heads, shape.head_dim], dtype };
+    let (heads, keys) = if is_joined { (query_heads(all, shape.kv_heads)?, &inputs[0]) } else { (all, &kv) };
     let tables = inputs[4..6].iter().all(|table| table.dtype == DType::F32 && table.dims.last() == Some(&half));
-    let fits = inputs[1] == kv && inputs[2] == kv && inputs[3].dims == [rows, 3] && dim == shape.head_dim;
-    let biases = inputs[6..FIRST_SLAB].iter().zip(inputs);
-    let biases_fit =
-        biases.into_iter().all(|(bias, heads)| bias.dtype == dtype && bias.count() * rows == heads.count());
+    let fits = inputs[1..3].iter().all(|new| new == keys) && inputs[3].dims == [rows, 3] && dim == shape.head_dim;
+    let biases = inputs[6..FIRST_SLAB].iter().zip([heads, shape.kv_heads, shape.kv_heads]);
+    let biases_fit = biases.into_iter().all(|(bias, heads)| bias.dtype == dtype && bias.count() == heads * dim);
     if !fits || !tables || layer >= shape.layers || is_biased && !biases_fit {
         bail!("rows {inputs:?} for pages {shape:?}");
     }
@@ -116,15 +144,16 @@ pub fn write_rows_launches(inputs: &[Spec], is_biased: bool, shape: PageShape, l
     let tensors = (0..FIRST_SLAB).map(Argument::Input);
     let slabs = Argument::Addresses((FIRST_SLAB..inputs.len()).map(Some).collect());
     let counts = [int(heads)?, int(shape.kv_heads)?].into_iter().chain(shape.arguments(layer)?);
-    let last = [int(half)?, int(usize::from(is_biased))?];
-    Ok(vec![Launch {
+    let last = [int(half)?, int(usize::from(is_joined))?, int(usize::from(is_biased))?];
+    let launch = Launch {
         file: file(dtype)?,
         kernel: format!("paged_write_{}", suffix(dtype)?),
         grid: [rows, 1, 1],
         block: [THREADS, 1],
         shared_bytes: 0,
         arguments: tensors.chain([slabs, Argument::Output(0)]).chain(counts).chain(last).collect(),
-    }])
+    };
+    Ok((vec![launch], Spec { dims: vec![rows, heads, dim], dtype }))
 }
 
 /// Copies the beginnings of pages, in all layers, and zeroes what follows. Pages change in place.

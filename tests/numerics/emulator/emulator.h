@@ -9,7 +9,6 @@
 #include <cstring>
 #include <string>
 #include <type_traits>
-#include <vector>
 
 struct dim3 {
     unsigned x, y, z;
@@ -38,33 +37,46 @@ void warp_barrier();
 // Every thread of the warp hands in a value and gets that of thread `lane` of its warp.
 const void *exchange(const void *value, size_t size, unsigned lane);
 
-using Body = void (*)(const std::vector<uint64_t> &);
+// Calls a kernel with the arguments at these addresses, as a launch hands them over.
+using Body = void (*)(void *const *);
 
-struct Registration {
-    Registration(const char *name, Body body);
+struct Kernel {
+    Body body;
+    size_t argument_count;
 };
 
-template <class T> T argument(uint64_t bits) {
+// The kernel of a name; null if there is none.
+const Kernel *find_kernel(const std::string &name);
+
+// Runs all blocks of a launch, one after the other.
+void run(const Kernel &kernel, dim3 grid, dim3 block, size_t shared_bytes, void *const *arguments, bool descending);
+
+struct Registration {
+    Registration(const char *name, Kernel kernel);
+};
+
+template <class T> T read(const void *from) {
     T value;
-    std::memcpy(&value, &bits, sizeof value);
+    std::memcpy(&value, from, sizeof value);
     return value;
 }
 
 template <class... A, size_t... I>
-void call(void (*kernel)(A...), const std::vector<uint64_t> &bits, std::index_sequence<I...>) {
-    kernel(argument<A>(bits[I])...);
+void call(void (*kernel)(A...), void *const *arguments, std::index_sequence<I...>) {
+    kernel(read<A>(arguments[I])...);
 }
 
-template <class... A> void call(void (*kernel)(A...), const std::vector<uint64_t> &bits) {
-    if (bits.size() != sizeof...(A)) fail("the kernel takes " + std::to_string(sizeof...(A)) + " arguments, not " + std::to_string(bits.size()));
-    call(kernel, bits, std::index_sequence_for<A...>());
+template <class... A> void call(void (*kernel)(A...), void *const *arguments) {
+    call(kernel, arguments, std::index_sequence_for<A...>());
 }
+
+template <class... A> constexpr size_t count(void (*)(A...)) { return sizeof...(A); }
 
 } // namespace emulator
 
-#define EXPORT(kernel)                                                                             \
-    static emulator::Registration kernel##_registration(                                           \
-        #kernel, [](const std::vector<uint64_t> &bits) { emulator::call(kernel, bits); });
+#define EXPORT(kernel)                                                                                      \
+    static emulator::Registration kernel##_registration(                                                    \
+        #kernel, {[](void *const *arguments) { emulator::call(kernel, arguments); }, emulator::count(kernel)});
 
 #define DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(emulator::shared)
 

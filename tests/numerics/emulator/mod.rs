@@ -25,7 +25,7 @@ fn program(file: &'static str) -> PathBuf {
     let status = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()))
         .args(["-std=c++17", "-O2", "-fno-strict-aliasing", "-x", "c++", "-I"])
         .args([&emulator, Path::new("-I"), &kernels])
-        .args([kernels.join(file).with_extension("cu"), emulator.join("emulator.cpp")])
+        .args([kernels.join(file).with_extension("cu"), emulator.join("emulator.cpp"), emulator.join("launch.cpp")])
         .arg("-o")
         .arg(&unfinished)
         .status()

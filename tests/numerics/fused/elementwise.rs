@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use gift_host::policy::fused::{
-    Rotation, RowGroups, Swiglu, SwigluBackward, accumulate, accumulate_launch, add_rows, add_rows_launch, rotate,
-    swiglu,
+    Rotation, RowGroups, Swiglu, SwigluBackward, SwigluJoined, accumulate, accumulate_launch, add_rows,
+    add_rows_launch, rotate, swiglu,
 };
 
 use super::super::decoder::{devices, must_have_device};
@@ -67,7 +67,8 @@ fn gates_match_plain_loops() {
             };
             let one = tolerance(dtype);
             let product = each(&|gate, up, _| gate * sigmoid(gate) * up);
-            assert_computes(&Swiglu, &[&gate, &up], &[(product, one)]);
+            assert_computes(&Swiglu, &[&gate, &up], &[(product.clone(), one)]);
+            assert_computes(&SwigluJoined, &[&Tensor::cat(&[&gate, &up], 1).unwrap()], &[(product, one)]);
             let of_gate = each(&|gate, up, dy| dy * up * sigmoid(gate) * (1.0 + gate * (1.0 - sigmoid(gate))));
             let of_up = each(&|gate, _, dy| dy * gate * sigmoid(gate));
             assert_computes(&SwigluBackward, &[&gate, &up, &gradient], &[(of_gate, one), (of_up, one)]);

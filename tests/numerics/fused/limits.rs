@@ -93,9 +93,14 @@ fn launches_for_pages_of_real_models_fit_the_device() {
                 let angles = Spec { dims: vec![32768, 1, dim / 2], dtype: DType::F32 };
                 let tables = [Spec::of(&rows.places), angles.clone(), angles];
                 let biases = [spec(&[heads * dim]), spec(&[kv_heads * dim]), spec(&[kv_heads * dim])];
-                let inputs = [&[queries, new.clone(), new][..], &tables, &biases, &slabs].concat();
-                let launches = write_rows_launches(&inputs, true, shape, 39).expect("there is a kernel");
-                assert_launches_fit(&launches);
+                let joined = spec(&[count, heads + 2 * kv_heads, dim]);
+                for (is_joined, new) in
+                    [(false, [queries, new.clone(), new]), (true, [joined.clone(), joined.clone(), joined])]
+                {
+                    let inputs = [&new[..], &tables, &biases, &slabs].concat();
+                    let launches = write_rows_launches(&inputs, (is_joined, true), shape, 39);
+                    assert_launches_fit(&launches.expect("there is a kernel").0);
+                }
                 let copies = Spec { dims: vec![512, 3], dtype: DType::U32 };
                 let launches = copy_pages_launches(&[&[copies][..], &slabs].concat(), shape);
                 assert_launches_fit(&launches.expect("there is a kernel"));

@@ -6,7 +6,7 @@ use gift_host::policy::fused::{
     write_rows, write_rows_launches,
 };
 
-use super::super::decoder::devices;
+use super::super::decoder::{devices, must_have_device};
 use super::super::emulator::{TYPES, launch_all};
 use super::{assert_close, every_way, normal, tolerance, values};
 
@@ -198,26 +198,35 @@ fn assert_written([heads, kv_heads, dim]: [usize; 3], dtype: DType, is_biased: b
     let copies = || empty.iter().map(|slab| slab.copy().unwrap()).collect::<Vec<_>>();
     for device in devices() {
         let there = |x: &Tensor| x.to_device(&device).unwrap();
-        let slabs: Vec<Tensor> = copies().iter().map(there).collect();
         let on_device = PagedRows { tokens: there(&rows.tokens), places: there(&rows.places), ..rows.clone() };
         let [queries, keys, values_there] = [&queries, &keys, &new_values].map(there);
         let biases = biases.each_ref().map(there);
         let biases = is_biased.then(|| biases.each_ref());
-        let heads = NewHeads { queries: &queries, keys: &keys, values: &values_there, biases };
+        let joined = Tensor::cat(&[&queries, &keys, &values_there], 1).unwrap();
         let tables = (&there(&cosines), &there(&sines));
-        let found = write_rows(&heads, (&slabs, shape), LAYER, &on_device, tables).expect("written");
-        assert_close("turned queries", &values(&found.to_device(&Device::Cpu).unwrap()), &turned, tolerance);
-        let back: Vec<Tensor> = slabs.iter().map(|slab| slab.to_device(&Device::Cpu).unwrap()).collect();
-        assert_memory("on a device", &back, &before, &expected, tolerance);
+        for heads in [NewHeads::Apart([&queries, &keys, &values_there]), NewHeads::Joined(&joined)] {
+            let slabs: Vec<Tensor> = copies().iter().map(there).collect();
+            let found = write_rows((heads, biases), (&slabs, shape), LAYER, &on_device, tables).expect("written");
+            assert_close("turned queries", &values(&found.to_device(&Device::Cpu).unwrap()), &turned, tolerance);
+            let back: Vec<Tensor> = slabs.iter().map(|slab| slab.to_device(&Device::Cpu).unwrap()).collect();
+            assert_memory("on a device", &back, &before, &expected, tolerance);
+        }
     }
-    let slabs = copies();
-    let inputs = [&queries, &keys, &new_values, &rows.places, &cosines, &sines];
-    let inputs: Vec<&Tensor> = inputs.into_iter().chain(&biases).chain(&slabs).collect();
-    let specs: Vec<Spec> = inputs.iter().map(|input| Spec::of(input)).collect();
-    let launches = write_rows_launches(&specs, is_biased, shape, LAYER).expect("there is a kernel");
-    let found = launch_all(&launches, &inputs, &specs[..1]);
-    assert_close("turned queries in the emulator", &values(&found[inputs.len()]), &turned, tolerance);
-    assert_memory("in the emulator", &found[9..inputs.len()], &before, &expected, tolerance);
+    if must_have_device() {
+        return;
+    }
+    let joined = Tensor::cat(&[&queries, &keys, &new_values], 1).unwrap();
+    for (is_joined, new) in [(false, [&queries, &keys, &new_values]), (true, [&joined; 3])] {
+        let slabs = copies();
+        let inputs = new.into_iter().chain([&rows.places, &cosines, &sines]);
+        let inputs: Vec<&Tensor> = inputs.chain(&biases).chain(&slabs).collect();
+        let specs: Vec<Spec> = inputs.iter().map(|input| Spec::of(input)).collect();
+        let (launches, output) =
+            write_rows_launches(&specs, (is_joined, is_biased), shape, LAYER).expect("there is a kernel");
+        let found = launch_all(&launches, &inputs, &[output]);
+        assert_close("turned queries in the emulator", &values(&found[inputs.len()]), &turned, tolerance);
+        assert_memory("in the emulator", &found[9..inputs.len()], &before, &expected, tolerance);
+    }
 }
 
 #[test]

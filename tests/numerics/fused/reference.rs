@@ -111,7 +111,7 @@ fn steps_match_pytorch() {
         gradient: None,
         first: start.zeros_like().unwrap(),
         second: start.zeros_like().unwrap(),
-        copy: Var::from_tensor(start).unwrap(),
+        copy: start.copy().unwrap(),
     }];
     for step in 0..3 {
         parameters[0].gradient = Some(stored.get(&format!("adamw/gradient{step}")).clone());

@@ -29,6 +29,15 @@ template <class T> __device__ void swiglu(const T *gate, const T *up, T *y, int 
     y[index] = narrow<T>(x * sigmoid(x) * wide(up[index]));
 }
 
+// The same where a row of `both` is a row of `gate` and then one of `up`.
+template <class T> __device__ void swiglu_joined(const T *both, T *y, int rows, int width) {
+    long long index = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (index >= (long long)rows * width) return;
+    const T *gate = both + (index / width) * width + index;
+    float x = wide(*gate);
+    y[index] = narrow<T>(x * sigmoid(x) * wide(gate[width]));
+}
+
 // With s = sigmoid(gate): of the gate dy up s (1 + gate (1 - s)), of up dy gate s.
 template <class T>
 __device__ void swiglu_backward(const T *gate, const T *up, const T *dy, T *of_gate, T *of_up, int rows, int width) {
@@ -69,6 +78,10 @@ __device__ void add_rows(const T *x, const unsigned *entries, const unsigned *ro
         swiglu<T>(gate, up, y, rows, width);                                                                           \
     }                                                                                                                  \
     EXPORT(swiglu_##type)                                                                                              \
+    extern "C" __global__ void swiglu_joined_##type(const T *both, T *y, int rows, int width) {                        \
+        swiglu_joined<T>(both, y, rows, width);                                                                        \
+    }                                                                                                                  \
+    EXPORT(swiglu_joined_##type)                                                                                       \
     extern "C" __global__ void swiglu_backward_##type(                                                                 \
         const T *gate, const T *up, const T *dy, T *of_gate, T *of_up, int rows, int width) {                          \
         swiglu_backward<T>(gate, up, dy, of_gate, of_up, rows, width);                                                 \

@@ -210,13 +210,18 @@ __device__ void paged_plain(
 
 // Adds biases, turns queries and keys to their positions, and writes keys and values to their pages; a block for each row. A row of
 // `places` is: position, page times `PAGE` and place in the page, count of places behind it that are zeroed. `cosines` and `sines`
-// are [positions, dim / 2], biases [heads, dim].
+// are [positions, dim / 2], biases [heads, dim]. If they are joined, rows are those of `queries`, with keys and then values behind the
+// queries.
 template <class T>
 __device__ void paged_write(
     const T *queries, const T *keys, const T *values, const unsigned *places, const float *cosines, const float *sines,
     const T *query_bias, const T *key_bias, const T *value_bias, T *const *slabs, T *turned, int heads, int kv_heads, int layers,
-    int layer, int shift, int half, int is_biased) {
-    int dim = 2 * half;
+    int layer, int shift, int half, int is_joined, int is_biased) {
+    int dim = 2 * half, query_step = heads * dim, key_step = kv_heads * dim;
+    if (is_joined) {
+        keys = queries + query_step, values = keys + key_step;
+        query_step = key_step = query_step + 2 * key_step;
+    }
     const unsigned *own = places + blockIdx.x * 3;
     long long angle = (long long)own[0] * half;
     unsigned page = own[1] / PAGE, place = own[1] % PAGE, zeros = own[2];
@@ -230,19 +235,19 @@ __device__ void paged_write(
         to[column] = narrow<T>(a * cosine - b * sine);
         to[column + half] = narrow<T>(b * cosine + a * sine);
     };
-    const T *own_queries = queries + (long long)blockIdx.x * heads * dim;
+    const T *own_queries = queries + (long long)blockIdx.x * query_step;
     for (int i = threadIdx.x; i < heads * half; i += blockDim.x) {
         int head = i / half * dim;
         turn(own_queries + head, query_bias + head, turned + (long long)blockIdx.x * heads * dim + head, i % half);
     }
     Pages<T> pages(slabs, nullptr, shift, layers, kv_heads, dim, layer, 0);
     T *first = pages.keys(page) + place * dim;
-    const T *own_keys = keys + (long long)blockIdx.x * kv_heads * dim;
+    const T *own_keys = keys + (long long)blockIdx.x * key_step;
     for (int i = threadIdx.x; i < kv_heads * half; i += blockDim.x) {
         int head = i / half * dim;
         turn(own_keys + head, key_bias + head, first + head * PAGE, i % half);
     }
-    const T *own_values = values + (long long)blockIdx.x * kv_heads * dim;
+    const T *own_values = values + (long long)blockIdx.x * key_step;
     for (int i = threadIdx.x; i < kv_heads * dim; i += blockDim.x) {
         first[pages.value_offset + i / dim * PAGE * dim + i % dim] = sum(own_values, value_bias, i);
     }
@@ -294,10 +299,10 @@ __device__ void paged_copy(T *const *slabs, const unsigned *copies, int parts, i
     extern "C" __global__ void paged_write_##type(                                                                           \
         const T *queries, const T *keys, const T *values, const unsigned *places, const float *cosines, const float *sines,  \
         const T *query_bias, const T *key_bias, const T *value_bias, T *const *slabs, T *turned, int heads, int kv_heads,    \
-        int layers, int layer, int shift, int half, int is_biased) {                                                         \
+        int layers, int layer, int shift, int half, int is_joined, int is_biased) {                                          \
         paged_write<T>(                                                                                                      \
             queries, keys, values, places, cosines, sines, query_bias, key_bias, value_bias, slabs, turned, heads, kv_heads, \
-            layers, layer, shift, half, is_biased);                                                                          \
+            layers, layer, shift, half, is_joined, is_biased);                                                               \
     }                                                                                                                        \
     EXPORT(paged_write_##type)                                                                                               \
     extern "C" __global__ void paged_copy_##type(T *const *slabs, const unsigned *copies, int parts, int shift, int dim) {   \

@@ -34,8 +34,11 @@ pub(super) struct Constants {
 
 /// What was read, by the addresses of the tables, each with the reference that keeps its address, and those of the tables in it,
 /// from being given to another.
+type Known<T> = HashMap<usize, (c_int, Arc<T>), BuildHasherDefault<AddressHasher>>;
+
+/// Tables of one kind.
 struct Kept<T> {
-    tables: RefCell<HashMap<usize, (c_int, Arc<T>), BuildHasherDefault<AddressHasher>>>,
+    tables: RefCell<Known<T>>,
     misses: Cell<u32>,
 }
 
