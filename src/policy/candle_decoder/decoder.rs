@@ -19,8 +19,10 @@ use crate::policy::{
     NamedTensor, Sequence, SequenceLoss, TensorKind, TokenScore, inputs,
 };
 
-/// Rows that go through the layers together, unless a single sequence has more.
+/// Rows that go through the layers together, unless a single sequence has more. On a device as many as a group of 16 with a few turns
+/// has, whose prompt then goes through once.
 const PACK_ROWS: usize = 4096;
+const DEVICE_PACK_ROWS: usize = 12_288;
 
 /// A decoder on a candle device.
 #[derive(Debug)]
@@ -192,14 +194,15 @@ impl CandleDecoder {
         }
     }
 
-    /// Does `work` on sequences, packed without padding up to [`PACK_ROWS`] rows, and returns the scores of each.
+    /// Does `work` on sequences, packed without padding, and returns the scores of each.
     fn in_packs(
         &self,
         sequences: &[Sequence<'_>],
         mut work: impl FnMut(&Pack) -> Result<Vec<(usize, Vec<TokenScore>)>, Error>,
     ) -> Result<Vec<Vec<TokenScore>>, Error> {
         let mut scores = vec![Vec::new(); sequences.len()];
-        for pack in in_runs(&trees(sequences, 1, PACK_ROWS), PACK_ROWS) {
+        let rows = if self.device.is_cpu() { PACK_ROWS } else { DEVICE_PACK_ROWS };
+        for pack in in_runs(&trees(sequences, 1, rows), rows) {
             for (index, found) in work(&Pack::new(pack, sequences, self.dtype, &self.device)?)? {
                 scores[index] = found;
             }
