@@ -14,7 +14,7 @@ use crate::seed::{Seed, Stream};
 use super::floor::Floor;
 use super::table::{Line, print};
 use super::update::{Trained, measure};
-use super::work::{Work, seen};
+use super::work::Work;
 use super::{ExitStatus, ModelArgs, SAMPLING, Sample, processor_seconds, save};
 
 /// Sampled tokens of the round that is not counted.
@@ -216,7 +216,7 @@ fn lines(args: &RolloutArgs, decoder: &dyn Decoder, rounds: &[Round], floor: Flo
         // The first prompt is one row a group and token; later ones are the sequences' own.
         let (texts, count) = if turn == 0 { (groups, prompt) } else { (batch, args.turn_prompt() + 1) };
         let start = context - usize::from(turn > 0);
-        let operations = work.operations((texts * count) as f64, texts as f64 * seen(start, count), texts as f64);
+        let operations = work.sampling(texts as f64, start, count);
         prefill += floor.seconds(work.bytes((batch * context) as f64), operations);
         context += if turn == 0 { prompt } else { args.turn_prompt() };
         for step in 1..new {

@@ -7,6 +7,10 @@ use crate::policy::DecoderConfig;
 pub(super) struct Work {
     /// Weights that a row is multiplied with in the layers.
     layers: f64,
+    /// Those of them in the last layer that only rows with logits need: all but those of keys and values.
+    last: f64,
+    /// Count of layers.
+    count: f64,
     /// Weights of the last projection.
     head: f64,
     /// Multiply-adds of attention, a row and a position that it sees: scores and weighted values.
@@ -26,6 +30,8 @@ impl Work {
         let layer = hidden * (2 * queries + 2 * keys) + 3 * hidden * config.intermediate_size;
         Self {
             layers: (layer * config.layer_count) as f64,
+            last: (layer - 2 * hidden * keys) as f64,
+            count: config.layer_count as f64,
             head: (hidden * config.vocab_size) as f64,
             attention: (2 * queries * config.layer_count) as f64,
             cache: (2 * keys * config.layer_count) as f64,
@@ -37,6 +43,14 @@ impl Work {
     /// Floating-point operations of `rows` rows that see `positions` positions together, `heads` of them up to the logits.
     pub(super) fn operations(&self, rows: f64, positions: f64, heads: f64) -> f64 {
         2.0 * (rows * self.layers + positions * self.attention + heads * self.head)
+    }
+
+    /// Floating-point operations of sampling for `texts` texts with `count` new tokens each behind `start` others: keys and values of
+    /// all, and logits after the last ones, which alone go through the whole last layer.
+    pub(super) fn sampling(&self, texts: f64, start: usize, count: usize) -> f64 {
+        let (rows, positions) = (texts * count as f64, texts * seen(start, count));
+        let (spared, unseen) = (rows - texts, positions - texts * (start + count) as f64);
+        self.operations(rows, positions, texts) - 2.0 * (spared * self.last + unseen * self.attention / self.count)
     }
 
     /// Bytes that one pass reads: every weight once, and keys and values of so many positions.
@@ -67,6 +81,10 @@ mod tests {
         // A layer: q and o 192x192, k and v 64x192, gate, up and down 192x768.
         assert_eq!(work.layers, 2.0 * f64::from(2 * 192 * 192 + 2 * 64 * 192 + 3 * 192 * 768));
         assert_eq!(work.operations(1.0, 10.0, 1.0), 2.0 * (work.layers + 10.0 * 768.0 + 192.0 * 260.0));
+        // The first two of three tokens behind two others leave out q, o and the feed-forward of the second layer, and what they see there.
+        let spared = 2.0 * f64::from(2 * 192 * 192 + 3 * 192 * 768) + (3.0 + 4.0) * 384.0;
+        assert_eq!(work.sampling(1.0, 2, 3), work.operations(3.0, 12.0, 1.0) - 2.0 * spared);
+        assert_eq!(work.sampling(5.0, 9, 1), work.operations(5.0, 50.0, 5.0));
         assert_eq!(work.bytes(3.0), (work.layers + 192.0 * 260.0 + 3.0 * 256.0) * 4.0);
         assert_eq!((seen(0, 3), seen(4, 2)), (6.0, 11.0));
     }

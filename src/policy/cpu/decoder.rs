@@ -147,15 +147,8 @@ fn group_sizes(model: &Model, spans: &[Span<'_>]) -> Vec<usize> {
 /// Runs one group and writes the logits after each span's last token.
 fn extend_group(model: &Model, spans: &mut [Span<'_>], logits: &mut [f32], buffers: &mut (Workspace, HeadScratch)) {
     let (workspace, head) = buffers;
-    forward(model, spans, Keep::Nothing, workspace);
-    let width = model.config.hidden_size;
-    let mut end = 0;
-    // Rows move to the front; a row's new place is never behind its old one.
-    for (place, span) in spans.iter().enumerate() {
-        end += span.tokens.len();
-        workspace.hidden.copy_within((end - 1) * width..end * width, place * width);
-    }
-    logits_of(model, &workspace.hidden[..spans.len() * width], logits, head);
+    forward(model, spans, Keep::Ends, workspace);
+    logits_of(model, &workspace.hidden[..spans.len() * model.config.hidden_size], logits, head);
 }
 
 impl Inference for CpuDecoder {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::adapter::{AdapterScratch, Through, leave_out};
 use super::attention::{AttentionScratch, BLOCK_ROWS, Heads, attend};
-use super::cache::CpuCache;
+use super::cache::{CpuCache, LayerCache};
 use super::kernels::{add_scaled, norm_heads, rms_norm, swiglu};
 use super::matmul::{Packing, Rows, sized};
 use super::model::{Joint, Model};
@@ -55,6 +55,8 @@ pub(super) enum Keep {
     /// Nothing.
     #[default]
     Nothing,
+    /// Nothing, and of the last layer only what the last token of each span asks for: of the others keys and values.
+    Ends,
     /// The input of each layer, with keys and values: [`forward_again`] computes the rest (arXiv:1604.06174).
     Inputs,
     /// All of [`LayerActivations`].
@@ -89,7 +91,7 @@ impl Workspace {
 }
 
 /// Appends the tokens of every span to its cache and leaves the residual stream after the last layer in
-/// `workspace.hidden`, span after span, and what is to be kept in `workspace.layers`.
+/// `workspace.hidden`, span after span, or one row for each of them ([`Keep::Ends`]), and what is to be kept in `workspace.layers`.
 pub(super) fn forward(model: &Model, spans: &mut [Span<'_>], keep: Keep, workspace: &mut Workspace) {
     let config = &model.config;
     let rows: usize = spans.iter().map(|span| span.tokens.len()).sum();
@@ -106,7 +108,7 @@ pub(super) fn forward(model: &Model, spans: &mut [Span<'_>], keep: Keep, workspa
         row.copy_from_slice(&embedding[token as usize * hidden_size..][..hidden_size]);
     }
     for index in 0..config.layer_count {
-        if keep != Keep::Nothing {
+        if matches!(keep, Keep::Inputs | Keep::All) {
             let input = sized(&mut workspace.layers[index].input, rows * hidden_size);
             input.copy_from_slice(&workspace.hidden[..rows * hidden_size]);
         }
@@ -138,25 +140,26 @@ pub(super) fn forward_again(model: &Model, layer: usize, spans: &mut [Span<'_>],
 /// tokens already; the output is then left out.
 fn layer_forward(model: &Model, (index, is_again): (usize, bool), spans: &mut [Span<'_>], workspace: &mut Workspace) {
     let (config, heads) = (&model.config, model.heads);
-    let rows: usize = spans.iter().map(|span| span.tokens.len()).sum();
+    let mut rows: usize = spans.iter().map(|span| span.tokens.len()).sum();
     let (hidden_size, width, inner) = (config.hidden_size, heads.row_width(), config.intermediate_size);
-    let product = |stride, accumulate| Rows { count: rows, stride, accumulate };
+    let product = |rows, stride, accumulate| Rows { count: rows, stride, accumulate };
+    let only_ends = workspace.kept == Keep::Ends && index + 1 == config.layer_count;
     let (places, panels) = (&model.layout.layers[index], &model.panels[index]);
     let slot = workspace.slot(model, index);
     let keeps = is_again || workspace.kept == Keep::All;
     let Workspace { hidden, layers, normalized, activated, attention, packing, keys, adapter, .. } = workspace;
-    let mut leave_out = |joint: Joint, input: &[f32], output: &mut [f32]| {
+    let mut leave_out = |rows: usize, joint: Joint, input: &[f32], output: &mut [f32]| {
         if let Some(adapted) = model.adapter.as_ref().filter(|_| !keys.is_empty()) {
             leave_out(adapted, (index, joint), Through { rows, keys, input }, output, (adapter, packing));
         }
     };
-    let hidden = &mut hidden[..rows * hidden_size];
-    let normalized = sized(normalized, rows * hidden_size);
+    let mut hidden = &mut hidden[..rows * hidden_size];
+    let mut normalized = sized(normalized, rows * hidden_size);
     let layer = &mut layers[slot];
     rms_norm(hidden, model.at(&places.attention_norm), model.eps, normalized);
-    let qkv = sized(&mut layer.qkv, rows * width);
-    panels.qkv.multiply(product(hidden_size, false), normalized, qkv);
-    leave_out(Joint::Qkv, normalized, qkv);
+    let mut qkv = sized(&mut layer.qkv, rows * width);
+    panels.qkv.multiply(product(rows, hidden_size, false), normalized, qkv);
+    leave_out(rows, Joint::Qkv, normalized, qkv);
     if !places.qkv_bias.is_empty() {
         let bias = model.at(&places.qkv_bias);
         qkv.chunks_exact_mut(width).for_each(|row| add_scaled(row, 1.0, bias));
@@ -171,30 +174,48 @@ fn layer_forward(model: &Model, (index, is_again): (usize, bool), spans: &mut [S
         let norms = (model.at(&places.query_norm), model.at(&places.key_norm));
         norm_heads(projected, norms, model.eps, widths, qkv);
     }
-    let attended = sized(&mut layer.attended, rows * heads.query_width());
     let mut rest = &mut *qkv;
     for span in spans.iter_mut() {
         let (rows, later) = rest.split_at_mut(span.tokens.len() * width);
         append(model, (index, is_again), span, rows);
         rest = later;
     }
-    attend_all(heads, (index, is_again), spans, qkv, attended, &mut attention.weights);
-    panels.attention_out.multiply(product(heads.query_width(), true), attended, hidden);
-    leave_out(Joint::AttentionOut, attended, hidden);
+    if only_ends {
+        // Rows move to the front; a row's new place is never behind its old one.
+        let mut end = 0;
+        for (place, span) in spans.iter().enumerate() {
+            end += span.tokens.len();
+            qkv.copy_within((end - 1) * width..end * width, place * width);
+            hidden.copy_within((end - 1) * hidden_size..end * hidden_size, place * hidden_size);
+        }
+        rows = spans.len();
+        hidden = &mut hidden[..rows * hidden_size];
+        normalized = &mut normalized[..rows * hidden_size];
+        qkv = &mut qkv[..rows * width];
+    }
+    let queries = spans.iter().map(|span| {
+        let (start, count) = (span.start(is_again), span.tokens.len());
+        let (start, count) = if only_ends { (start + count - 1, 1) } else { (start, count) };
+        Queries { cache: span.cache.layer(index), start, count }
+    });
+    let attended = sized(&mut layer.attended, rows * heads.query_width());
+    attend_all(heads, queries, qkv, attended, &mut attention.weights);
+    panels.attention_out.multiply(product(rows, heads.query_width(), true), attended, hidden);
+    leave_out(rows, Joint::AttentionOut, attended, hidden);
     if keeps {
         sized(&mut layer.middle, rows * hidden_size).copy_from_slice(hidden);
     }
     rms_norm(hidden, model.at(&places.mlp_norm), model.eps, normalized);
     let gate_up = sized(&mut layer.gate_up, rows * 2 * inner);
-    panels.gate_up.multiply(product(hidden_size, false), normalized, gate_up);
-    leave_out(Joint::GateUp, normalized, gate_up);
+    panels.gate_up.multiply(product(rows, hidden_size, false), normalized, gate_up);
+    leave_out(rows, Joint::GateUp, normalized, gate_up);
     if is_again {
         return;
     }
     let activated = sized(activated, rows * inner);
     activate(gate_up, inner, activated);
-    panels.down.multiply(product(inner, true), activated, hidden);
-    leave_out(Joint::Down, activated, hidden);
+    panels.down.multiply(product(rows, inner, true), activated, hidden);
+    leave_out(rows, Joint::Down, activated, hidden);
 }
 
 /// `silu(gate) * up` of all rows.
@@ -203,11 +224,18 @@ pub(super) fn activate(gate_up: &[f32], inner: usize, activated: &mut [f32]) {
     parts.with_min_len(MIN_PARALLEL.div_ceil(PART_ROWS * inner)).for_each(|(out, part)| swiglu(part, inner, out));
 }
 
-/// Attention of all spans in one layer. Rows are cut into blocks, which are tasks if there is enough to do.
-fn attend_all(
+/// Rows of queries of one sequence.
+struct Queries<'a> {
+    cache: LayerCache<'a>,
+    /// Tokens before the first of them.
+    start: usize,
+    count: usize,
+}
+
+/// Attention of all rows in one layer. They are cut into blocks, which are tasks if there is enough to do.
+fn attend_all<'a>(
     heads: Heads,
-    (layer, is_again): (usize, bool),
-    spans: &[Span<'_>],
+    sequences: impl Iterator<Item = Queries<'a>>,
     qkv: &[f32],
     attended: &mut [f32],
     scores: &mut Vec<f32>,
@@ -216,10 +244,7 @@ fn attend_all(
     let mut tasks = Vec::new();
     let mut work = 0;
     let (mut rest, mut rest_out) = (qkv, attended);
-    for span in spans {
-        let cache = span.cache.layer(layer);
-        let mut length = span.start(is_again);
-        let mut left = span.tokens.len();
+    for Queries { cache, start: mut length, count: mut left } in sequences {
         while left > 0 {
             let count = left.min(BLOCK_ROWS);
             let (rows, later) = rest.split_at(count * width);
