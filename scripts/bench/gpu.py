@@ -94,7 +94,8 @@ class Run:
     def __init__(self, arguments, folder):
         self.sizes, self.folder = Sizes(arguments.dry, arguments.emulated), folder
         self.deadline = time.monotonic() + arguments.seconds
-        self.environment = environment()
+        # What the driver has compiled once is not compiled again by each of the processes.
+        self.environment = dict(environment(), CUDA_CACHE_PATH=str(folder / "compiled"), CUDA_CACHE_MAXSIZE=str(2**31))
         self.program, self.tests = self.find(arguments)
         self.report = {"steps": {}}
         self.rows, self.failures, self.notes = [], [], []

@@ -20,6 +20,9 @@ const INDEX: &str = "model.safetensors.index.json";
 /// then has logits of deviation 0.7 and still tries everything.
 const EMBEDDING_DEVIATION: f64 = 0.05;
 
+/// Values of a large tensor that come from one stream.
+const PART: usize = 1 << 20;
+
 /// Fresh weights: matrices normal with deviation `1 / sqrt(hidden)`, which keeps the size of a normalized input (`LeCun` et
 /// al. 1998, section 4.6), norms one, biases
 /// zero. GPT-2's fixed 0.02 suits widths above a thousand; at the tiny model's width it leaves
@@ -39,11 +42,17 @@ pub fn initial_weights(config: &DecoderConfig, seed: Seed) -> Vec<NamedTensor> {
         if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") {
             deviation *= residual_scale;
         }
-        let mut stream = seed.child("weights", index as u64).stream();
-        let data = (0..count).map(|_| (stream.normal() * deviation) as f32).collect();
+        let seed = seed.child("weights", index as u64);
+        let mut data = vec![0.0; count];
+        data.par_chunks_mut(PART).enumerate().for_each(|(part, values)| {
+            let mut stream = if count <= PART { seed } else { seed.child("part", part as u64) }.stream();
+            for value in values {
+                *value = (stream.normal() * deviation) as f32;
+            }
+        });
         NamedTensor { name, shape, data }
     };
-    // Every tensor has a stream of its own.
+    // Every tensor has a stream of its own, and so has every part of a large one.
     config.parameters().into_par_iter().enumerate().map(tensor).collect()
 }
 
