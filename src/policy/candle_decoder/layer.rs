@@ -77,21 +77,23 @@ impl Network<'_> {
     fn attention(&self, layer: usize, x: &Tensor, pack: &Pack) -> Result<(Tensor, Heads)> {
         let config = self.config;
         let project = |projection: Projection, heads: usize| {
-            let mut projected = self.linear(x, layer, projection)?;
-            if config.has_qkv_bias() {
-                projected = projected.broadcast_add(self.weight(&bias(layer, projection))?)?;
-            }
-            projected.reshape((x.dim(0)?, heads, config.head_dim)) // [rows, heads, head_dim]
+            self.linear(x, layer, projection)?.reshape((x.dim(0)?, heads, config.head_dim)) // [rows, heads, head_dim]
         };
         let mut queries = project(Projection::Query, config.head_count)?;
         let mut keys = project(Projection::Key, config.kv_head_count)?;
-        let values = project(Projection::Value, config.kv_head_count)?;
+        let mut values = project(Projection::Value, config.kv_head_count)?;
         let plain = config.has_qk_norm().then(|| (queries.clone(), keys.clone()));
         if config.has_qk_norm() {
             queries = self.rms_norm(&queries, &name(layer, QUERY_NORM))?;
             keys = self.rms_norm(&keys, &name(layer, KEY_NORM))?;
         }
-        let (queries, keys) = (self.rotary.turn(&queries, &pack.positions)?, self.rotary.turn(&keys, &pack.positions)?);
+        let biases = self.biases(layer)?;
+        let [query_bias, key_bias] = [0, 1].map(|index| biases.map(|biases| biases[index]));
+        if let Some([_, _, bias]) = biases {
+            values = fused::add_bias(&values.flatten_from(1)?, bias)?.reshape(values.dims())?;
+        }
+        let queries = self.rotary.turn(&queries, query_bias, &pack.positions)?;
+        let keys = self.rotary.turn(&keys, key_bias, &pack.positions)?;
         #[cfg(feature = "flash-attn")]
         if let Some(attended) = self.flash_attention(pack, [&queries, &keys, &values])? {
             return Ok((attended, Heads { plain, queries, keys, values, log_sums: None }));
@@ -103,6 +105,15 @@ impl Network<'_> {
             (attend_packed(pack, &queries, &keys, &values)?, None)
         };
         Ok((attended, Heads { plain, queries, keys, values, log_sums }))
+    }
+
+    /// Biases of queries, keys and values, where there are any.
+    pub(super) fn biases(&self, layer: usize) -> Result<Option<[&Tensor; 3]>> {
+        if !self.config.has_qkv_bias() {
+            return Ok(None);
+        }
+        let weight = |projection| self.weight(&bias(layer, projection));
+        Ok(Some([weight(Projection::Query)?, weight(Projection::Key)?, weight(Projection::Value)?]))
     }
 
     /// From the gradient of the stream after a layer, `[rows, hidden]`, to that of the stream before it; adds those of the layer's
@@ -235,7 +246,7 @@ fn sum_of_rows(x: &Tensor) -> Result<Tensor> {
     fused::product(&ones, x, DType::F32)?.squeeze(0)
 }
 
-pub(super) fn bias(layer: usize, projection: Projection) -> String {
+fn bias(layer: usize, projection: Projection) -> String {
     format!("{}.bias", projection.path(layer))
 }
 

@@ -61,9 +61,13 @@ impl Rotary {
         Ok(Self { cosines: table(f64::cos)?, sines: table(f64::sin)? })
     }
 
-    /// Turns `[rows, heads, head_dim]` to these positions, `[rows]`.
-    pub(super) fn turn(&self, x: &Tensor, positions: &Tensor) -> Result<Tensor> {
-        fused::rotate(x, positions, (&self.cosines, &self.sines))
+    /// Turns `[rows, heads, head_dim]`, and a bias that is added to it first, to these positions, `[rows]`.
+    pub(super) fn turn(&self, x: &Tensor, bias: Option<&Tensor>, positions: &Tensor) -> Result<Tensor> {
+        let tables = (&self.cosines, &self.sines);
+        match bias {
+            Some(bias) => fused::rotate_biased(x, bias, positions, tables),
+            None => fused::rotate(x, positions, tables),
+        }
     }
 
     /// Turns queries and keys of a sampling pass, writes keys and values to their pages, and returns the queries.

@@ -5,7 +5,7 @@
 use candle_core::{Result, Tensor};
 
 use super::backward::FINAL_NORM;
-use super::layer::{INPUT_NORM, KEY_NORM, QUERY_NORM, STREAM_NORM, bias, name};
+use super::layer::{INPUT_NORM, KEY_NORM, QUERY_NORM, STREAM_NORM, name};
 use super::network::{Network, Paged, multiply};
 use crate::policy::Projection;
 use crate::policy::fused::{self, NewHeads};
@@ -80,14 +80,5 @@ impl Network<'_> {
             keys = self.rms_norm(&keys, &name(layer, KEY_NORM))?;
         }
         self.rotary.write((NewHeads::Apart([&queries, &keys, &values]), biases), paged, layer)
-    }
-
-    /// Biases of queries, keys and values, where there are any.
-    fn biases(&self, layer: usize) -> Result<Option<[&Tensor; 3]>> {
-        if !self.config.has_qkv_bias() {
-            return Ok(None);
-        }
-        let weight = |projection| self.weight(&bias(layer, projection));
-        Ok(Some([weight(Projection::Query)?, weight(Projection::Key)?, weight(Projection::Value)?]))
     }
 }

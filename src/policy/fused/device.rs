@@ -109,6 +109,8 @@ pub(super) fn multiply(
         if factor.is_transposed { cublasOperation_t::CUBLAS_OP_T } else { cublasOperation_t::CUBLAS_OP_N }
     };
     let (alpha, beta) = (1.0_f32, if sum.is_some() { 1.0_f32 } else { 0.0 });
+    // The library works in the context of the thread, which nothing may have set yet.
+    stream.context().bind_to_thread().w()?;
     let handle = device.cublas_handle();
     #[expect(unsafe_code, reason = "cuBLAS is called with addresses")]
     // SAFETY: `gemm` is made from the layouts of both matrices, whose storages the guards keep, and the result has `n` times `m`

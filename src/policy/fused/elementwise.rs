@@ -5,9 +5,9 @@
 use candle_core::Device;
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::operation::{Argument, Input, Launch, Operation, Spec, apply, int, run, suffix};
+use super::operation::{Argument, Input, Launch, Operation, Spec, apply, int, pack, run, suffix};
 
-/// Threads of a block, each with one element or pair.
+/// Threads of a block, each with a pack of elements or pairs.
 const THREADS: usize = 256;
 
 /// Turns each head to its row's position: with `c` and `s` the cosine and sine of position and column `i < head_dim / 2`,
@@ -22,6 +22,34 @@ const THREADS: usize = 256;
 /// If the inputs do not fit together, or the backend fails.
 pub fn rotate(x: &Tensor, positions: &Tensor, (cosines, sines): (&Tensor, &Tensor)) -> Result<Tensor> {
     Ok(apply(Rotation { is_back: false }, &[x], &[positions, cosines, sines])?.swap_remove(0))
+}
+
+/// As [`rotate`], of `x + bias`, whose elements are rounded to the type; nothing is recorded.
+///
+/// # Shapes
+/// - `bias`: `[heads * head_dim]`, the type of `x`
+///
+/// # Errors
+/// As [`rotate`].
+pub fn rotate_biased(
+    x: &Tensor,
+    bias: &Tensor,
+    positions: &Tensor,
+    (cosines, sines): (&Tensor, &Tensor),
+) -> Result<Tensor> {
+    Ok(run(&Rotation { is_back: false }, &[x, positions, cosines, sines, bias])?.swap_remove(0))
+}
+
+/// `x + bias` for each row; nothing is recorded.
+///
+/// # Shapes
+/// - `x`: `[rows, width]`, `bias`: `[width]`, one of `f32`, `bf16` and `f16`
+/// - returns the shape and type of `x`
+///
+/// # Errors
+/// If the inputs do not fit together, or the backend fails.
+pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    Ok(run(&AddBias, &[x, bias])?.swap_remove(0))
 }
 
 /// Turns back: the gradient of [`rotate`] from that of its result. Shapes and errors are the same.
@@ -84,10 +112,10 @@ pub fn accumulate_launch(gradient: &Tensor, sum: &Tensor) -> Result<Vec<Launch>>
     }
     let (rows, width) = spec.rows()?;
     let arguments = vec![Argument::Input(0), Argument::Input(1), int(rows)?, int(width)?];
-    launch("accumulate", spec.dtype, rows * width, arguments)
+    launch("accumulate", spec.dtype, (rows * width).div_ceil(pack(spec.dtype)), arguments)
 }
 
-/// A launch with a thread for each of `count` elements.
+/// A launch with a thread for each of `count` packs.
 fn launch(kernel: &str, dtype: DType, count: usize, arguments: Vec<Argument>) -> Result<Vec<Launch>> {
     Ok(vec![Launch {
         file: "elementwise",
@@ -99,7 +127,7 @@ fn launch(kernel: &str, dtype: DType, count: usize, arguments: Vec<Argument>) ->
     }])
 }
 
-/// The operation of [`rotate`]; turning back is its gradient.
+/// The operation of [`rotate`]; turning back is its gradient. A fifth input is a bias.
 #[derive(Debug)]
 pub struct Rotation {
     /// Whether to turn by the negative angle.
@@ -113,8 +141,11 @@ impl Rotation {
 
     fn sizes(inputs: &[Spec]) -> Result<(usize, usize, usize)> {
         let [rows, heads, dim] = inputs[0].dims[..] else { bail!("heads of {:?}", inputs[0]) };
-        let tables = inputs[2..].iter().all(|table| table.dtype == DType::F32 && table.dims.last() == Some(&(dim / 2)));
-        if inputs[1].dims != [rows] || inputs[1].dtype != DType::U32 || !tables || inputs[2] != inputs[3] {
+        let tables =
+            inputs[2..4].iter().all(|table| table.dtype == DType::F32 && table.dims.last() == Some(&(dim / 2)));
+        let bias_fits = inputs.get(4).is_none_or(|bias| bias.dtype == inputs[0].dtype && bias.count() == heads * dim);
+        if !bias_fits || inputs[1].dims != [rows] || inputs[1].dtype != DType::U32 || !tables || inputs[2] != inputs[3]
+        {
             bail!("a rotation of {inputs:?}");
         }
         Ok((rows, heads, dim / 2))
@@ -133,15 +164,21 @@ impl Operation for Rotation {
 
     fn launches(&self, inputs: &[Spec]) -> Result<Vec<Launch>> {
         let (rows, heads, half) = Self::sizes(inputs)?;
-        let sizes = [int(rows)?, int(heads)?, int(half)?, Argument::Float(self.direction())];
-        let tensors = (0..4).map(Argument::Input).chain([Argument::Output(0)]);
-        launch("rotary", inputs[0].dtype, rows * heads * half, tensors.chain(sizes).collect())
+        let is_biased = inputs.len() > 4;
+        let sizes = [int(rows)?, int(heads)?, int(half)?, Argument::Float(self.direction()), int(is_biased.into())?];
+        let bias = Argument::Input(if is_biased { 4 } else { 0 });
+        let tensors = (0..4).map(Argument::Input).chain([bias, Argument::Output(0)]);
+        let packs = rows * heads * half.div_ceil(pack(inputs[0].dtype));
+        launch("rotary", inputs[0].dtype, packs, tensors.chain(sizes).collect())
     }
 
     fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
         let specs: Vec<Spec> = inputs.iter().map(|input| input.spec.clone()).collect();
         let (_, heads, half) = Self::sizes(&specs)?;
-        let mut y = inputs[0].floats.to_vec();
+        let mut y = match inputs.get(4) {
+            Some(bias) => biased(&inputs[0], &bias.floats)?,
+            None => inputs[0].floats.to_vec(),
+        };
         for (row, &position) in y.chunks_exact_mut((heads * 2 * half).max(1)).zip(inputs[1].ids.iter()) {
             let angles = position as usize * half..(position as usize + 1) * half;
             let (Some(cosines), Some(sines)) = (inputs[2].floats.get(angles.clone()), inputs[3].floats.get(angles))
@@ -161,6 +198,42 @@ impl Operation for Rotation {
 
     fn backward(&self, inputs: &[Tensor], _outputs: &[Tensor], gradient: &Tensor) -> Result<Vec<Tensor>> {
         run(&Self { is_back: !self.is_back }, &[gradient, &inputs[1], &inputs[2], &inputs[3]])
+    }
+}
+
+/// Rows of `x + bias`, rounded to the type of `x`.
+fn biased(x: &Input<'_>, bias: &[f32]) -> Result<Vec<f32>> {
+    let sums: Vec<f32> = x.floats.iter().zip(bias.iter().cycle()).map(|(x, bias)| x + bias).collect();
+    let rounded = Tensor::from_vec(sums, x.spec.dims.as_slice(), &candle_core::Device::Cpu)?.to_dtype(x.spec.dtype)?;
+    rounded.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+}
+
+/// The operation of [`add_bias`].
+#[derive(Debug)]
+pub struct AddBias;
+
+impl Operation for AddBias {
+    fn name(&self) -> &'static str {
+        "add-bias"
+    }
+
+    fn outputs(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
+        let (_, width) = inputs[0].rows()?;
+        if inputs[1].dims != [width] || inputs[1].dtype != inputs[0].dtype {
+            bail!("a bias {:?} for {:?}", inputs[1], inputs[0]);
+        }
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn launches(&self, inputs: &[Spec]) -> Result<Vec<Launch>> {
+        let (rows, width) = inputs[0].rows()?;
+        let tensors = (0..2).map(Argument::Input).chain([Argument::Output(0)]);
+        let arguments = tensors.chain([int(rows)?, int(width)?]).collect();
+        launch("add_bias", inputs[0].dtype, rows * width.div_ceil(pack(inputs[0].dtype)), arguments)
+    }
+
+    fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
+        Ok(vec![biased(&inputs[0], &inputs[1].floats)?])
     }
 }
 
@@ -193,7 +266,7 @@ impl Operation for Swiglu {
     fn launches(&self, inputs: &[Spec]) -> Result<Vec<Launch>> {
         let (rows, width) = check(inputs)?;
         let arguments = vec![Argument::Input(0), Argument::Input(1), Argument::Output(0), int(rows)?, int(width)?];
-        launch("swiglu", inputs[0].dtype, rows * width, arguments)
+        launch("swiglu", inputs[0].dtype, (rows * width).div_ceil(pack(inputs[0].dtype)), arguments)
     }
 
     fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
@@ -248,7 +321,7 @@ impl Operation for SwigluJoined {
     fn launches(&self, inputs: &[Spec]) -> Result<Vec<Launch>> {
         let (rows, width) = Self::half(&inputs[0])?;
         let arguments = vec![Argument::Input(0), Argument::Output(0), int(rows)?, int(width)?];
-        launch("swiglu_joined", inputs[0].dtype, rows * width, arguments)
+        launch("swiglu_joined", inputs[0].dtype, rows * width.div_ceil(pack(inputs[0].dtype)), arguments)
     }
 
     fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
@@ -278,7 +351,8 @@ impl Operation for SwigluBackward {
     fn launches(&self, inputs: &[Spec]) -> Result<Vec<Launch>> {
         let (rows, width) = check(inputs)?;
         let tensors = (0..3).map(Argument::Input).chain((0..2).map(Argument::Output));
-        launch("swiglu_backward", inputs[0].dtype, rows * width, tensors.chain([int(rows)?, int(width)?]).collect())
+        let packs = (rows * width).div_ceil(pack(inputs[0].dtype));
+        launch("swiglu_backward", inputs[0].dtype, packs, tensors.chain([int(rows)?, int(width)?]).collect())
     }
 
     /// With `s = sigmoid(gate)`: `dy up s (1 + gate (1 - s))` and `dy gate s`.

@@ -27,8 +27,8 @@ pub use attention::{
     Attention, AttentionBackward, attention, attention_backward, attention_forward, supports_attention,
 };
 pub use elementwise::{
-    Rotation, Swiglu, SwigluBackward, SwigluJoined, accumulate, accumulate_launch, rotate, rotate_back, swiglu,
-    swiglu_backward, swiglu_joined,
+    AddBias, Rotation, Swiglu, SwigluBackward, SwigluJoined, accumulate, accumulate_launch, add_bias, rotate,
+    rotate_back, rotate_biased, swiglu, swiglu_backward, swiglu_joined,
 };
 pub use layout::{AttentionLayout, Stretch};
 pub use norm::{AddNorm, Norm, NormBackward, add_rms_norm, rms_norm, rms_norm_backward};

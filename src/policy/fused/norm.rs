@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::operation::{Argument, Input, Launch, Operation, Spec, apply, bind, compute, int, run, suffix};
+use super::operation::{Argument, Input, Launch, Operation, Spec, apply, bind, compute, int, pack, run, suffix};
 
 /// Blocks of the backward kernel, each of which leaves a row of the weight's gradient: two for each multiprocessor of an H100.
 const MAX_BLOCKS: usize = 264;
@@ -56,8 +56,8 @@ pub fn rms_norm_backward(x: &Tensor, weight: &Tensor, gradient: &Tensor, epsilon
 }
 
 /// Threads for each row, and rows for each block.
-fn block(width: usize) -> [usize; 2] {
-    if width <= MAX_WARP_WIDTH { [32, 8] } else { [(width / 4).next_multiple_of(32).min(512), 1] }
+fn block(width: usize, dtype: DType) -> [usize; 2] {
+    if width <= MAX_WARP_WIDTH { [32, 8] } else { [width.div_ceil(pack(dtype)).next_multiple_of(32).min(512), 1] }
 }
 
 /// That all of `rows` are alike, that `weight` has an element a column, and that all have one type.
@@ -84,7 +84,7 @@ fn launch(
         file: "norm",
         kernel: format!("{kernel}_{}", suffix(inputs[0].dtype)?),
         grid: [blocks, 1, 1],
-        block: block(width),
+        block: block(width, inputs[0].dtype),
         shared_bytes,
         arguments: tensors.chain([int(rows)?, int(width)?, Argument::Float(epsilon)]).collect(),
     }])
@@ -109,7 +109,7 @@ impl Operation for Norm {
 
     fn launches(&self, inputs: &[Spec]) -> Result<Vec<Launch>> {
         let (rows, width) = inputs[0].rows()?;
-        launch("rms_norm", inputs, 1, (rows.div_ceil(block(width)[1]), 0), self.epsilon)
+        launch("rms_norm", inputs, 1, (rows.div_ceil(block(width, inputs[0].dtype)[1]), 0), self.epsilon)
     }
 
     fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
@@ -142,7 +142,7 @@ impl Operation for AddNorm {
 
     fn launches(&self, inputs: &[Spec]) -> Result<Vec<Launch>> {
         let (rows, width) = inputs[0].rows()?;
-        launch("add_rms_norm", inputs, 2, (rows.div_ceil(block(width)[1]), 0), self.epsilon)
+        launch("add_rms_norm", inputs, 2, (rows.div_ceil(block(width, inputs[0].dtype)[1]), 0), self.epsilon)
     }
 
     fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
@@ -169,8 +169,9 @@ pub struct NormBackward {
 }
 
 impl NormBackward {
-    fn blocks(rows: usize, width: usize) -> usize {
-        rows.div_ceil(block(width)[1]).clamp(1, MAX_BLOCKS)
+    fn blocks(x: &Spec) -> Result<usize> {
+        let (rows, width) = x.rows()?;
+        Ok(rows.div_ceil(block(width, x.dtype)[1]).clamp(1, MAX_BLOCKS))
     }
 }
 
@@ -181,23 +182,23 @@ impl Operation for NormBackward {
 
     fn outputs(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
         check(&[&inputs[0], &inputs[2]], &inputs[1])?;
-        let (rows, width) = inputs[0].rows()?;
-        Ok(vec![inputs[0].clone(), Spec { dims: vec![Self::blocks(rows, width), width], dtype: DType::F32 }])
+        let (_, width) = inputs[0].rows()?;
+        Ok(vec![inputs[0].clone(), Spec { dims: vec![Self::blocks(&inputs[0])?, width], dtype: DType::F32 }])
     }
 
     fn launches(&self, inputs: &[Spec]) -> Result<Vec<Launch>> {
-        let (rows, width) = inputs[0].rows()?;
-        let shared_bytes = block(width)[1] * width * size_of::<f32>();
+        let ((_, width), dtype) = (inputs[0].rows()?, inputs[0].dtype);
+        let shared_bytes = block(width, dtype)[1] * width.next_multiple_of(pack(dtype)) * size_of::<f32>();
         if shared_bytes > SHARED_BYTES {
             bail!("rows of {width} elements are too wide for the norm's backward kernel");
         }
-        launch("rms_norm_backward", inputs, 2, (Self::blocks(rows, width), shared_bytes), self.epsilon)
+        launch("rms_norm_backward", inputs, 2, (Self::blocks(&inputs[0])?, shared_bytes), self.epsilon)
     }
 
     /// `dx = r w dy - x r^3 / width sum(w dy x)`, `dw = sum over rows of dy x r`.
     fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
         let (rows, width) = inputs[0].spec.rows()?;
-        let (blocks, together) = (Self::blocks(rows, width), block(width)[1]);
+        let (blocks, together) = (Self::blocks(&inputs[0].spec)?, block(width, inputs[0].spec.dtype)[1]);
         let weight = &*inputs[1].floats;
         let mut of_x = Vec::with_capacity(rows * width);
         let mut parts = vec![0.0; blocks * width];

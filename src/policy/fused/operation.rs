@@ -155,6 +155,11 @@ pub(super) fn suffix(dtype: DType) -> Result<&'static str> {
     }
 }
 
+/// Elements that a thread reads at once, 16 bytes.
+pub(super) fn pack(dtype: DType) -> usize {
+    16 / dtype.size_in_bytes()
+}
+
 /// An argument that C calls `int`.
 pub(super) fn int(value: usize) -> Result<Argument> {
     match i32::try_from(value) {

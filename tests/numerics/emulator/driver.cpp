@@ -153,6 +153,12 @@ void check_queue(const void *queue, const char *what) {
 
 void count(const std::string &what, size_t by) { counts[what] += by; }
 
+thread_local void *current_context;
+
+void check_context(const char *what) {
+    if (!current_context) fail(std::string(what) + " from a thread without a context");
+}
+
 namespace {
 
 // --- launches -----------------------------------------------------------------------------------------------------------------
@@ -284,7 +290,6 @@ API cuMemPoolSetAttribute(Handle, int attribute, void *value) {
 }
 API cuDevicePrimaryCtxRetain(Handle *found, CUdevice) { return *found = &context, SUCCESS; }
 API cuDevicePrimaryCtxRelease_v2(CUdevice) { return SUCCESS; }
-thread_local Handle current_context;
 API cuCtxGetCurrent(Handle *found) { return *found = current_context, SUCCESS; }
 API cuCtxSetCurrent(Handle wanted) { return current_context = wanted, SUCCESS; }
 API cuCtxSynchronize() {
@@ -365,7 +370,7 @@ API cuLaunchKernel(
     unsigned shared_bytes, Handle queue, void **arguments, void **) {
     LOCKED;
     check_queue(queue, "a launch");
-    if (!current_context) fail("a launch from a thread without a context");
+    check_context("a launch");
     launch(*static_cast<Function *>(function), {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared_bytes, arguments);
     return SUCCESS;
 }

@@ -18,6 +18,9 @@ unsigned char *memory_at(uint64_t address, size_t size, const char *what);
 // Ends the process if work is not in a queue that was made for it.
 void check_queue(const void *queue, const char *what);
 
+// Ends the process if the thread has no context.
+void check_context(const char *what);
+
 // For the report.
 void count(const std::string &what, size_t by);
 

@@ -95,6 +95,7 @@ API cublasGemmEx(
     void *, int turn_a, int turn_b, int m, int n, int k, const float *alpha, uint64_t a, int type_a, int step_a, uint64_t b, int type_b,
     int step_b, const float *beta, uint64_t c, int type_c, int step_c, int compute, int) {
     check_compute(compute);
+    driver::check_context("a product");
     multiply(m, n, k, *alpha, {a, type_a, step_a, turn_a == 1}, {b, type_b, step_b, turn_b == 1}, *beta, {c, type_c, step_c, false});
     return 0;
 }
@@ -103,6 +104,7 @@ API cublasGemmStridedBatchedEx(
     uint64_t b, int type_b, int step_b, long long batch_b, const float *beta, uint64_t c, int type_c, int step_c, long long batch_c,
     int batches, int compute, int) {
     check_compute(compute);
+    driver::check_context("a product");
     for (int batch = 0; batch < batches; batch++)
         multiply(
             m, n, k, *alpha, {a + batch * batch_a * size_of(type_a), type_a, step_a, turn_a == 1},

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use gift_host::policy::fused::{
-    Rotation, RowGroups, Swiglu, SwigluBackward, SwigluJoined, accumulate, accumulate_launch, add_rows,
+    AddBias, Rotation, RowGroups, Swiglu, SwigluBackward, SwigluJoined, accumulate, accumulate_launch, add_rows,
     add_rows_launch, rotate, swiglu,
 };
 
@@ -30,27 +30,39 @@ fn positions(rows: usize) -> Tensor {
 #[test]
 fn rotations_match_plain_loops() {
     for dtype in TYPES {
-        for [rows, heads, half] in [[1, 1, 4], [9, 3, 10], [70, 2, 32]] {
+        // Packs that are whole, and others.
+        for [rows, heads, half] in [[1, 1, 4], [9, 3, 10], [70, 2, 32], [2, 3, 5]] {
             let x = normal(1, &[rows, heads, 2 * half], 1.0, dtype);
             let (positions, (cosines, sines)) = (positions(rows), tables(half));
             let ids = positions.to_vec1::<u32>().unwrap();
-            let (wide, wide_cosines, wide_sines) = (values(&x), values(&cosines), values(&sines));
-            for (is_back, direction) in [(false, 1.0), (true, -1.0)] {
-                let mut expected = wide.clone();
+            let bias = normal(2, &[heads * 2 * half], 1.0, dtype);
+            let sum = x.broadcast_add(&bias.reshape((heads, 2 * half)).unwrap()).unwrap();
+            let (wide_cosines, wide_sines) = (values(&cosines), values(&sines));
+            let turned = |wide: &[f64], direction: f64| {
+                let mut turned = wide.to_vec();
                 for (row, &position) in ids.iter().enumerate() {
                     for head in 0..heads {
                         for column in 0..half {
                             let place = (row * heads + head) * 2 * half + column;
                             let angle = position as usize * half + column;
                             let (cosine, sine) = (wide_cosines[angle], wide_sines[angle] * direction);
-                            expected[place] = wide[place] * cosine - wide[place + half] * sine;
-                            expected[place + half] = wide[place + half] * cosine + wide[place] * sine;
+                            turned[place] = wide[place] * cosine - wide[place + half] * sine;
+                            turned[place + half] = wide[place + half] * cosine + wide[place] * sine;
                         }
                     }
                 }
+                turned
+            };
+            for (is_back, direction) in [(false, 1.0), (true, -1.0)] {
                 let inputs = [&x, &positions, &cosines, &sines];
-                assert_computes(&Rotation { is_back }, &inputs, &[(expected, tolerance(dtype))]);
+                let expected = [(turned(&values(&x), direction), tolerance(dtype))];
+                assert_computes(&Rotation { is_back }, &inputs, &expected);
             }
+            let inputs = [&x, &positions, &cosines, &sines, &bias];
+            let expected = [(turned(&values(&sum), 1.0), tolerance(dtype))];
+            assert_computes(&Rotation { is_back: false }, &inputs, &expected);
+            let rows_of = |x: &Tensor| x.flatten_from(1).unwrap();
+            assert_computes(&AddBias, &[&rows_of(&x), &bias], &[(values(&rows_of(&sum)), tolerance(dtype))]);
         }
     }
 }
@@ -58,7 +70,7 @@ fn rotations_match_plain_loops() {
 #[test]
 fn gates_match_plain_loops() {
     for dtype in TYPES {
-        for dims in [[1, 5], [13, 300]] {
+        for dims in [[1, 5], [13, 300], [6, 64]] {
             let [gate, up, gradient] = [1, 2, 3].map(|seed| normal(seed, &dims, 2.0, dtype));
             let (wide_gate, wide_up, wide_gradient) = (values(&gate), values(&up), values(&gradient));
             let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());

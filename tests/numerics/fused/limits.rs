@@ -2,16 +2,17 @@
 
 use candle_core::{DType, Device};
 use gift_host::policy::fused::{
-    AddNorm, Attention, AttentionBackward, AttentionLayout, Launch, Norm, NormBackward, Operation, PAGE, PageShape,
-    PagedAttention, PagedRows, PagedSpan, Rotation, Spec, Stretch, Swiglu, SwigluBackward, TokenScores,
-    TokenScoresBackward, copy_pages_launches, write_rows_launches,
+    AddBias, AddNorm, Attention, AttentionBackward, AttentionLayout, Launch, Norm, NormBackward, Operation, PAGE,
+    PageShape, PagedAttention, PagedRows, PagedSpan, Rotation, Spec, Stretch, Swiglu, SwigluBackward, SwigluJoined,
+    TokenScores, TokenScoresBackward, copy_pages_launches, write_rows_launches,
 };
 
 use super::super::emulator::TYPES;
 
 /// Shared memory of a block on processors of capability 8.6 and 8.9, which have least.
 const MAX_SHARED_BYTES: usize = 99 << 10;
-const ROWS: usize = 4096;
+/// As the decoder packs them on a device.
+const ROWS: usize = 12_288;
 
 /// Hidden size, heads, heads of keys, width of heads, size of the feed-forward layer, vocabulary.
 const MODELS: [[usize; 6]; 5] = [
@@ -54,6 +55,8 @@ fn launches_for_real_models_fit_the_device() {
             let table = of(&[32768, 1, dim / 2], DType::F32);
             let rotation = [queries.clone(), of(&[ROWS], DType::U32), table.clone(), table];
             assert_fits(&Rotation { is_back: false }, &rotation);
+            assert_fits(&Rotation { is_back: false }, &[&rotation[..], &[spec(&[heads * dim])]].concat());
+            assert_fits(&AddBias, &[spec(&[ROWS, kv_heads * dim]), spec(&[kv_heads * dim])]);
             let inputs = [queries.clone(), keys.clone(), keys.clone()];
             let tables = [tiles.clone(), ranges.clone(), key_tiles.clone()];
             assert_fits(&Attention, &[&inputs[..], &tables].concat());
@@ -61,6 +64,7 @@ fn launches_for_real_models_fit_the_device() {
             assert_fits(&AttentionBackward, &[&inputs[..], &results, &tables].concat());
             let gate = spec(&[ROWS, intermediate]);
             assert_fits(&Swiglu, &[gate.clone(), gate.clone()]);
+            assert_fits(&SwigluJoined, &[spec(&[ROWS, 2 * intermediate])]);
             assert_fits(&SwigluBackward, &[gate.clone(), gate.clone(), gate]);
             let ids = |count: usize| of(&[count], DType::U32);
             let scores = [of(&[800, vocab], DType::F32), ids(800), ids(801), ids(5)];

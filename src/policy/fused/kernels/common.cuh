@@ -31,6 +31,37 @@ template <> __device__ __forceinline__ float narrow<float>(float x) { return x; 
 template <> __device__ __forceinline__ bf16 narrow<bf16>(float x) { return __float2bfloat16(x); }
 template <> __device__ __forceinline__ f16 narrow<f16>(float x) { return __float2half(x); }
 
+// Elements that a thread reads and writes at once, 16 bytes.
+template <class T> struct Pack {
+    static constexpr int COUNT = 16 / sizeof(T);
+    T values[COUNT];
+};
+
+__device__ __forceinline__ bool is_aligned(const void *place) { return reinterpret_cast<size_t>(place) % 16 == 0; }
+
+// The next elements from a place on, of which there are `left`; zeros behind them.
+template <class T> __device__ __forceinline__ Pack<T> load_pack(const T *from, long long left) {
+    Pack<T> pack;
+    if (left >= Pack<T>::COUNT && is_aligned(from)) {
+        uint4 bits = *reinterpret_cast<const uint4 *>(from);
+        memcpy(pack.values, &bits, 16);
+    } else {
+        for (int i = 0; i < Pack<T>::COUNT; i++) pack.values[i] = i < left ? from[i] : narrow<T>(0.0f);
+    }
+    return pack;
+}
+
+template <class T> __device__ __forceinline__ void store_pack(T *to, const Pack<T> &pack, long long left) {
+    if (left >= Pack<T>::COUNT && is_aligned(to)) {
+        uint4 bits;
+        memcpy(&bits, pack.values, 16);
+        *reinterpret_cast<uint4 *>(to) = bits;
+    } else {
+        for (int i = 0; i < Pack<T>::COUNT; i++)
+            if (i < left) to[i] = pack.values[i];
+    }
+}
+
 // The sum over the threads of a warp, in all of them.
 __device__ __forceinline__ float warp_sum(float x) {
     for (int step = 16; step > 0; step >>= 1) x += __shfl_xor_sync(EVERY_THREAD, x, step);
