@@ -243,8 +243,10 @@ pub(super) fn extend(network: Network<'_>, chunks: &mut [Chunk<'_>], pool: &Arc<
     let spans: Vec<PagedSpan<'_>> = pairs
         .map(|(chunk, grown)| PagedSpan { tokens: chunk.tokens, start: chunk.cache.len(), pages: &grown.pages })
         .collect();
-    let rows = PagedRows::new(&spans, shape.head_dim, pool.dtype(), pool.device())?;
-    let hidden = network.hidden(&Paged { slabs, shape, rows })?;
+    let tables = |spans: &[PagedSpan<'_>]| PagedRows::new(spans, shape.head_dim, pool.dtype(), pool.device());
+    let has_others = spans.iter().any(|span| span.tokens.len() > 1);
+    let ends = has_others.then(|| tables(&spans.iter().map(PagedSpan::end).collect::<Vec<_>>())).transpose()?;
+    let hidden = network.hidden(&Paged { slabs, shape, rows: tables(&spans)?, ends })?;
     let logits = Logits::on_device(network.projected(&hidden)?);
     for (chunk, grown) in chunks.iter_mut().zip(grown) {
         chunk.cache.0 = CacheStorage::Candle(grown.with(chunk.tokens.len()));

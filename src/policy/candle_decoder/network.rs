@@ -91,6 +91,8 @@ pub(super) struct Paged {
     pub(super) slabs: Vec<Tensor>,
     pub(super) shape: PageShape,
     pub(super) rows: PagedRows,
+    /// The last row of each span, if there are others.
+    pub(super) ends: Option<PagedRows>,
 }
 
 /// The rows of some trees of sequences ([`crate::policy::tree`]), one after the other and without padding.

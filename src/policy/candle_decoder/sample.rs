@@ -8,7 +8,7 @@ use super::backward::FINAL_NORM;
 use super::layer::{INPUT_NORM, KEY_NORM, QUERY_NORM, STREAM_NORM, name};
 use super::network::{Network, Paged, multiply};
 use crate::policy::Projection;
-use crate::policy::fused::{self, NewHeads};
+use crate::policy::fused::{self, NewHeads, PagedRows};
 
 /// The residual stream, and what the last product adds to it, `[rows, hidden]` each.
 struct Stream {
@@ -26,20 +26,23 @@ impl Network<'_> {
         let rows = &paged.rows;
         let mut stream = Stream { sum: self.embed(&rows.tokens)?, change: None };
         for layer in 0..self.config.layer_count {
-            stream = self.sampled_layer(layer, stream, paged)?;
-        }
-        if rows.ends.dim(0)? < rows.tokens.dim(0)? {
-            let at_ends = |x: Tensor| x.index_select(&rows.ends, 0);
-            stream = Stream { sum: at_ends(stream.sum)?, change: stream.change.map(at_ends).transpose()? };
+            // Of the other rows the last layer is asked for keys and values only.
+            let ends = paged.ends.as_ref().filter(|_| layer + 1 == self.config.layer_count);
+            stream = self.sampled_layer(layer, stream, paged, ends)?;
         }
         Ok(self.added_norm(stream, FINAL_NORM)?.1)
     }
 
-    fn sampled_layer(&self, layer: usize, stream: Stream, paged: &Paged) -> Result<Stream> {
-        let (sum, normalized) = self.added_norm(stream, &name(layer, INPUT_NORM))?;
-        let queries = self.write_heads(layer, &normalized, paged)?;
-        let pages = (&paged.slabs[..], paged.shape);
-        let attended = fused::paged_attention(&queries, pages, layer, &paged.rows)?.flatten_from(1)?;
+    /// All rows through a layer; `ends`, if these alone go through the rest of it.
+    fn sampled_layer(&self, layer: usize, stream: Stream, paged: &Paged, ends: Option<&PagedRows>) -> Result<Stream> {
+        let (mut sum, normalized) = self.added_norm(stream, &name(layer, INPUT_NORM))?;
+        let mut queries = self.write_heads(layer, &normalized, paged)?;
+        if ends.is_some() {
+            sum = sum.index_select(&paged.rows.ends, 0)?;
+            queries = queries.index_select(&paged.rows.ends, 0)?;
+        }
+        let (pages, rows) = ((&paged.slabs[..], paged.shape), ends.unwrap_or(&paged.rows));
+        let attended = fused::paged_attention(&queries, pages, layer, rows)?.flatten_from(1)?;
         let change = Some(self.linear(&attended, layer, Projection::Output)?);
         let (sum, normalized) = self.added_norm(Stream { sum, change }, &name(layer, STREAM_NORM))?;
         let activated = if let Some(joined) = self.joined(layer) {

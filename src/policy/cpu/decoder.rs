@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::cache::CpuCache;
-use super::forward::{Keep, Span, Workspace, forward};
+use super::forward::{Asked, Keep, Span, Workspace, forward};
 use super::gradients::Gradients;
 use super::head::{HeadScratch, logits_of};
 use super::model::Model;
@@ -147,7 +147,7 @@ fn group_sizes(model: &Model, spans: &[Span<'_>]) -> Vec<usize> {
 /// Runs one group and writes the logits after each span's last token.
 fn extend_group(model: &Model, spans: &mut [Span<'_>], logits: &mut [f32], buffers: &mut (Workspace, HeadScratch)) {
     let (workspace, head) = buffers;
-    forward(model, spans, Keep::Ends, workspace);
+    forward(model, spans, (Keep::Nothing, Asked::Ends), workspace);
     logits_of(model, &workspace.hidden[..spans.len() * model.config.hidden_size], logits, head);
 }
 

@@ -55,12 +55,48 @@ pub(super) enum Keep {
     /// Nothing.
     #[default]
     Nothing,
-    /// Nothing, and of the last layer only what the last token of each span asks for: of the others keys and values.
-    Ends,
     /// The input of each layer, with keys and values: [`forward_again`] computes the rest (arXiv:1604.06174).
     Inputs,
     /// All of [`LayerActivations`].
     All,
+}
+
+/// Whose output is asked of the last layer. All rows have keys and values there, which nobody else needs more of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Nobody's: other rows follow, which need keys and values.
+    Nobody,
+    /// That of the last row of each span; no other rows are left in the residual stream.
+    #[default]
+    Ends,
+    /// That of these rows, in ascending order. The others in the residual stream mean nothing.
+    Rows(Vec<usize>),
+}
+
+/// What goes through the rest of the last layer if these are some of the rows.
+#[derive(Debug, Default)]
+pub(super) struct AskedRows {
+    /// `[rows, hidden]`.
+    pub(super) hidden: Vec<f32>,
+    /// `[rows, query width]`.
+    pub(super) attended: Vec<f32>,
+    /// As [`Workspace::keys`].
+    pub(super) keys: Vec<u64>,
+}
+
+/// Copies rows of `width` values to one after the other.
+pub(super) fn gather(from: &[f32], rows: &[usize], width: usize, to: &mut Vec<f32>) {
+    to.clear();
+    for row in rows {
+        to.extend_from_slice(&from[row * width..][..width]);
+    }
+}
+
+/// Copies rows of `width` values back to where they were.
+pub(super) fn scatter(from: &[f32], rows: &[usize], width: usize, to: &mut [f32]) {
+    for (row, values) in rows.iter().zip(from.chunks_exact(width)) {
+        to[row * width..][..width].copy_from_slice(values);
+    }
 }
 
 /// Buffers of a pass, kept from call to call.
@@ -72,6 +108,9 @@ pub(super) struct Workspace {
     pub(super) layers: Vec<LayerActivations>,
     /// What the last forward pass kept.
     kept: Keep,
+    /// What was asked of its last layer.
+    asked: Asked,
+    pub(super) asked_rows: AskedRows,
     /// The input of a product, normalized, `[rows, hidden]`.
     pub(super) normalized: Vec<f32>,
     /// `silu(gate) * up`, `[rows, inner]`.
@@ -88,15 +127,23 @@ impl Workspace {
     pub(super) fn slot(&self, model: &Model, layer: usize) -> usize {
         if self.kept == Keep::All { layer } else { model.config.layer_count }
     }
+
+    /// The rows whose output was asked for, if these are not all of a layer.
+    pub(super) fn asked(&self, model: &Model, layer: usize) -> Option<&[usize]> {
+        match &self.asked {
+            Asked::Rows(rows) if layer + 1 == model.config.layer_count => Some(rows),
+            _ => None,
+        }
+    }
 }
 
 /// Appends the tokens of every span to its cache and leaves the residual stream after the last layer in
-/// `workspace.hidden`, span after span, or one row for each of them ([`Keep::Ends`]), and what is to be kept in `workspace.layers`.
-pub(super) fn forward(model: &Model, spans: &mut [Span<'_>], keep: Keep, workspace: &mut Workspace) {
+/// `workspace.hidden`, where it is asked for, and what is to be kept in `workspace.layers`.
+pub(super) fn forward(model: &Model, spans: &mut [Span<'_>], (keep, asked): (Keep, Asked), workspace: &mut Workspace) {
     let config = &model.config;
     let rows: usize = spans.iter().map(|span| span.tokens.len()).sum();
     let hidden_size = config.hidden_size;
-    workspace.kept = keep;
+    (workspace.kept, workspace.asked) = (keep, asked);
     workspace.layers.resize_with(config.layer_count + 1, LayerActivations::default);
     for span in spans.iter_mut() {
         span.cache.reserve(span.tokens.len());
@@ -108,7 +155,7 @@ pub(super) fn forward(model: &Model, spans: &mut [Span<'_>], keep: Keep, workspa
         row.copy_from_slice(&embedding[token as usize * hidden_size..][..hidden_size]);
     }
     for index in 0..config.layer_count {
-        if matches!(keep, Keep::Inputs | Keep::All) {
+        if keep != Keep::Nothing {
             let input = sized(&mut workspace.layers[index].input, rows * hidden_size);
             input.copy_from_slice(&workspace.hidden[..rows * hidden_size]);
         }
@@ -143,12 +190,14 @@ fn layer_forward(model: &Model, (index, is_again): (usize, bool), spans: &mut [S
     let mut rows: usize = spans.iter().map(|span| span.tokens.len()).sum();
     let (hidden_size, width, inner) = (config.hidden_size, heads.row_width(), config.intermediate_size);
     let product = |rows, stride, accumulate| Rows { count: rows, stride, accumulate };
-    let only_ends = workspace.kept == Keep::Ends && index + 1 == config.layer_count;
+    let is_last = index + 1 == config.layer_count;
     let (places, panels) = (&model.layout.layers[index], &model.panels[index]);
     let slot = workspace.slot(model, index);
     let keeps = is_again || workspace.kept == Keep::All;
-    let Workspace { hidden, layers, normalized, activated, attention, packing, keys, adapter, .. } = workspace;
-    let mut leave_out = |rows: usize, joint: Joint, input: &[f32], output: &mut [f32]| {
+    let Workspace {
+        hidden, layers, normalized, activated, attention, packing, keys, adapter, asked, asked_rows, ..
+    } = workspace;
+    let mut leave_out = |(rows, keys): (usize, &[u64]), joint: Joint, input: &[f32], output: &mut [f32]| {
         if let Some(adapted) = model.adapter.as_ref().filter(|_| !keys.is_empty()) {
             leave_out(adapted, (index, joint), Through { rows, keys, input }, output, (adapter, packing));
         }
@@ -159,7 +208,7 @@ fn layer_forward(model: &Model, (index, is_again): (usize, bool), spans: &mut [S
     rms_norm(hidden, model.at(&places.attention_norm), model.eps, normalized);
     let mut qkv = sized(&mut layer.qkv, rows * width);
     panels.qkv.multiply(product(rows, hidden_size, false), normalized, qkv);
-    leave_out(rows, Joint::Qkv, normalized, qkv);
+    leave_out((rows, keys), Joint::Qkv, normalized, qkv);
     if !places.qkv_bias.is_empty() {
         let bias = model.at(&places.qkv_bias);
         qkv.chunks_exact_mut(width).for_each(|row| add_scaled(row, 1.0, bias));
@@ -180,14 +229,13 @@ fn layer_forward(model: &Model, (index, is_again): (usize, bool), spans: &mut [S
         append(model, (index, is_again), span, rows);
         rest = later;
     }
+    if is_last && *asked == Asked::Nobody {
+        return;
+    }
+    let only_ends = is_last && *asked == Asked::Ends;
     if only_ends {
-        // Rows move to the front; a row's new place is never behind its old one.
-        let mut end = 0;
-        for (place, span) in spans.iter().enumerate() {
-            end += span.tokens.len();
-            qkv.copy_within((end - 1) * width..end * width, place * width);
-            hidden.copy_within((end - 1) * hidden_size..end * hidden_size, place * hidden_size);
-        }
+        move_ends(spans, qkv, width);
+        move_ends(spans, hidden, hidden_size);
         rows = spans.len();
         hidden = &mut hidden[..rows * hidden_size];
         normalized = &mut normalized[..rows * hidden_size];
@@ -200,22 +248,51 @@ fn layer_forward(model: &Model, (index, is_again): (usize, bool), spans: &mut [S
     });
     let attended = sized(&mut layer.attended, rows * heads.query_width());
     attend_all(heads, queries, qkv, attended, &mut attention.weights);
-    panels.attention_out.multiply(product(rows, heads.query_width(), true), attended, hidden);
-    leave_out(rows, Joint::AttentionOut, attended, hidden);
-    if keeps {
-        sized(&mut layer.middle, rows * hidden_size).copy_from_slice(hidden);
+    let (mut attended, mut stream, mut keys) = (&*attended, &mut *hidden, &keys[..]);
+    let some = match asked {
+        Asked::Rows(some) if is_last => Some(&some[..]),
+        _ => None,
+    };
+    if let Some(some) = some {
+        gather(attended, some, heads.query_width(), &mut asked_rows.attended);
+        gather(stream, some, hidden_size, &mut asked_rows.hidden);
+        asked_rows.keys.clear();
+        asked_rows.keys.extend(some.iter().filter_map(|&row| keys.get(row)));
+        rows = some.len();
+        (attended, stream, keys) = (&asked_rows.attended, &mut asked_rows.hidden, &asked_rows.keys);
+        normalized = &mut normalized[..rows * hidden_size];
     }
-    rms_norm(hidden, model.at(&places.mlp_norm), model.eps, normalized);
+    if rows == 0 {
+        return;
+    }
+    panels.attention_out.multiply(product(rows, heads.query_width(), true), attended, stream);
+    leave_out((rows, keys), Joint::AttentionOut, attended, stream);
+    if keeps {
+        sized(&mut layer.middle, rows * hidden_size).copy_from_slice(stream);
+    }
+    rms_norm(stream, model.at(&places.mlp_norm), model.eps, normalized);
     let gate_up = sized(&mut layer.gate_up, rows * 2 * inner);
     panels.gate_up.multiply(product(rows, hidden_size, false), normalized, gate_up);
-    leave_out(rows, Joint::GateUp, normalized, gate_up);
+    leave_out((rows, keys), Joint::GateUp, normalized, gate_up);
     if is_again {
         return;
     }
     let activated = sized(activated, rows * inner);
     activate(gate_up, inner, activated);
-    panels.down.multiply(product(rows, inner, true), activated, hidden);
-    leave_out(rows, Joint::Down, activated, hidden);
+    panels.down.multiply(product(rows, inner, true), activated, stream);
+    leave_out((rows, keys), Joint::Down, activated, stream);
+    if let Some(some) = some {
+        scatter(&asked_rows.hidden, some, hidden_size, hidden);
+    }
+}
+
+/// Moves the last row of each span to the front; a row's new place is never behind its old one.
+fn move_ends(spans: &[Span<'_>], rows: &mut [f32], width: usize) {
+    let mut end = 0;
+    for (place, span) in spans.iter().enumerate() {
+        end += span.tokens.len();
+        rows.copy_within((end - 1) * width..end * width, place * width);
+    }
 }
 
 /// `silu(gate) * up` of all rows.

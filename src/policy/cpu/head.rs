@@ -86,6 +86,11 @@ impl<'a> Targets<'a> {
         Self { sequence, start, temperature }
     }
 
+    /// The rows that predict targets, in ascending order.
+    pub(super) fn rows(&self) -> impl Iterator<Item = usize> {
+        self.sequence.targets.iter().map(|target| self.row(target))
+    }
+
     /// The row that predicts a target.
     fn row(&self, target: &Target) -> usize {
         target.position as usize - 1 - self.start

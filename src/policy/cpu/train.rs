@@ -10,7 +10,9 @@ use std::cmp::Reverse;
 use super::adapter::{AdapterScratch, Through, adapted_backward};
 use super::attention::{Attended, Prefix, attend_backward};
 use super::cache::CpuCache;
-use super::forward::{Keep, LayerActivations, Span, Workspace, activate, forward, forward_again};
+use super::forward::{
+    Asked, Keep, LayerActivations, Span, Workspace, activate, forward, forward_again, gather, scatter,
+};
 use super::gradients::Gradients;
 use super::head::{HeadScratch, Targets, head_backward, head_scores};
 use super::kernels::{add_scaled, norm_heads_backward, rms_norm, rms_norm_backward, swiglu_backward};
@@ -95,6 +97,9 @@ struct BackwardBuffers {
     qkv: Vec<f32>,
     gate_up: Vec<f32>,
     activated: Vec<f32>,
+    /// Of the rows that the last layer was asked for: the gradient of the residual stream, and of what their heads attended to.
+    asked: Vec<f32>,
+    asked_attended: Vec<f32>,
     /// Gradients of frozen vectors, which nobody reads.
     unused: Vec<f32>,
 }
@@ -188,7 +193,7 @@ impl Pass<'_> {
         trunk.caches.push(cache);
         self.key_rows(&[node], learning.is_some(), &mut trunk.forward.keys);
         let span = Span { tokens, cache: &mut trunk.caches[0] };
-        forward(model, &mut [span], keep_of(learning.as_ref()), &mut trunk.forward);
+        forward(model, &mut [span], (keep_of(learning.as_ref()), Asked::Nobody), &mut trunk.forward);
         if learning.is_some() {
             workspace.path.extend(model, tokens.len(), &trunk.forward.layers);
         }
@@ -257,17 +262,23 @@ impl Pass<'_> {
         self.key_rows(nodes, learning.is_some(), &mut leaves.forward.keys);
         let own = |node: &Node| &needed_tokens(&self.sequences[node.sequence])[node.range.clone()];
         let spans = nodes.iter().zip(&mut leaves.caches).map(|(node, cache)| Span { tokens: own(node), cache });
-        forward(model, &mut spans.collect::<Vec<_>>(), keep_of(learning.as_ref()), &mut leaves.forward);
-
         let mut starts = vec![0];
+        let mut predicting = Vec::new();
+        for node in nodes {
+            let first = starts.last().copied().unwrap_or(0);
+            starts.push(first + node.range.len());
+            let targets = Targets::new(self.sequences[node.sequence], start, self.temperature);
+            predicting.extend(targets.rows().map(|row| first + row));
+        }
+        let keep = (keep_of(learning.as_ref()), Asked::Rows(predicting));
+        forward(model, &mut spans.collect::<Vec<_>>(), keep, &mut leaves.forward);
+
         let mut has_gradient = false;
         let rows: usize = nodes.iter().map(|node| node.range.len()).sum();
         let hidden_gradient = sized(&mut backward.hidden, if learning.is_some() { rows * width } else { 0 });
-        for node in nodes {
+        for (node, pair) in nodes.iter().zip(starts.windows(2)) {
             let sequence = self.sequences[node.sequence];
-            let first = starts.last().copied().unwrap_or(0);
-            let range = first * width..(first + node.range.len()) * width;
-            starts.push(first + node.range.len());
+            let range = pair[0] * width..pair[1] * width;
             let targets = Targets::new(sequence, start, self.temperature);
             let scores = head_scores(model, targets, &leaves.forward.hidden[range.clone()], head);
             if let Some(Learning { loss, gradients, .. }) = learning {
@@ -397,19 +408,23 @@ fn layer_backward(
     let slot = workspace.slot(model, index);
     // Of the last layer of a trunk only keys and values are read.
     let is_read = !rows.is_trunk || index + 1 < model.config.layer_count;
-    if is_read {
-        mlp_backward(model, (index, count), gradients, workspace, buffers);
+    let (width, out_width) = (heads.row_width(), heads.query_width());
+    match workspace.asked(model, index).map(<[usize]>::to_vec) {
+        Some(some) => asked_backward(model, (index, count), &some, gradients, workspace, buffers),
+        None if is_read => {
+            mlp_backward(model, (index, count), gradients, workspace, buffers);
+            let Workspace { layers, packing, keys, adapter, .. } = &mut *workspace;
+            let attended = sized(&mut buffers.attended, count * out_width);
+            let hidden = sized(&mut buffers.hidden, count * hidden_size);
+            let known = (Through { rows: count, keys, input: &layers[slot].attended }, &*hidden);
+            joint_backward(model, (index, Joint::AttentionOut), known, attended, (gradients, adapter, packing));
+        }
+        None => {}
     }
     let Workspace { layers, normalized: input, attention, packing, keys, adapter, .. } = workspace;
     let layer: &LayerActivations = &layers[slot];
     let BackwardBuffers { hidden, normalized, attended, qkv, unused, .. } = buffers;
     let hidden = sized(hidden, count * hidden_size);
-    let (width, out_width) = (heads.row_width(), heads.query_width());
-    if is_read {
-        let attended = sized(attended, count * out_width);
-        let known = (Through { rows: count, keys, input: &layer.attended }, &*hidden);
-        joint_backward(model, (index, Joint::AttentionOut), known, attended, (gradients, adapter, packing));
-    }
     let qkv = sized(qkv, count * width);
     let (prefix, own) = path.gradient.split_at_mut(rows.prefix * 2 * heads.kv_width());
     let mut prefix = Prefix { known: &path.known, gradient: prefix, count: rows.prefix };
@@ -442,6 +457,36 @@ fn layer_backward(
     let known = (Through { rows: count, keys, input }, &*qkv);
     joint_backward(model, (index, Joint::Qkv), known, normalized, (gradients, adapter, packing));
     rms_norm_backward(norm, normalized, hidden, gradients.vector(&places.attention_norm, unused));
+}
+
+/// Backward through the last layer down to what the heads attended to, for the rows alone whose output was asked for: others have no
+/// gradient there.
+fn asked_backward(
+    model: &Model,
+    (index, count): (usize, usize),
+    some: &[usize],
+    gradients: &mut Gradients<'_>,
+    workspace: &mut Workspace,
+    buffers: &mut BackwardBuffers,
+) {
+    let (hidden_size, out_width) = (model.config.hidden_size, model.heads.query_width());
+    let slot = workspace.slot(model, index);
+    gather(&buffers.hidden, some, hidden_size, &mut buffers.asked);
+    gather(&workspace.layers[slot].attended, some, out_width, &mut workspace.asked_rows.attended);
+    workspace.asked_rows.keys = some.iter().filter_map(|&row| workspace.keys.get(row).copied()).collect();
+    std::mem::swap(&mut buffers.hidden, &mut buffers.asked);
+    std::mem::swap(&mut workspace.keys, &mut workspace.asked_rows.keys);
+    mlp_backward(model, (index, some.len()), gradients, workspace, buffers);
+    let Workspace { packing, keys, adapter, asked_rows, .. } = &mut *workspace;
+    let of_attended = sized(&mut buffers.asked_attended, some.len() * out_width);
+    let known = (Through { rows: some.len(), keys, input: &asked_rows.attended }, &buffers.hidden[..]);
+    joint_backward(model, (index, Joint::AttentionOut), known, of_attended, (gradients, adapter, packing));
+    std::mem::swap(&mut buffers.hidden, &mut buffers.asked);
+    std::mem::swap(&mut workspace.keys, &mut workspace.asked_rows.keys);
+    scatter(&buffers.asked, some, hidden_size, &mut buffers.hidden);
+    let attended = sized(&mut buffers.attended, count * out_width);
+    attended.fill(0.0);
+    scatter(of_attended, some, out_width, attended);
 }
 
 /// Backward through the feed-forward half of a layer.

@@ -78,6 +78,15 @@ pub struct PagedSpan<'a> {
     pub pages: &'a [u32],
 }
 
+impl PagedSpan<'_> {
+    /// The last token alone.
+    #[must_use]
+    pub fn end(&self) -> Self {
+        let before = self.tokens.len().saturating_sub(1);
+        Self { tokens: &self.tokens[before..], start: self.start + before, pages: self.pages }
+    }
+}
+
 /// The rows of a pass, span after span, as tables for the kernels.
 ///
 /// # Shapes
