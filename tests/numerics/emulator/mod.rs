@@ -1,5 +1,6 @@
 //! Runs the CUDA kernels of `src/policy/fused/kernels` on the CPU: the C++ compiler builds them with the headers in this folder,
-//! and every launch is a process that gets its buffers and gives them back.
+//! and every launch is a process that gets its buffers and gives them back (`launch.cpp`). `driver.cpp` and its neighbours take the
+//! place of the driver for a CUDA build instead.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -34,6 +35,18 @@ fn program(file: &'static str) -> PathBuf {
     std::fs::rename(&unfinished, &program).expect("the program is renamed");
     programs.insert(file, program.clone());
     program
+}
+
+/// A CUDA build, which tests have not, runs on it (`scripts/cuda-emulator.sh`).
+#[test]
+fn the_stand_in_for_the_driver_compiles() {
+    let emulator = super::root().join("tests/numerics/emulator");
+    let status = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()))
+        .args(["-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"])
+        .args(["driver.cpp", "libraries.cpp", "plain.cpp"].map(|file| emulator.join(file)))
+        .status()
+        .expect("a C++ compiler");
+    assert!(status.success());
 }
 
 /// Computes an operation by its kernels in the emulator.
