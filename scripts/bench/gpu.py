@@ -34,7 +34,7 @@ class Sizes:
     """What is measured, and on which device."""
 
     def __init__(self, is_dry, is_emulated):
-        self.is_dry, self.is_emulated = is_dry, is_emulated
+        self.is_dry = is_dry
         self.device, self.dtype = ("cpu", "f32") if is_dry and not is_emulated else ("cuda", "bf16")
         self.episodes = dict(batch=16, groups=2, prompt=40, new=8, turns=3, turn_prompt=10) if is_dry else dict(
             batch=128, groups=8, prompt=400, new=200, turns=3, turn_prompt=50)

@@ -26,8 +26,8 @@ fn most_at_the_rules(slots: &[Slot<'_>]) -> usize {
     if is_split { count.div_ceil(2) } else { count }
 }
 
-/// Plays every member of every group to its end, but for groups that the table says are decided. The result depends on the plans, the weights and the settings alone,
-/// not on the number of threads.
+/// Plays every member of every group to its end, but for groups that the table says are decided. The result depends on the plans,
+/// the weights and the settings alone, not on the number of threads.
 ///
 /// The groups come in the order of the plans. Seats that the policy took beside the planned ones (self-play) follow behind
 /// them: the trajectories of one seat in one stage, over the members of a plan, are a group.

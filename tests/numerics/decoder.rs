@@ -79,7 +79,7 @@ pub(super) fn must_have_device() -> bool {
 /// The CPU, and the first CUDA device if there is one.
 pub(super) fn devices() -> Vec<Device> {
     // A build without CUDA, and a machine without a device, refuse. All tests share one, as kernels are compiled for each.
-    static DEVICE: LazyLock<candle_core::Result<Device>> = LazyLock::new(|| open_cuda(0));
+    static DEVICE: LazyLock<Result<Device, Error>> = LazyLock::new(|| open_cuda(0));
     let device = DEVICE.as_ref();
     assert!(device.is_ok() || !must_have_device(), "`GIFT_TEST_DEVICE` asks for a device: {device:?}");
     [Device::Cpu].into_iter().chain(device.ok().cloned()).collect()

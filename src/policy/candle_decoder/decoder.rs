@@ -415,3 +415,42 @@ impl Decoder for CandleDecoder {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Target, TokenGradient, initial_weights};
+    use crate::seed::Seed;
+
+    struct Sum;
+
+    impl SequenceLoss for Sum {
+        fn gradient(&self, _index: usize, _scores: &[TokenScore], out: &mut [TokenGradient]) {
+            for gradient in out {
+                gradient.log_prob = 1.0;
+            }
+        }
+    }
+
+    /// Room for the activations of no layer, of one and of all.
+    #[test]
+    fn what_is_kept_changes_no_bit() {
+        let config = DecoderConfig { layer_count: 3, ..DecoderConfig::tiny(20) };
+        let weights = initial_weights(&config, Seed::new(1));
+        let decoder = CandleDecoder::new(config, &weights, Device::Cpu, DType::F32).unwrap();
+        let tokens = [3_u32, 1, 4, 1, 5, 9, 2, 6];
+        let targets: Vec<Target> = (4..8).map(|position| Target { position, allowed: None }).collect();
+        let sequences = [Sequence { tokens: &tokens, targets: &targets }];
+        let pack = Pack::new(&trees(&sequences, 1, 100), &sequences, DType::F32, &Device::Cpu).unwrap();
+        let network = decoder.network(Some(&*pack.keys));
+        let layer = network.activation_bytes(pack.tokens.len(), DType::F32);
+        let gradients = |room: usize| -> Vec<Vec<f32>> {
+            let mut gradients = BTreeMap::new();
+            network.train((&pack, &sequences), (1.0, Some(&Sum)), room, &mut gradients).unwrap();
+            gradients.values().map(|gradient| gradient.flatten_all().unwrap().to_vec1().unwrap()).collect()
+        };
+        let [none, one, all] = [0, layer, usize::MAX].map(gradients);
+        assert!(none.iter().flatten().any(|&value| value != 0.0));
+        assert!(none == one && one == all);
+    }
+}

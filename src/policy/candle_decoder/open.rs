@@ -1,13 +1,15 @@
 //! CUDA devices, opened for work that many threads hand in, and the room that is left on them.
 
-use candle_core::{Device, Result};
+use candle_core::{Device, Result as TensorResult};
+
+use crate::policy::Error;
 
 /// The CUDA device of this number. All work on it is one queue, whichever thread hands it in, and memory that tensors give back
 /// stays with the process for the next ones.
 ///
 /// # Errors
-/// If there is no such device, or the build has no CUDA.
-pub fn open_cuda(index: usize) -> Result<Device> {
+/// [`Error::Tensor`] if there is no such device, or the build has no CUDA.
+pub fn open_cuda(index: usize) -> Result<Device, Error> {
     // `new_cuda` has a queue for each thread: what one thread writes, another would read, or give back, too early.
     let device = Device::new_cuda_with_stream(index)?;
     #[cfg(feature = "cuda")]
@@ -18,7 +20,7 @@ pub fn open_cuda(index: usize) -> Result<Device> {
 /// Keeps what is given back in the pool that allocations come from. Otherwise it goes to the driver at every wait for the device,
 /// which is once a token, and comes back slowly.
 #[cfg(feature = "cuda")]
-fn keep_memory(device: &candle_core::CudaDevice) -> Result<()> {
+fn keep_memory(device: &candle_core::CudaDevice) -> TensorResult<()> {
     use candle_core::cuda_backend::WrapErr as _;
     use candle_core::cuda_backend::cudarc::driver::{result, sys};
     let stream = device.cuda_stream();
@@ -43,7 +45,7 @@ fn keep_memory(device: &candle_core::CudaDevice) -> Result<()> {
 /// # Errors
 /// If the driver does not tell.
 #[cfg_attr(not(feature = "cuda"), expect(clippy::unnecessary_wraps, reason = "a device may fail"))]
-pub(super) fn free_bytes(device: &Device) -> Result<Option<usize>> {
+pub(super) fn free_bytes(device: &Device) -> TensorResult<Option<usize>> {
     match device {
         #[cfg(feature = "cuda")]
         Device::Cuda(device) => Ok(Some(free_on_cuda(device)?)),
@@ -53,7 +55,7 @@ pub(super) fn free_bytes(device: &Device) -> Result<Option<usize>> {
 
 /// Those of the device that nobody has, and those of the pool that no tensor holds.
 #[cfg(feature = "cuda")]
-fn free_on_cuda(device: &candle_core::CudaDevice) -> Result<usize> {
+fn free_on_cuda(device: &candle_core::CudaDevice) -> TensorResult<usize> {
     use candle_core::cuda_backend::WrapErr as _;
     use candle_core::cuda_backend::cudarc::driver::{result, sys::CUmemPool_attribute as Attribute};
     let stream = device.cuda_stream();
