@@ -12,7 +12,7 @@ use super::pages::{CandleCache, PagePool};
 use super::weights::{AllWeights, Weights};
 use crate::config::OptimizerStates;
 use crate::policy::adapter::Dropout;
-use crate::policy::fused::{PagedRows, PagedSpan, Parameter, adamw, copy_pages, square_sum};
+use crate::policy::fused::{PageHeads, PagedRows, PagedSpan, Parameter, adamw, copy_pages, square_sum};
 use crate::policy::tree::{in_runs, trees};
 use crate::policy::{
     AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, Inference, KvCache, Logits,
@@ -243,7 +243,8 @@ pub(super) fn extend(network: Network<'_>, chunks: &mut [Chunk<'_>], pool: &Arc<
     let spans: Vec<PagedSpan<'_>> = pairs
         .map(|(chunk, grown)| PagedSpan { tokens: chunk.tokens, start: chunk.cache.len(), pages: &grown.pages })
         .collect();
-    let tables = |spans: &[PagedSpan<'_>]| PagedRows::new(spans, shape.head_dim, pool.dtype(), pool.device());
+    let heads = PageHeads { group: network.config.head_count / shape.kv_heads, dim: shape.head_dim };
+    let tables = |spans: &[PagedSpan<'_>]| PagedRows::new(spans, heads, pool.dtype(), pool.device());
     let has_others = spans.iter().any(|span| span.tokens.len() > 1);
     let ends = has_others.then(|| tables(&spans.iter().map(PagedSpan::end).collect::<Vec<_>>())).transpose()?;
     let hidden = network.hidden(&Paged { slabs, shape, rows: tables(&spans)?, ends })?;

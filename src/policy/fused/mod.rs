@@ -20,6 +20,7 @@ mod product; // products of matrices in 32 bits
 mod rows; // sums of rows by index
 mod sample; // tokens from logits
 mod scores; // log-probabilities and entropies from logits
+mod shared_pages; // pages that several sequences begin with
 mod tables; // indices on their way to the device
 
 pub use adamw::{Parameter, adamw, adamw_launch, overwrite, square_sum, square_sum_launch};
@@ -35,7 +36,7 @@ pub use norm::{AddNorm, Norm, NormBackward, add_rms_norm, rms_norm, rms_norm_bac
 pub use operation::{Argument, Input, Launch, Operation, Spec, backward_from, run};
 pub use paged_attention::{PagedAttention, paged_attention};
 pub use paged_write::{NewHeads, copy_pages, copy_pages_launches, write_rows, write_rows_launches};
-pub use pages::{PAGE, PageShape, PagedRows, PagedSpan};
+pub use pages::{PAGE, PageHeads, PageShape, PagedRows, PagedSpan};
 pub use product::{Factor, Gemm, add_product, product};
 pub use rows::{RowGroups, add_rows, add_rows_launch};
 pub use sample::{SampleTokens, TokenDraw, draw_tables, sample_tokens};

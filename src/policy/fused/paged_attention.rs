@@ -29,12 +29,11 @@ pub fn paged_attention(
     rows: &PagedRows,
 ) -> Result<Tensor> {
     let operation = PagedAttention { shape, layer, slots: rows.slots };
-    let inputs = [queries, &rows.table, &rows.items, &rows.tiles, &rows.merges];
-    Ok(run(&operation, &inputs.into_iter().chain(slabs).collect::<Vec<_>>())?.swap_remove(0))
+    let inputs = [queries].into_iter().chain(rows.of_attention()).chain(slabs);
+    Ok(run(&operation, &inputs.collect::<Vec<_>>())?.swap_remove(0))
 }
 
-/// The operation of [`paged_attention`]: inputs `queries`, `table`, `items`, `tiles`, `merges` and the slabs. Outputs the result, and
-/// on a device the parts of tokens, `[slots, heads, head_dim + 2]`.
+/// The operation of [`paged_attention`]: inputs `queries`, [`PagedRows::of_attention`] and the slabs. Outputs the result, and on a device the parts of tokens, `[slots, heads, head_dim + 2]`.
 #[derive(Debug)]
 pub struct PagedAttention {
     /// How pages are laid out.
@@ -46,7 +45,7 @@ pub struct PagedAttention {
 }
 
 /// Inputs before the slabs.
-const TABLES: usize = 5;
+const TABLES: usize = 7;
 
 impl PagedAttention {
     fn heads(&self, inputs: &[Spec]) -> Result<usize> {
@@ -85,6 +84,16 @@ impl PagedAttention {
     }
 }
 
+/// Shared memory of a block for single tokens: `DecodeMemory` of `kernels/decode.cuh`.
+fn decode_bytes(dtype: DType, dim: usize, group: usize) -> usize {
+    let aligned = |count: usize, size: usize| (count * size).next_multiple_of(128);
+    let (float, size, rows) = (size_of::<f32>(), dtype.size_in_bytes(), DECODE_WARPS * WARP_ROWS);
+    let (padding, fetched) = if dtype == DType::F32 { (1, 0) } else { (8, 2 * DECODE_WARPS * PAGE * (dim + 8)) };
+    let (scores, results) = (aligned(rows * (PAGE + 4), float), DECODE_WARPS * group.min(WARP_ROWS) * dim * float);
+    let last = if fetched > 0 { scores + results.max(fetched * size) } else { results.max(scores) };
+    aligned(rows * (dim + padding), size) + 3 * aligned(rows, float) + last
+}
+
 /// The positions below `end` page by page.
 fn weights_of_pages(end: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     (0..end).step_by(PAGE).map(move |start| start..end.min(start + PAGE))
@@ -115,9 +124,9 @@ impl Operation for PagedAttention {
             tensors.into_iter().chain((0..outputs).map(Argument::Output)).chain(counts.clone())
         };
         let scale = Argument::Float(scale(dim));
-        let [items, tiles, merges] = [2, 3, 4].map(|table| inputs[table].dims[0]);
+        let [items, tiles, merges, shared] = [2, 3, 4, 5].map(|table| inputs[table].dims[0]);
         if !WIDTHS.contains(&dim) {
-            if tiles > 0 || merges > 0 {
+            if tiles > 0 || merges > 0 || shared > 0 {
                 bail!("no kernel takes heads of {dim} elements in tiles");
             }
             let arguments = common(2, 1).chain([int(dim)?, scale]).collect();
@@ -134,14 +143,11 @@ impl Operation for PagedAttention {
         let in_tiles = wide("paged_tiles", [tiles, heads, 1], rows * 2, bytes, arguments)?;
 
         let group = heads / kv_heads;
-        let results = DECODE_WARPS * group.min(WARP_ROWS) * dim;
-        let aligned = |count: usize, size: usize| (count * size).next_multiple_of(128);
-        let padding = if dtype == DType::F32 { 1 } else { 8 };
-        let bytes = aligned(WARP_ROWS * (dim + padding), dtype.size_in_bytes())
-            + 3 * aligned(DECODE_WARPS * WARP_ROWS, size_of::<f32>())
-            + aligned(results.max(DECODE_WARPS * WARP_ROWS * (PAGE + 4)), size_of::<f32>());
-        let grid = [items, kv_heads, group.div_ceil(WARP_ROWS)];
-        let arguments = common(2, 2).chain([scale]).collect();
+        let grid = [shared + items, kv_heads, group.div_ceil(WARP_ROWS)];
+        let tensors = [Argument::Input(0), slabs, Argument::Input(1), Argument::Input(2)].into_iter();
+        let tensors = tensors.chain([Argument::Input(5), Argument::Input(6), Argument::Output(0), Argument::Output(1)]);
+        let arguments = tensors.chain(counts).chain([int(shared)?, scale]).collect();
+        let bytes = decode_bytes(dtype, dim, group);
         let in_parts = wide("paged_decode", grid, DECODE_WARPS * 32, bytes, arguments)?;
 
         let arguments = vec![Argument::Output(1), Argument::Input(4), Argument::Output(0), int(heads)?, int(dim)?];

@@ -6,12 +6,16 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use super::attention::WIDTHS;
 use super::layout::tile_rows;
 use super::operation::{Argument, Spec, int};
+use super::shared_pages::{Shared, shared};
 use super::tables::Tables;
 
-/// Positions of a page, as in `kernels/paged.cuh`.
+/// Positions of a page, as in `kernels/pages.cuh`.
 pub const PAGE: usize = 32;
 /// Positions that a block goes through for a single token; it has two pages for each of its warps.
 const PART: usize = 256;
+/// Pages that a block goes through for tokens that have them in common, and rows of queries that it takes, as in `kernels/decode.cuh`.
+const SHARED_PART: usize = 4;
+const SHARED_ROWS: usize = 64;
 /// New tokens of a sequence that are computed one by one: a tile would be nearly empty.
 const FEW: usize = 4;
 /// The slot of a token that one block computes.
@@ -78,7 +82,12 @@ pub struct PagedSpan<'a> {
     pub pages: &'a [u32],
 }
 
-impl PagedSpan<'_> {
+impl<'a> PagedSpan<'a> {
+    /// The whole pages before the first of the new tokens.
+    fn whole_pages(&self) -> &'a [u32] {
+        &self.pages[..self.start / PAGE]
+    }
+
     /// The last token alone.
     #[must_use]
     pub fn end(&self) -> Self {
@@ -96,6 +105,8 @@ impl PagedSpan<'_> {
 /// - `table`: `[..]`: the pages of all spans
 /// - `items`: `[items, 5]`: row, first position, end of the positions, start of the pages in `table`, slot of the part or the largest
 ///   number
+/// - `shared`: `[shared, 5]`: first row in `members`, count of rows, first position, end of the positions, start of the pages in `table`;
+///   `members`: `[.., 2]`: row, slot of the part
 /// - `tiles`: `[tiles, 4]`: first row, count of rows, position of the first, start of the pages in `table`
 /// - `merges`: `[rows in parts, 3]`: row, first slot, count of slots
 #[derive(Clone, Debug)]
@@ -110,6 +121,10 @@ pub struct PagedRows {
     pub table: Tensor,
     /// Single tokens in parts.
     pub items: Tensor,
+    /// Parts that several single tokens have in common.
+    pub shared: Tensor,
+    /// Which tokens these are.
+    pub members: Tensor,
     /// Other tokens.
     pub tiles: Tensor,
     /// Tokens that have several parts.
@@ -118,16 +133,25 @@ pub struct PagedRows {
     pub slots: usize,
 }
 
+/// Heads as attention to pages has them.
+#[derive(Clone, Copy, Debug)]
+pub struct PageHeads {
+    /// Heads of queries for each head of keys and values.
+    pub group: usize,
+    /// Width of a head.
+    pub dim: usize,
+}
+
 impl PagedRows {
-    /// The tables for attention with heads of this width and type.
+    /// The tables for attention with such heads of this type.
     ///
     /// # Errors
     /// If a span lacks pages, or the device has no room.
-    pub fn new(spans: &[PagedSpan<'_>], head_dim: usize, dtype: DType, device: &Device) -> Result<Self> {
+    pub fn new(spans: &[PagedSpan<'_>], heads: PageHeads, dtype: DType, device: &Device) -> Result<Self> {
         let (mut places, mut table, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut items, mut tiles, mut merges, mut slots) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let (mut tiles, mut singles) = (Vec::new(), Vec::new());
         // Heads of other widths have a kernel for single tokens that takes all positions at once.
-        let (is_plain, tile) = (!WIDTHS.contains(&head_dim), tile_rows(dtype));
+        let (is_plain, tile) = (!WIDTHS.contains(&heads.dim), tile_rows(dtype));
         for span in spans {
             let (first_row, end) = (places.len(), span.start + span.tokens.len());
             if span.tokens.is_empty() || span.pages.len() < end.div_ceil(PAGE) {
@@ -147,35 +171,110 @@ impl PagedRows {
                     tiles.push([first_row + first, count, span.start + first, offset as usize].map(|x| x as u32));
                 }
             } else {
-                for (row, end) in (first_row..).zip(span.start + 1..=end) {
-                    let part = if is_plain { end } else { PART };
-                    let count = end.div_ceil(part) as u32;
-                    for (index, start) in (0..end).step_by(part).enumerate() {
-                        let slot = if count > 1 { slots + index as u32 } else { NO_SLOT };
-                        items.push([row as u32, start as u32, end.min(start + part) as u32, offset, slot]);
-                    }
-                    if count > 1 {
-                        merges.push([row as u32, slots, count]);
-                        slots += count;
-                    }
-                }
+                // Only what a token that is alone sees is asked for sharing: rollouts have no others but at their turns' beginnings.
+                let whole = if span.tokens.len() == 1 && !is_plain { span.whole_pages() } else { &[] };
+                let rows = (first_row..).zip(span.start + 1..=end);
+                singles.extend(rows.map(|(row, end)| Single { row: row as u32, end, offset, whole }));
             }
             table.extend_from_slice(span.pages);
             ends.push(places.len() as u32 - 1);
         }
         // Those with most work first.
         tiles.sort_by_key(|tile| (std::cmp::Reverse(tile[1] + tile[2]), tile[0]));
+        let decode = Decode::new(&singles, heads.group, if is_plain { usize::MAX } else { PART });
         let mut tables = Tables::default();
         tables.list(spans.iter().flat_map(|span| span.tokens).copied());
         tables.list(ends);
         tables.rows(&places);
         tables.list(table);
-        tables.rows(&items);
+        tables.rows(&decode.items);
+        tables.rows(&decode.shared);
+        tables.rows(&decode.members);
         tables.rows(&tiles);
-        tables.rows(&merges);
-        let [tokens, ends, places, table, items, tiles, merges] =
-            <[Tensor; 7]>::try_from(tables.upload(device)?).map_err(|_| missing())?;
-        Ok(Self { tokens, ends, places, table, items, tiles, merges, slots: slots as usize })
+        tables.rows(&decode.merges);
+        let [tokens, ends, places, table, items, shared, members, tiles, merges] =
+            <[Tensor; 9]>::try_from(tables.upload(device)?).map_err(|_| missing())?;
+        let slots = decode.slots as usize;
+        Ok(Self { tokens, ends, places, table, items, shared, members, tiles, merges, slots })
+    }
+
+    /// The tables that attention takes, in the order of its inputs.
+    pub fn of_attention(&self) -> [&Tensor; 6] {
+        [&self.table, &self.items, &self.tiles, &self.merges, &self.shared, &self.members]
+    }
+}
+
+/// A token that is computed by itself.
+struct Single<'a> {
+    row: u32,
+    /// The end of the positions that it sees.
+    end: usize,
+    /// Where its pages begin in the table.
+    offset: u32,
+    /// Pages that it may read together with others.
+    whole: &'a [u32],
+}
+
+/// Tables for single tokens.
+#[derive(Default)]
+struct Decode {
+    items: Vec<[u32; 5]>,
+    shared: Vec<[u32; 5]>,
+    members: Vec<[u32; 2]>,
+    merges: Vec<[u32; 3]>,
+    slots: u32,
+}
+
+impl Decode {
+    /// Tokens with `group` heads of queries for each head of keys, in parts of `part` positions where they share nothing.
+    fn new(singles: &[Single<'_>], group: usize, part: usize) -> Self {
+        let mut tables = Self::default();
+        let lists: Vec<&[u32]> = singles.iter().map(|single| single.whole).collect();
+        let common = if group <= SHARED_ROWS { shared(&lists) } else { Vec::new() };
+        // Of each token: pages that it reads together with others, and parts of these.
+        let mut covered = vec![(0, 0); singles.len()];
+        for Shared { pages, rows } in &common {
+            for &row in rows {
+                covered[row] = (pages.end, covered[row].1 + pages.len().div_ceil(SHARED_PART) as u32);
+            }
+        }
+        // The next slot of each token.
+        let mut next = Vec::with_capacity(singles.len());
+        for (single, &(pages, parts)) in singles.iter().zip(&covered) {
+            let first = tables.slots;
+            let start = pages * PAGE;
+            let count = parts + (single.end - start).div_ceil(part) as u32;
+            let mut from = start;
+            for index in parts..count {
+                let end = single.end.min(from.saturating_add(part));
+                let slot = if count > 1 { first + index } else { NO_SLOT };
+                tables.items.push([single.row, from as u32, end as u32, single.offset, slot]);
+                from = end;
+            }
+            if count > 1 {
+                tables.merges.push([single.row, first, count]);
+                tables.slots += count;
+            }
+            next.push(first);
+        }
+        for Shared { pages, rows } in &common {
+            for first in pages.clone().step_by(SHARED_PART) {
+                let end = pages.end.min(first + SHARED_PART);
+                // Blocks of the same size, as they take the same time.
+                let blocks = rows.len().div_ceil((SHARED_ROWS / group).max(1));
+                for rows in rows.chunks(rows.len().div_ceil(blocks)) {
+                    let positions = [first * PAGE, end * PAGE].map(|position| position as u32);
+                    let offset = singles[rows[0]].offset;
+                    let head = [tables.members.len() as u32, rows.len() as u32];
+                    tables.shared.push([head[0], head[1], positions[0], positions[1], offset]);
+                    for &row in rows {
+                        tables.members.push([singles[row].row, next[row]]);
+                        next[row] += 1;
+                    }
+                }
+            }
+        }
+        tables
     }
 }
 

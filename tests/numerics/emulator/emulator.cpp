@@ -15,6 +15,7 @@ namespace emulator {
 Thread *current;
 dim3 grid, block_index, block;
 unsigned char *shared;
+bool is_descending;
 
 namespace {
 
@@ -74,6 +75,7 @@ void work() {
     for (;;) {
         running(running_arguments);
         Fiber &fiber = fibers[current->number];
+        if (!fiber.thread.copies.empty()) fail("a thread ends before its asynchronous copies");
         fiber.done = true;
         progress++;
         Group &warp = warps[fiber.thread.number / 32];
@@ -108,7 +110,7 @@ void run_block(bool descending) {
     for (unsigned number = 0; number < count; number++) {
         Fiber &fiber = fibers[number];
         warps[number / 32].alive++;
-        fiber.thread = Thread{{number % block.x, number / block.x, 0}, number};
+        fiber.thread = Thread{{number % block.x, number / block.x, 0}, number, {}, {}};
         fiber.done = false;
     }
     while (whole.alive > 0) {
@@ -148,7 +150,7 @@ const Kernel *find_kernel(const std::string &name) {
 }
 
 void run(const Kernel &kernel, dim3 blocks, dim3 threads, size_t shared_bytes, void *const *arguments, bool descending) {
-    grid = blocks, block = threads;
+    grid = blocks, block = threads, is_descending = descending;
     while (fibers.size() < block.x * block.y) fibers.emplace_back();
     std::unique_ptr<unsigned char[]> memory(new unsigned char[shared_bytes + guard_bytes + alignment]);
     shared = memory.get() + (alignment - reinterpret_cast<uintptr_t>(memory.get()) % alignment) % alignment;

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 struct dim3 {
     unsigned x, y, z;
@@ -20,14 +21,24 @@ struct alignas(16) uint4 {
 
 namespace emulator {
 
+// An asynchronous copy that nobody has waited for.
+struct Copy {
+    void *to;
+    const void *from;
+    size_t size;
+};
+
 struct Thread {
     dim3 index;
     unsigned number; // in the block
+    std::vector<Copy> copies;
+    std::vector<size_t> batches; // ends of those that are together
 };
 
 extern Thread *current;
 extern dim3 grid, block_index, block;
 extern unsigned char *shared;
+extern bool is_descending;
 
 [[noreturn]] void fail(const std::string &message);
 

@@ -3,8 +3,8 @@
 use candle_core::{DType, Device};
 use gift_host::policy::fused::{
     AddBias, AddNorm, Attention, AttentionBackward, AttentionLayout, Launch, Norm, NormBackward, Operation, PAGE,
-    PageShape, PagedAttention, PagedRows, PagedSpan, Rotation, Spec, Stretch, Swiglu, SwigluBackward, SwigluJoined,
-    TokenScores, TokenScoresBackward, copy_pages_launches, write_rows_launches,
+    PageHeads, PageShape, PagedAttention, PagedRows, PagedSpan, Rotation, Spec, Stretch, Swiglu, SwigluBackward,
+    SwigluJoined, TokenScores, TokenScoresBackward, copy_pages_launches, write_rows_launches,
 };
 
 use super::super::emulator::TYPES;
@@ -85,12 +85,13 @@ fn launches_for_pages_of_real_models_fit_the_device() {
         for [_, heads, kv_heads, dim, ..] in MODELS {
             let shape = PageShape { layers: 40, kv_heads, head_dim: dim, shift: 5 };
             for spans in [&long[..], &single[..]] {
-                let rows = PagedRows::new(spans, dim, dtype, &Device::Cpu).unwrap();
+                let rows =
+                    PagedRows::new(spans, PageHeads { group: heads / kv_heads, dim }, dtype, &Device::Cpu).unwrap();
                 let count = rows.tokens.dim(0).unwrap();
                 let spec = |dims: &[usize]| Spec { dims: dims.to_vec(), dtype };
                 let queries = spec(&[count, heads, dim]);
                 let slabs = vec![spec(&shape.slab_dims()); 30];
-                let tables = [&rows.table, &rows.items, &rows.tiles, &rows.merges].map(Spec::of);
+                let tables = rows.of_attention().map(Spec::of);
                 let inputs = [&[queries.clone()][..], &tables, &slabs].concat();
                 assert_fits(&PagedAttention { shape, layer: 39, slots: rows.slots }, &inputs);
                 let new = spec(&[count, kv_heads, dim]);

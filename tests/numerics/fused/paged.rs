@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use gift_host::policy::fused::{
-    NewHeads, PAGE, PageShape, PagedAttention, PagedRows, PagedSpan, Spec, copy_pages, copy_pages_launches, rotate,
-    write_rows, write_rows_launches,
+    NewHeads, PAGE, PageHeads, PageShape, PagedAttention, PagedRows, PagedSpan, Spec, copy_pages, copy_pages_launches,
+    rotate, write_rows, write_rows_launches,
 };
 
 use super::super::decoder::{devices, must_have_device};
@@ -36,12 +36,13 @@ fn sequences(lengths: &[(usize, usize)]) -> (Vec<Held>, usize) {
     (held, (last >> SHIFT) + 1)
 }
 
-fn rows(held: &[Held], shape: PageShape, dtype: DType) -> PagedRows {
+fn rows(held: &[Held], shape: PageShape, heads: usize, dtype: DType) -> PagedRows {
     let tokens: Vec<Vec<u32>> = held.iter().map(|held| vec![3; held.count]).collect();
     let pairs = held.iter().zip(&tokens);
     let spans: Vec<PagedSpan<'_>> =
         pairs.map(|(held, tokens)| PagedSpan { tokens, start: held.start, pages: &held.pages }).collect();
-    PagedRows::new(&spans, shape.head_dim, dtype, &Device::Cpu).expect("tables")
+    let heads = PageHeads { group: heads / shape.kv_heads, dim: shape.head_dim };
+    PagedRows::new(&spans, heads, dtype, &Device::Cpu).expect("tables")
 }
 
 /// Slabs whose pages hold numbers if somebody has them, and NaN otherwise.
@@ -95,23 +96,27 @@ fn expected(queries: &[f64], memory: &[f64], held: &[Held], shape: PageShape, he
     expected
 }
 
-fn assert_attention(lengths: &[(usize, usize)], [heads, kv_heads, dim]: [usize; 3], dtype: DType) {
+fn assert_attention(lengths: &[(usize, usize)], heads: [usize; 3], dtype: DType) {
+    assert!(attend(&sequences(lengths), heads, dtype).shared.dims()[0] == 0);
+}
+
+/// Returns the tables.
+fn attend((held, count): &(Vec<Held>, usize), [heads, kv_heads, dim]: [usize; 3], dtype: DType) -> PagedRows {
     let shape = PageShape { layers: LAYERS, kv_heads, head_dim: dim, shift: SHIFT };
-    let (held, count) = sequences(lengths);
-    let slabs = slabs(count, shape, &held, dtype);
-    let rows = rows(&held, shape, dtype);
+    let slabs = slabs(*count, shape, held, dtype);
+    let rows = rows(held, shape, heads, dtype);
     let queries = normal(1, &[rows.tokens.dim(0).unwrap(), heads, dim], 1.5, dtype);
     let memory: Vec<f64> = slabs.iter().flat_map(values).collect();
-    let expected = expected(&values(&queries), &memory, &held, shape, heads);
+    let expected = expected(&values(&queries), &memory, held, shape, heads);
     let operation = PagedAttention { shape, layer: LAYER, slots: rows.slots };
-    let inputs = [&queries, &rows.table, &rows.items, &rows.tiles, &rows.merges];
-    let inputs: Vec<&Tensor> = inputs.into_iter().chain(&slabs).collect();
+    let inputs: Vec<&Tensor> = [&queries].into_iter().chain(rows.of_attention()).chain(&slabs).collect();
     // As for attention to packed rows: rounded products of rounded probabilities.
     let tolerance = [5e-6, 1.2e-2, 2e-3][TYPES.iter().position(|&other| other == dtype).unwrap()];
     for (way, outputs) in every_way(&operation, &inputs) {
         let name = format!("{heads} heads, {kv_heads} of keys, {dim} wide, {dtype:?} {way}");
         assert_close(&name, &values(&outputs[0]), &expected, tolerance);
     }
+    rows
 }
 
 /// First tokens, ends of pages, tokens in one part and in several, tiles of a beginning and of a continuation.
@@ -136,6 +141,40 @@ fn attention_to_pages_of_other_shapes_matches_plain_loops() {
     }
 }
 
+/// Two groups with a prompt each and rules that all begin with, one sequence that has nothing in common with them, and new tokens
+/// in tiles; pages that sequences begin with are read together.
+#[test]
+fn attention_to_pages_in_common_matches_plain_loops() {
+    // Positions held, and how many of their pages are those of the rules, and of the rules and a prompt.
+    let lengths = [(460, 14), (450, 14), (470, 14), (300, 8), (257, 8), (256, 8), (600, 0), (90, 2), (70, 2)];
+    let group = |index: usize| if index < 3 { 0 } else { 3 };
+    for (dtype, heads) in [
+        (DType::F32, [6, 2, 64]),
+        (DType::BF16, [14, 2, 64]),
+        (DType::F16, [12, 2, 128]),
+        (DType::BF16, [20, 1, 128]),
+        (DType::BF16, [2, 2, 32]),
+        (DType::F32, [64, 1, 32]),
+    ] {
+        let (mut held, count) = sequences(&lengths.map(|(start, _)| (start, 1)));
+        held[8].count = 6;
+        for (index, (_, shared)) in lengths.into_iter().enumerate().filter(|(index, _)| *index != 6) {
+            for page in 0..shared {
+                // The rules have two pages.
+                let owner = if page < 2 { 0 } else { group(index) };
+                held[index].pages[page] = held[owner].pages[page];
+            }
+        }
+        let rows = attend(&(held, count), heads, dtype);
+        // The rules in one part, 12 and 6 pages of the prompts in 3 and 2; up to 64 rows of queries a block.
+        let per_block = 64 / (heads[0] / heads[1]);
+        let blocks = 7_usize.div_ceil(per_block) + (3 + 2) * 3_usize.div_ceil(per_block);
+        assert_eq!((rows.shared.dims()[0], rows.members.dims()[0]), (blocks, 7 + 3 * (3 + 2)));
+        // Those and the rest of each: 44 to 256 positions.
+        assert_eq!(rows.slots, 7 + 3 * (3 + 2) + 7 + 3);
+    }
+}
+
 /// That memory is as it should be wherever it is written to, and not written to elsewhere.
 fn assert_memory(way: &str, slabs: &[Tensor], before: &[f64], expected: &[(usize, f64)], tolerance: f64) {
     let mut wanted = before.to_vec();
@@ -153,7 +192,7 @@ fn assert_written([heads, kv_heads, dim]: [usize; 3], dtype: DType, is_biased: b
     let shape = PageShape { layers: LAYERS, kv_heads, head_dim: dim, shift: SHIFT };
     // The end of a page, a page begun, one gone on with, several pages of which the first was begun before.
     let (held, count) = sequences(&[(31, 1), (32, 1), (40, 1), (20, 50), (0, 3)]);
-    let rows = rows(&held, shape, dtype);
+    let rows = rows(&held, shape, heads, dtype);
     let row_count = rows.tokens.dim(0).unwrap();
     let queries = normal(1, &[row_count, heads, dim], 1.0, dtype);
     let [keys, new_values] = [2, 3].map(|seed| normal(seed, &[row_count, kv_heads, dim], 1.0, dtype));

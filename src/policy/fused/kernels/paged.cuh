@@ -1,41 +1,6 @@
-// Keys and values in pages, and attention of new tokens to them (after PagedAttention, arXiv:2309.06180, and FlashAttention-2,
-// arXiv:2307.08691).
-//
-// A page holds `PAGE` positions of one sequence, [layers, 2, kv_heads, PAGE, dim]: keys, already turned to their positions, before
-// values. Pages lie in slabs of `1 << shift`; page `n` is number `n % (1 << shift)` of slab `n >> shift`. What stands in a page
-// behind the newest position is finite: products with it are masked, which no NaN would survive.
+// What is done with pages: attention of new tokens to them (FlashAttention-2, arXiv:2307.08691), and what is written.
 #pragma once
-#include "tiles.cuh"
-
-// Positions of a page.
-#define PAGE 32
-// Warps of a block that goes through the keys of a single token.
-#define DECODE_WARPS 4
-// The slot of a token whose keys a single block goes through.
-#define NO_SLOT 0xffffffffu
-
-// The pages of one sequence, for one head of one layer.
-template <class T> struct Pages {
-    T *const *slabs;
-    const unsigned *table;
-    int shift;
-    long long page_size, head_offset, value_offset;
-
-    __device__ Pages(
-        T *const *slabs, const unsigned *table, int shift, int layers, int kv_heads, int dim, int layer, int kv_head)
-        : slabs(slabs), table(table), shift(shift) {
-        long long head_size = PAGE * dim;
-        value_offset = kv_heads * head_size;
-        page_size = layers * 2 * value_offset;
-        head_offset = layer * 2 * value_offset + kv_head * head_size;
-    }
-
-    // [PAGE, dim]; the values stand `value_offset` behind them.
-    __device__ T *keys(unsigned number) const {
-        return slabs[number >> shift] + (number & ((1u << shift) - 1)) * page_size + head_offset;
-    }
-    __device__ const T *keys_at(int position) const { return keys(table[position / PAGE]); }
-};
+#include "decode.cuh"
 
 // The keys that a tile of new tokens of one sequence sees: all up to themselves.
 template <class T, int D> struct PagedKeys {
@@ -81,80 +46,6 @@ __device__ void paged_tiles(
     Pages<T> pages(slabs, table + tile[3], shift, layers, kv_heads, D, layer, kv_head);
     PagedKeys<T, D> keys = {pages, position, count};
     attend_tile<T, D>(queries, keys, out, nullptr, first, count, heads, scale);
-}
-
-// Single tokens: a block takes up to 16 heads of queries that share a head of keys through a part of the positions, its warps
-// through every other page; the pages are read once for all of them. A row of `items` is: row of queries, first position (of a
-// page), end, where the pages begin in `table`, and the slot of the part in `parts`, or `NO_SLOT` if there is no other part.
-// `parts` are [slots, heads, D + 2]: sums of weighted values, the highest score, the sum of weights.
-template <class T, int D>
-__device__ void paged_decode(
-    const T *queries, T *const *slabs, const unsigned *table, const unsigned *items, T *out, float *parts, int heads,
-    int kv_heads, int layers, int layer, int shift, float scale) {
-    constexpr int WARPS = DECODE_WARPS, STEP = Sizes<T, D>::STEP;
-    typedef Softmax<T, PAGE> Scores;
-    const unsigned *item = items + blockIdx.x * 5;
-    int start = item[1], end = item[2], group = heads / kv_heads, first_head = blockIdx.z * 16;
-    int rows = min(16, group - first_head), head = blockIdx.y * group + first_head;
-    unsigned slot = item[4];
-    DYNAMIC_SHARED(unsigned char, memory);
-    Shared shared = {memory};
-    T *query_tile = shared.take<T>(16 * STEP);
-    float *factors = shared.take<float>(WARPS * 16), *tops = shared.take<float>(WARPS * 16);
-    float *sums = shared.take<float>(WARPS * 16);
-    float *scores = shared.take<float>(0); // the rest; results of the warps take its place
-
-    Places<T> places;
-    places.find(scores);
-    const T *own_queries = queries + ((long long)item[0] * heads + head) * D;
-    for (int i = threadIdx.x; i < 16 * D; i += blockDim.x) {
-        query_tile[i / D * STEP + i % D] = i / D < rows ? own_queries[i] : narrow<T>(0.0f);
-    }
-    __syncthreads();
-    Pages<T> pages(slabs, table + item[3], shift, layers, kv_heads, D, layer, blockIdx.y);
-    int warp = threadIdx.x / 32, row = threadIdx.x % 32 / 2, half = threadIdx.x % 2;
-    Scores softmax;
-    softmax.start(scores, factors);
-    Result<T, D> result;
-    result.clear();
-    for (int key = start + warp * PAGE; key < end; key += WARPS * PAGE) {
-        const T *keys = pages.keys_at(key);
-        Result<T, PAGE> products;
-        products.clear();
-        products.template add<true, D>(query_tile, STEP, keys, D);
-        auto is_seen = [&](int, int column) { return key + column < end; };
-        softmax.add(places, products, keys + pages.value_offset, D, scale, is_seen, result);
-    }
-
-    if (half == 0) tops[warp * 16 + row] = softmax.top, sums[warp * 16 + row] = softmax.sum;
-    __syncthreads();
-    auto highest = [&](int row) {
-        float top = tops[row];
-        for (int other = 1; other < WARPS; other++) top = fmaxf(top, tops[other * 16 + row]);
-        return top;
-    };
-    // The first page is seen by the first warp, so that every row has a finite maximum.
-    if (half == 0) factors[warp * 16 + row] = __expf(softmax.top - highest(row));
-    __syncwarp();
-    result.each(places, [&](int row, int column, float &value) {
-        if (row < rows) scores[(warp * rows + row) * D + column] = value * factors[warp * 16 + row];
-    });
-    __syncthreads();
-    for (int i = threadIdx.x; i < rows * D; i += blockDim.x) {
-        int row = i / D, column = i % D;
-        float sum = 0.0f, weight = 0.0f;
-        for (int other = 0; other < WARPS; other++) {
-            sum += scores[other * rows * D + i];
-            weight += sums[other * 16 + row] * factors[other * 16 + row];
-        }
-        if (slot == NO_SLOT) {
-            out[((long long)item[0] * heads + head) * D + i] = narrow<T>(sum / weight);
-        } else {
-            float *part = parts + ((long long)slot * heads + head + row) * (D + 2);
-            part[column] = sum;
-            if (column == 0) part[D] = highest(row), part[D + 1] = weight;
-        }
-    }
 }
 
 // Puts together the parts of tokens, a thread for each column of a head. A row of `merges` is: row of queries, its first slot,
@@ -278,9 +169,12 @@ __device__ void paged_copy(T *const *slabs, const unsigned *copies, int parts, i
     }                                                                                                                        \
     EXPORT(paged_tiles_##type##_##D)                                                                                         \
     extern "C" __global__ void __launch_bounds__(DECODE_WARPS * 32) paged_decode_##type##_##D(                               \
-        const T *queries, T *const *slabs, const unsigned *table, const unsigned *items, T *out, float *parts, int heads,    \
-        int kv_heads, int layers, int layer, int shift, float scale) {                                                       \
-        paged_decode<T, D>(queries, slabs, table, items, out, parts, heads, kv_heads, layers, layer, shift, scale);          \
+        const T *queries, T *const *slabs, const unsigned *table, const unsigned *items, const unsigned *shared_items,       \
+        const unsigned *members, T *out, float *parts, int heads, int kv_heads, int layers, int layer, int shift,            \
+        int shared_count, float scale) {                                                                                     \
+        paged_decode<T, D>(                                                                                                  \
+            queries, slabs, table, items, shared_items, members, out, parts, heads, kv_heads, layers, layer, shift,          \
+            shared_count, scale);                                                                                            \
     }                                                                                                                        \
     EXPORT(paged_decode_##type##_##D)
 

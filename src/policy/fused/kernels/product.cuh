@@ -31,6 +31,29 @@ template <> struct Places<float> {
     __device__ void find(float *) {}
 };
 
+// Loads a factor from shared memory.
+template <class Part, class T> __device__ __forceinline__ void load_shared(Part &part, const T *from, unsigned step) {
+    wmma::load_matrix_sync(part, from, step);
+}
+
+#ifdef __CUDA_ARCH__
+// nvcc loads bf16, unlike f16, by general instructions, four or more for each one that reads shared memory, unless it is told.
+#define LOAD_SHARED(use, side, order)                                                                                        \
+    template <>                                                                                                              \
+    __device__ __forceinline__ void load_shared(                                                                             \
+        wmma::fragment<wmma::use, 16, 16, 16, bf16, wmma::order##_major> &part, const bf16 *from, unsigned step) {           \
+        unsigned *values = reinterpret_cast<unsigned *>(part.x);                                                             \
+        asm volatile("wmma.load." side ".sync.aligned." #order ".m16n16k16.shared.bf16 {%0, %1, %2, %3}, [%4], %5;"          \
+                     : "=r"(values[0]), "=r"(values[1]), "=r"(values[2]), "=r"(values[3])                                    \
+                     : "r"(static_cast<unsigned>(__cvta_generic_to_shared(from))), "r"(step)                                 \
+                     : "memory");                                                                                            \
+    }
+LOAD_SHARED(matrix_a, "a", row)
+LOAD_SHARED(matrix_b, "b", row)
+LOAD_SHARED(matrix_b, "b", col)
+#undef LOAD_SHARED
+#endif
+
 // 16 rows of `N` columns in the registers of a warp.
 template <class T, int N> struct Result {
     wmma::fragment<wmma::accumulator, 16, 16, 16, float> parts[N / 16];
@@ -39,21 +62,21 @@ template <class T, int N> struct Result {
         for (int part = 0; part < N / 16; part++) wmma::fill_fragment(parts[part], 0.0f);
     }
 
-    // += a b, `a` of 16 rows of `DEPTH` elements, `b` of `DEPTH` rows of `N`, or of `N` rows of `DEPTH` if it stands transposed
+    // += a b, both in shared memory, `a` of 16 rows of `DEPTH` elements, `b` of `DEPTH` rows of `N`, or of `N` rows of `DEPTH` if it stands transposed
     template <bool TRANSPOSED, int DEPTH> __device__ void add(const T *a, int a_step, const T *b, int b_step) {
 #pragma unroll
         for (int k = 0; k < DEPTH; k += 16) {
             wmma::fragment<wmma::matrix_a, 16, 16, 16, T, wmma::row_major> left;
-            wmma::load_matrix_sync(left, a + k, a_step);
+            load_shared(left, a + k, a_step);
 #pragma unroll
             for (int part = 0; part < N / 16; part++) {
                 if constexpr (TRANSPOSED) {
                     wmma::fragment<wmma::matrix_b, 16, 16, 16, T, wmma::col_major> right;
-                    wmma::load_matrix_sync(right, b + part * 16 * b_step + k, b_step);
+                    load_shared(right, b + part * 16 * b_step + k, b_step);
                     wmma::mma_sync(parts[part], left, right, parts[part]);
                 } else {
                     wmma::fragment<wmma::matrix_b, 16, 16, 16, T, wmma::row_major> right;
-                    wmma::load_matrix_sync(right, b + k * b_step + part * 16, b_step);
+                    load_shared(right, b + k * b_step + part * 16, b_step);
                     wmma::mma_sync(parts[part], left, right, parts[part]);
                 }
             }
