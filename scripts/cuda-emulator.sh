@@ -22,7 +22,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 emulator=$root/tests/numerics/emulator kernels=$root/src/policy/fused/kernels
 
 objects=()
-for source in "$emulator"/{emulator,driver,libraries,plain}.cpp "$kernels"/*.cu; do
+for source in "$emulator"/{emulator,driver,host,libraries,plain}.cpp "$kernels"/*.cu; do
     object=$folder/$(basename "$source").o
     objects+=("$object")
     if [ -e "$object" ] && [ -z "$(find "$source" "$emulator" "$kernels" -name '*.*h' -newer "$object" -o -path "$source" -newer "$object")" ]; then

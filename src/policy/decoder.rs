@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use candle_core::Tensor;
+
 use crate::config::OptimizerStates;
 
 use super::{AdapterConfig, DecoderConfig, Error, KvCache, Logits};
@@ -146,6 +148,24 @@ pub trait Inference: Send + Sync {
     fn extend_in_place(&self, chunks: &mut [Chunk<'_>]) -> Result<Logits, Error> {
         Ok(Logits::on_host(self.extend(chunks)?, self.config().vocab_size))
     }
+
+    /// What goes on with tokens that the program has not seen yet, where that pays: a device would otherwise wait for the program at
+    /// every token.
+    fn ahead(&self) -> Option<&dyn InferenceAhead> {
+        None
+    }
+}
+
+/// Inference from tokens that lie where they were drawn.
+pub trait InferenceAhead: Send + Sync {
+    /// Appends to each cache the token that was drawn for it, and returns the logits after these.
+    ///
+    /// # Shapes
+    /// - `tokens`: `[caches]`, `u32`, below the size of the vocabulary; returns `[caches, vocab]`
+    ///
+    /// # Errors
+    /// As [`Inference::extend`].
+    fn extend_by_drawn(&self, caches: &mut [&mut KvCache], tokens: &Tensor) -> Result<Logits, Error>;
 }
 
 /// A trainable decoder.

@@ -10,7 +10,10 @@ use rayon::prelude::*;
 
 use crate::seed::Stream;
 
-use super::{AnswerTrie, Batcher, Draw, Error, Inference, Lease, Request, Sampled, Sampling, Target, Tokenizer};
+use super::{AnswerTrie, Batcher, Draw, Error, Inference, Lease, Pass, Request, Sampled, Sampling, Target, Tokenizer};
+
+/// Tokens that a thread takes in one after the other: fewer are not worth waking another one.
+const ACCEPTED_TOGETHER: usize = 128;
 
 impl AnswerRules {
     /// A batcher within these bounds, for dialogues with one model.
@@ -184,6 +187,20 @@ impl Dialogue {
     }
 }
 
+/// A dialogue whose next token is drawn.
+struct Served<'a> {
+    sequence: usize,
+    allowed: Option<Arc<[u32]>>,
+    dialogue: &'a mut Dialogue,
+}
+
+impl Served<'_> {
+    /// Every dialogue draws from a stream of its own.
+    fn draw(&mut self) -> Draw<'_> {
+        Draw { index: self.sequence, allowed: self.allowed.as_deref(), stream: &mut self.dialogue.stream }
+    }
+}
+
 /// Takes every dialogue, all of which must be open, towards its next token: samples it wherever the batcher has all that
 /// stands before it computed; the others are to be given again. What a dialogue samples depends neither on the others nor on
 /// the size of a pass.
@@ -209,22 +226,17 @@ pub fn advance(
     let passes = batcher.step(decoder, &requests)?;
     let mut waiting: HashMap<usize, &mut Dialogue> =
         sequences.into_iter().zip(dialogues.iter_mut().map(|dialogue| &mut **dialogue)).collect();
-    for pass in &passes {
-        let mut served: Vec<(usize, &mut Dialogue)> =
-            pass.sequences().filter_map(|sequence| Some((sequence, waiting.remove(&sequence)?))).collect();
-        let allowed: Vec<Option<Arc<[u32]>>> = served.iter().map(|(_, dialogue)| dialogue.allowed()).collect();
-        // Every dialogue draws from a stream of its own.
-        let draws = served.iter_mut().zip(&allowed).map(|((sequence, dialogue), allowed)| Draw {
-            index: *sequence,
-            allowed: allowed.as_deref(),
-            stream: &mut dialogue.stream,
-        });
-        let drawn = pass.sample(&rules.sampling, draws.collect())?;
-        served
-            .into_par_iter()
-            .zip(allowed)
-            .zip(drawn)
-            .for_each(|(((_, dialogue), allowed), drawn)| dialogue.accept(drawn, allowed, tokenizer, rules));
+    let serve = |pass: &Pass| -> Vec<Served<'_>> {
+        let found = pass.sequences().filter_map(|sequence| Some((sequence, waiting.remove(&sequence)?)));
+        found.map(|(sequence, dialogue)| Served { sequence, allowed: dialogue.allowed(), dialogue }).collect()
+    };
+    let mut served: Vec<Vec<Served<'_>>> = passes.iter().map(serve).collect();
+    let draws =
+        passes.iter().zip(&mut served).map(|(pass, served)| (pass, served.iter_mut().map(Served::draw).collect()));
+    let drawn = batcher.sample(decoder, &rules.sampling, draws.collect())?;
+    for (served, drawn) in served.into_iter().zip(drawn) {
+        let pairs = served.into_par_iter().zip(drawn).with_min_len(ACCEPTED_TOGETHER);
+        pairs.for_each(|(served, drawn)| served.dialogue.accept(drawn, served.allowed, tokenizer, rules));
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::Error;
-use super::fused::{TokenDraw, sample_tokens};
+use super::fused::{DrawnTokens, TokenDraw, draw_tokens};
 use super::sampling::{Sampled, Sampling, sample};
 use crate::seed::Stream;
 
@@ -150,12 +150,20 @@ impl Logits {
     /// # Errors
     /// [`Error::Tensor`] if the backend fails.
     pub fn sample(&self, sampling: &Sampling, draws: Vec<Draw<'_>>) -> Result<Vec<Sampled>, Error> {
-        match &self.0 {
+        self.draw(sampling, draws)?.finish()
+    }
+
+    /// As [`Logits::sample`], without waiting for a device.
+    ///
+    /// # Errors
+    /// As [`Logits::sample`].
+    pub(super) fn draw<'a>(&self, sampling: &Sampling, draws: Vec<Draw<'a>>) -> Result<Drawing<'a>, Error> {
+        Ok(Drawing(match &self.0 {
             Values::Host(values, width) => {
                 let draw = |draw: Draw<'_>| {
                     sample(&values[draw.index * width..][..*width], draw.allowed, sampling, draw.stream)
                 };
-                Ok(draws.into_par_iter().map(draw).collect())
+                State::Done(draws.into_par_iter().map(draw).collect())
             }
             Values::Candle(values) => {
                 // A number is taken from a stream only where it decided.
@@ -167,14 +175,8 @@ impl Logits {
                         number: draw.stream.clone().float(),
                     })
                     .collect();
-                let found = sample_tokens(values, &numbers, sampling)?;
-                let accept = |(draw, found): (Draw<'_>, Option<Sampled>)| {
-                    if found.is_some() && !sampling.is_greedy() {
-                        draw.stream.float();
-                    }
-                    found.unwrap_or_else(|| Sampled::impossible(draw.allowed))
-                };
-                Ok(draws.into_iter().zip(found).map(accept).collect())
+                let drawn = draw_tokens(values, &numbers, sampling)?;
+                State::Coming { draws, drawn, is_greedy: sampling.is_greedy() }
             }
             Values::Parts(parts, places) => {
                 let mut of_parts: Vec<(Vec<usize>, Vec<Draw<'_>>)> = parts.iter().map(|_| Default::default()).collect();
@@ -192,7 +194,46 @@ impl Logits {
                         found[index] = Some(drawn);
                     }
                 }
-                Ok(found.into_iter().flatten().collect())
+                State::Done(found.into_iter().flatten().collect())
+            }
+        }))
+    }
+}
+
+/// Tokens that are being drawn.
+#[derive(Debug)]
+pub(super) struct Drawing<'a>(State<'a>);
+
+#[derive(Debug)]
+enum State<'a> {
+    Done(Vec<Sampled>),
+    Coming { draws: Vec<Draw<'a>>, drawn: DrawnTokens, is_greedy: bool },
+}
+
+impl Drawing<'_> {
+    /// The tokens where the logits lie, `[draws]`, `u32`; `None` if that is the program's memory, or several places.
+    pub(super) fn tokens(&self) -> Option<&Tensor> {
+        match &self.0 {
+            State::Done(_) => None,
+            State::Coming { drawn, .. } => Some(drawn.tokens()),
+        }
+    }
+
+    /// The tokens, in the order of the draws.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the backend fails.
+    pub(super) fn finish(self) -> Result<Vec<Sampled>, Error> {
+        match self.0 {
+            State::Done(sampled) => Ok(sampled),
+            State::Coming { draws, drawn, is_greedy } => {
+                let accept = |(draw, found): (Draw<'_>, Option<Sampled>)| {
+                    if found.is_some() && !is_greedy {
+                        draw.stream.float();
+                    }
+                    found.unwrap_or_else(|| Sampled::impossible(draw.allowed))
+                };
+                Ok(draws.into_iter().zip(drawn.finish()?).map(accept).collect())
             }
         }
     }

@@ -34,8 +34,8 @@ pub use config::{DecoderConfig, Family, RopeScaling};
 pub use constraint::{AnswerTrie, Pieces};
 pub use cpu::{CpuDecoder, MemoryPlan, StepSize, rollout_memory, training_memory};
 pub use decoder::{
-    AdamWStep, Chunk, Decoder, Inference, NamedTensor, Sequence, SequenceLoss, Target, TensorKind, TokenGradient,
-    TokenScore,
+    AdamWStep, Chunk, Decoder, Inference, InferenceAhead, NamedTensor, Sequence, SequenceLoss, Target, TensorKind,
+    TokenGradient, TokenScore,
 };
 pub use dialogue::{AnswerRules, Dialogue, StopRule, advance};
 pub use gguf::{GgufType, prefers_quantized, read_gguf, read_quantized, write_gguf};

@@ -73,7 +73,8 @@ pub fn play(
                 Waiting::Rules | Waiting::Nothing => {}
             }
         }
-        let is_idle = at_the_rules.is_empty() && dialogues.is_empty() && thinking.is_empty();
+        let has_rules = !at_the_rules.is_empty();
+        let is_idle = !has_rules && dialogues.is_empty() && thinking.is_empty();
         let mut learner = || {
             advance(&mut dialogues, &mut batcher, table.decoder, table.tokenizer, &rules)?;
             Ok::<_, Error>((table.clock)())
@@ -95,7 +96,9 @@ pub fn play(
             rayon::join(|| rayon::join(learner, opponents), by_the_rules).0
         } else {
             std::thread::scope(|scope| {
-                scope.spawn(by_the_rules);
+                if has_rules {
+                    scope.spawn(by_the_rules);
+                }
                 (learner(), opponents())
             })
         };

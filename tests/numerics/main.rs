@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 mod adapter;
 mod advantage;
+mod ahead;
 mod answer;
 mod chat;
 mod decoder;

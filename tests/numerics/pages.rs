@@ -6,7 +6,7 @@ use gift_host::seed::Seed;
 use super::decoder::{every_decoder, logits_in_pieces, qwen2, qwen3, weights};
 
 /// Contexts that take several blocks of threads on a device, heads that it has kernels for, and heads that it has none for.
-fn configs() -> [DecoderConfig; 3] {
+pub(super) fn configs() -> [DecoderConfig; 3] {
     [
         DecoderConfig { head_count: 4, kv_head_count: 2, head_dim: 32, max_positions: 700, ..qwen2() },
         DecoderConfig { head_count: 2, kv_head_count: 1, head_dim: 64, max_positions: 700, ..qwen3() },

@@ -69,7 +69,7 @@ fn play_on(decoder: &dyn Inference, threads: usize, mut batcher: Batcher) -> (Ve
                     let sequences: Vec<usize> = pass.sequences().collect();
                     let streams = streams.iter_mut().enumerate().filter(|(sequence, _)| sequences.contains(sequence));
                     let draws = streams.map(|(index, stream)| Draw { index, allowed: None, stream }).collect();
-                    let drawn = pass.sample(&sampling, draws).expect("drawn");
+                    let drawn = batcher.sample(decoder, &sampling, vec![(&pass, draws)]).expect("drawn").remove(0);
                     for (sequence, drawn) in sequences.into_iter().zip(drawn) {
                         played[sequence].0.push(drawn.token);
                         played[sequence].1.push(drawn.log_prob.to_bits());

@@ -1,14 +1,14 @@
 //! `gift-host bench rollout`: prompts through the model and tokens out of it, with the batching of a real rollout but without
 //! games. Every sequence samples the same number of tokens in every turn.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io::Write;
 use std::time::Instant;
 
 use serde_json::json;
 
 use crate::diag::Diagnostic;
-use crate::policy::{BatchStats, Batcher, Decoder, Draw, Request, Target};
+use crate::policy::{BatchStats, Batcher, Decoder, Draw, Pass, Request, Target};
 use crate::seed::{Seed, Stream};
 
 use super::floor::Floor;
@@ -152,6 +152,10 @@ struct Player {
     left: usize,
 }
 
+fn draw_of<'a>((index, player): &'a mut (usize, &mut Player)) -> Draw<'a> {
+    Draw { index: *index, allowed: None, stream: &mut player.stream }
+}
+
 fn play(args: &RolloutArgs, decoder: &dyn Decoder, (turns, new): (usize, usize)) -> anyhow::Result<Round> {
     let vocab_size = decoder.config().vocab_size;
     let prompts = args.model.prompts(vocab_size);
@@ -181,18 +185,19 @@ fn play(args: &RolloutArgs, decoder: &dyn Decoder, (turns, new): (usize, usize))
             let waiting = players.iter().enumerate().filter(|(_, player)| player.left > 0);
             let requests: Vec<_> =
                 waiting.map(|(sequence, player)| Request { sequence, tokens: &player.tokens }).collect();
-            for pass in batcher.step(decoder, &requests)? {
-                let is_served: HashSet<usize> = pass.sequences().collect();
-                let served = players.iter_mut().enumerate().filter(|(sequence, _)| is_served.contains(sequence));
-                let draws =
-                    served.map(|(index, player)| Draw { index, allowed: None, stream: &mut player.stream }).collect();
-                let drawn = pass.sample(&SAMPLING, draws)?;
-                for (sequence, drawn) in pass.sequences().zip(drawn) {
-                    let player = &mut players[sequence];
-                    player.tokens.push(drawn.token);
-                    player.log_probs.push(drawn.log_prob);
-                    player.left -= 1;
-                }
+            let passes = batcher.step(decoder, &requests)?;
+            let mut waiting: HashMap<usize, &mut Player> = players.iter_mut().enumerate().collect();
+            let serve = |pass: &Pass| -> Vec<(usize, &mut Player)> {
+                pass.sequences().filter_map(|sequence| Some((sequence, waiting.remove(&sequence)?))).collect()
+            };
+            let mut served: Vec<Vec<(usize, &mut Player)>> = passes.iter().map(serve).collect();
+            let draws =
+                passes.iter().zip(&mut served).map(|(pass, served)| (pass, served.iter_mut().map(draw_of).collect()));
+            let drawn = batcher.sample(decoder, &SAMPLING, draws.collect())?;
+            for ((_, player), drawn) in served.into_iter().flatten().zip(drawn.into_iter().flatten()) {
+                player.tokens.push(drawn.token);
+                player.log_probs.push(drawn.log_prob);
+                player.left -= 1;
             }
             *if is_prefill { &mut prefill } else { &mut decode } += started.elapsed().as_secs_f64();
         }

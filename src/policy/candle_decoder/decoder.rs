@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use candle_core::{D, DType, Device, Result as TensorResult, Tensor};
 
-use super::network::{Adapted, Network, Pack, Paged, Rotary};
+use super::extend::{extend, extend_by_drawn};
+use super::network::{Adapted, Network, Pack, Rotary};
 use super::open::free_bytes;
 use super::pages::{CandleCache, PagePool};
 use super::weights::{AllWeights, Weights};
 use crate::config::OptimizerStates;
 use crate::policy::adapter::Dropout;
-use crate::policy::fused::{PageHeads, PagedRows, PagedSpan, Parameter, adamw, copy_pages, square_sum};
+use crate::policy::fused::{Parameter, adamw, square_sum};
 use crate::policy::tree::{in_runs, trees};
 use crate::policy::{
-    AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, Inference, KvCache, Logits,
-    NamedTensor, Sequence, SequenceLoss, TensorKind, TokenScore, inputs,
+    AdamWStep, AdapterConfig, CacheStorage, Chunk, Decoder, DecoderConfig, Error, Inference, InferenceAhead, KvCache,
+    Logits, NamedTensor, Sequence, SequenceLoss, TensorKind, TokenScore, inputs,
 };
 
 /// Rows that go through the layers together, unless a single sequence has more. On a device as many as a group of 16 with a few turns
@@ -226,35 +227,6 @@ pub(super) fn name_of(device: &Device) -> String {
     }
 }
 
-/// [`Inference::extend_in_place`] with a network whose caches lie in `pool`.
-pub(super) fn extend(network: Network<'_>, chunks: &mut [Chunk<'_>], pool: &Arc<PagePool>) -> Result<Logits, Error> {
-    inputs::check_chunks(network.config, chunks)?;
-    if chunks.is_empty() {
-        return Ok(Logits::on_host(Vec::new(), network.config.vocab_size));
-    }
-    let grow = |chunk: &Chunk<'_>| match &chunk.cache.0 {
-        CacheStorage::Candle(cache) if cache.fits(pool) => Ok(cache.grown(chunk.tokens.len())?),
-        _ => Err(inputs::foreign_cache()),
-    };
-    let grown = chunks.iter().map(grow).collect::<Result<Vec<_>, Error>>()?;
-    let (slabs, shape) = (pool.slabs(), pool.shape());
-    copy_pages((&slabs, shape), &grown.iter().filter_map(|grown| grown.copy).collect::<Vec<_>>())?;
-    let pairs = chunks.iter().zip(&grown);
-    let spans: Vec<PagedSpan<'_>> = pairs
-        .map(|(chunk, grown)| PagedSpan { tokens: chunk.tokens, start: chunk.cache.len(), pages: &grown.pages })
-        .collect();
-    let heads = PageHeads { group: network.config.head_count / shape.kv_heads, dim: shape.head_dim };
-    let tables = |spans: &[PagedSpan<'_>]| PagedRows::new(spans, heads, pool.dtype(), pool.device());
-    let has_others = spans.iter().any(|span| span.tokens.len() > 1);
-    let ends = has_others.then(|| tables(&spans.iter().map(PagedSpan::end).collect::<Vec<_>>())).transpose()?;
-    let hidden = network.hidden(&Paged { slabs, shape, rows: tables(&spans)?, ends })?;
-    let logits = Logits::on_device(network.projected(&hidden)?);
-    for (chunk, grown) in chunks.iter_mut().zip(grown) {
-        chunk.cache.0 = CacheStorage::Candle(grown.with(chunk.tokens.len()));
-    }
-    Ok(logits)
-}
-
 fn upload(tensor: &NamedTensor, device: &Device) -> TensorResult<Tensor> {
     Tensor::from_slice(&tensor.data, tensor.shape.as_slice(), device)
 }
@@ -285,7 +257,17 @@ impl Inference for CandleDecoder {
     }
 
     fn extend_in_place(&self, chunks: &mut [Chunk<'_>]) -> Result<Logits, Error> {
-        extend(self.network(None), chunks, &self.pool)
+        extend(&self.network(None), chunks, &self.pool)
+    }
+
+    fn ahead(&self) -> Option<&dyn InferenceAhead> {
+        (!self.device.is_cpu()).then_some(self)
+    }
+}
+
+impl InferenceAhead for CandleDecoder {
+    fn extend_by_drawn(&self, caches: &mut [&mut KvCache], tokens: &Tensor) -> Result<Logits, Error> {
+        extend_by_drawn(&self.network(None), caches, tokens, &self.pool)
     }
 }
 

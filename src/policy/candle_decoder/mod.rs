@@ -5,6 +5,7 @@
 
 mod backward; // gradients of packed sequences, layer by layer
 mod decoder; // the implementation of `Decoder`
+mod extend; // new tokens of cached sequences
 #[cfg(feature = "flash-attn")]
 mod flash; // attention of sequences that are only scored
 mod head; // the last norm and projection, in blocks of targets

@@ -121,20 +121,15 @@ pub(crate) struct CandleCache {
     length: usize,
 }
 
-/// A cache with room for new tokens, which does not hold them yet.
+/// Room for new tokens of a cache, which does not hold them yet.
 pub(super) struct Grown {
-    cache: CandleCache,
+    /// The pages after the first `kept` ones.
+    added: Vec<Arc<Page>>,
+    kept: usize,
     /// A page that several caches hold, its copy and the count of its positions.
     pub(super) copy: Option<[u32; 3]>,
     /// The numbers of all pages.
     pub(super) pages: Vec<u32>,
-}
-
-impl Grown {
-    /// The cache once every layer has the new tokens.
-    pub(super) fn with(self, count: usize) -> CandleCache {
-        CandleCache { length: self.cache.length + count, ..self.cache }
-    }
 }
 
 impl CandleCache {
@@ -174,27 +169,31 @@ impl CandleCache {
         Arc::ptr_eq(&self.pool, pool)
     }
 
-    /// The cache with room for `count` more tokens; this one stays as it is.
+    /// Room for `count` more tokens; the cache stays as it is.
     ///
     /// # Errors
     /// If the device has no room.
     pub(super) fn grown(&self, count: usize) -> Result<Grown> {
-        // Asked before the clone, which holds the page too.
-        let is_shared = self.shared_end();
-        let mut cache = self.clone();
-        let mut copy = None;
-        if is_shared {
+        let (mut added, mut copy) = (Vec::new(), None);
+        let mut kept = self.pages.len();
+        if let Some(last) = self.pages.last().filter(|_| self.shared_end()) {
             let own = self.pool.page()?;
-            if let Some(last) = cache.pages.last_mut() {
-                copy = Some([last.number as u32, own.number as u32, (self.length % PAGE) as u32]);
-                *last = own;
-            }
+            copy = Some([last.number as u32, own.number as u32, (self.length % PAGE) as u32]);
+            kept -= 1;
+            added.push(own);
         }
-        while cache.pages.len() * PAGE < self.length + count {
-            cache.pages.push(self.pool.page()?);
+        while (kept + added.len()) * PAGE < self.length + count {
+            added.push(self.pool.page()?);
         }
-        let pages = cache.pages.iter().map(|page| page.number as u32).collect();
-        Ok(Grown { cache, copy, pages })
+        let pages = self.pages[..kept].iter().chain(&added).map(|page| page.number as u32).collect();
+        Ok(Grown { added, kept, copy, pages })
+    }
+
+    /// Takes the `count` tokens that there is room for, once every layer has them.
+    pub(super) fn take(&mut self, grown: Grown, count: usize) {
+        self.pages.truncate(grown.kept);
+        self.pages.extend(grown.added);
+        self.length += count;
     }
 }
 
@@ -208,8 +207,11 @@ mod tests {
 
     fn extended(cache: &CandleCache, count: usize) -> (CandleCache, Option<[u32; 3]>) {
         let grown = cache.grown(count).unwrap();
-        let copy = grown.copy;
-        (grown.with(count), copy)
+        let (copy, pages) = (grown.copy, grown.pages.clone());
+        let mut cache = cache.clone();
+        cache.take(grown, count);
+        assert_eq!(numbers(&cache), pages.iter().map(|&page| page as usize).collect::<Vec<_>>());
+        (cache, copy)
     }
 
     #[test]

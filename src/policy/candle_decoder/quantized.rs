@@ -9,11 +9,12 @@ use candle_core::quantized::{QMatMul, QTensor};
 use candle_core::{DType, Device, Module as _, Result as TensorResult, Tensor};
 
 use super::backward::EMBEDDING;
-use super::decoder::{extend, name_of};
+use super::decoder::name_of;
+use super::extend::{extend, extend_by_drawn};
 use super::network::{Network, Rotary};
 use super::pages::{CandleCache, PagePool};
 use super::weights::{AllWeights, Weights};
-use crate::policy::{CacheStorage, Chunk, DecoderConfig, Error, Inference, KvCache, Logits, inputs};
+use crate::policy::{CacheStorage, Chunk, DecoderConfig, Error, Inference, InferenceAhead, KvCache, Logits, inputs};
 
 /// Matrices by Hugging Face name.
 #[derive(Debug)]
@@ -76,6 +77,18 @@ impl QuantizedDecoder {
         let pool = PagePool::new(&config, &device, DType::F32);
         Ok(Self { config, device, rotary, matrices: QuantizedMatrices { products, embedding }, vectors, pool })
     }
+
+    fn network(&self) -> Network<'_> {
+        Network {
+            config: &self.config,
+            weights: AllWeights { trained: &self.vectors, frozen: &self.vectors },
+            rotary: &self.rotary,
+            adapter: None,
+            quantized: Some(&self.matrices),
+            #[cfg(feature = "flash-attn")]
+            is_trained: false,
+        }
+    }
 }
 
 impl Inference for QuantizedDecoder {
@@ -96,15 +109,16 @@ impl Inference for QuantizedDecoder {
     }
 
     fn extend_in_place(&self, chunks: &mut [Chunk<'_>]) -> Result<Logits, Error> {
-        let network = Network {
-            config: &self.config,
-            weights: AllWeights { trained: &self.vectors, frozen: &self.vectors },
-            rotary: &self.rotary,
-            adapter: None,
-            quantized: Some(&self.matrices),
-            #[cfg(feature = "flash-attn")]
-            is_trained: false,
-        };
-        extend(network, chunks, &self.pool)
+        extend(&self.network(), chunks, &self.pool)
+    }
+
+    fn ahead(&self) -> Option<&dyn InferenceAhead> {
+        (!self.pool.device().is_cpu()).then_some(self)
+    }
+}
+
+impl InferenceAhead for QuantizedDecoder {
+    fn extend_by_drawn(&self, caches: &mut [&mut KvCache], tokens: &Tensor) -> Result<Logits, Error> {
+        extend_by_drawn(&self.network(), caches, tokens, &self.pool)
     }
 }

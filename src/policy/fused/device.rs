@@ -209,7 +209,7 @@ enum Value {
 }
 
 /// Where the first element of a tensor lies on the device.
-fn place(storage: &Storage, layout: &Layout, stream: &CudaStream) -> Result<u64> {
+pub(super) fn place(storage: &Storage, layout: &Layout, stream: &CudaStream) -> Result<u64> {
     let Storage::Cuda(storage) = storage else { bail!("an input is on another device") };
     let offset = layout.start_offset() * storage.dtype().size_in_bytes();
     Ok(address(storage, stream)? + offset as u64)

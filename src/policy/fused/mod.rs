@@ -10,6 +10,8 @@ mod attention; // causal attention of packed sequences
 #[cfg(feature = "cuda")]
 mod device; // starts kernels
 mod elementwise; // rotary positions, the gate, sums of gradients
+#[cfg(feature = "cuda")]
+mod host_copy; // copies that nobody waits for at once
 mod layout; // which rows attend to which
 mod norm; // root mean square norms, of a sum as well
 mod operation; // what a fused operation is; candle's graph
@@ -39,7 +41,7 @@ pub use paged_write::{NewHeads, copy_pages, copy_pages_launches, write_rows, wri
 pub use pages::{PAGE, PageHeads, PageShape, PagedRows, PagedSpan};
 pub use product::{Factor, Gemm, add_product, product};
 pub use rows::{RowGroups, add_rows, add_rows_launch};
-pub use sample::{SampleTokens, TokenDraw, draw_tables, sample_tokens};
+pub use sample::{DrawnTokens, SampleTokens, TokenDraw, draw_tables, draw_tokens, sample_tokens};
 pub use scores::{
     TokenDistributions, TokenScores, TokenScoresBackward, TokenTargets, token_scores, token_scores_backward,
 };

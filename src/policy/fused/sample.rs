@@ -5,6 +5,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::operation::{Argument, Input, Launch, Operation, Spec, int, run, suffix};
+use super::pages::missing;
 use super::tables::Tables;
 use crate::policy::sampling::{Sampled, Sampling, draw};
 
@@ -35,23 +36,72 @@ pub struct TokenDraw<'a> {
 /// # Errors
 /// If a row is not there, or the backend fails.
 pub fn sample_tokens(logits: &Tensor, draws: &[TokenDraw<'_>], sampling: &Sampling) -> Result<Vec<Option<Sampled>>> {
+    draw_tokens(logits, draws, sampling)?.finish()
+}
+
+/// Tokens that are being drawn.
+#[derive(Debug)]
+pub struct DrawnTokens {
+    tokens: Tensor,
+    found: Found,
+}
+
+/// Tokens and log-probabilities, `[draws, 2]`.
+#[derive(Debug)]
+enum Found {
+    Here(Tensor),
+    #[cfg(feature = "cuda")]
+    Coming(super::host_copy::HostCopy),
+}
+
+impl DrawnTokens {
+    /// The tokens where the logits lie, `[draws]`, `u32`. Where no logit is finite, the first one that is allowed.
+    pub fn tokens(&self) -> &Tensor {
+        &self.tokens
+    }
+
+    /// The tokens, once they are drawn; `None` where no logit is finite. The only wait for the device in a step of a rollout.
+    ///
+    /// # Errors
+    /// If the backend fails.
+    pub fn finish(self) -> Result<Vec<Option<Sampled>>> {
+        let found = match self.found {
+            Found::Here(found) => found.flatten_all()?.to_vec1::<f32>()?,
+            #[cfg(feature = "cuda")]
+            Found::Coming(copy) => copy.finish()?,
+        };
+        let sampled = |pair: &[f32; 2]| {
+            let [token, log_prob] = *pair;
+            (log_prob < f32::INFINITY || log_prob.is_nan()).then_some(Sampled { token: token.to_bits(), log_prob })
+        };
+        Ok(found.as_chunks().0.iter().map(sampled).collect())
+    }
+}
+
+/// As [`sample_tokens`], without waiting for the tokens.
+///
+/// # Errors
+/// As [`sample_tokens`].
+pub fn draw_tokens(logits: &Tensor, draws: &[TokenDraw<'_>], sampling: &Sampling) -> Result<DrawnTokens> {
     let (rows, vocab) = logits.dims2()?;
     let is_wrong = |draw: &&TokenDraw<'_>| draw.row >= rows || draw.allowed.is_some_and(|ids| ids.len() > vocab);
     if let Some(draw) = draws.iter().find(is_wrong) {
         bail!("a draw from row {} of {rows}, with {vocab} ids", draw.row);
     }
+    let device = logits.device();
     if draws.is_empty() {
-        return Ok(Vec::new());
+        let tokens = Tensor::zeros(0, DType::U32, &candle_core::Device::Cpu)?;
+        return Ok(DrawnTokens { found: Found::Here(tokens.to_dtype(DType::F32)?), tokens });
     }
-    let [draws, allowed] = draw_tables(draws, logits.device())?;
-    // The only wait for the device in a step of a rollout.
-    let found =
-        run(&SampleTokens { sampling: *sampling }, &[logits, &draws, &allowed])?.swap_remove(0).to_vec2::<f32>()?;
-    let sampled = |pair: Vec<f32>| {
-        let [token, log_prob] = pair[..] else { return None };
-        (log_prob < f32::INFINITY || log_prob.is_nan()).then_some(Sampled { token: token.to_bits(), log_prob })
+    let [draws, allowed] = draw_tables(draws, device)?;
+    let outputs = run(&SampleTokens { sampling: *sampling }, &[logits, &draws, &allowed])?;
+    let [found, tokens] = <[Tensor; 2]>::try_from(outputs).map_err(|_| missing())?;
+    let found = match device {
+        #[cfg(feature = "cuda")]
+        candle_core::Device::Cuda(device) => Found::Coming(super::host_copy::HostCopy::begin(device, &found)?),
+        _ => Found::Here(found),
     };
-    Ok(found.into_iter().map(sampled).collect())
+    Ok(DrawnTokens { tokens, found })
 }
 
 /// The inputs `draws` and `allowed` of [`SampleTokens`].
@@ -70,13 +120,12 @@ pub fn draw_tables(draws: &[TokenDraw<'_>], device: &candle_core::Device) -> Res
     let mut tables = Tables::default();
     tables.rows(&rows);
     tables.list(allowed);
-    <[Tensor; 2]>::try_from(tables.upload(device)?)
-        .map_err(|_| candle_core::Error::Msg("a table is missing".to_owned()))
+    <[Tensor; 2]>::try_from(tables.upload(device)?).map_err(|_| missing())
 }
 
 /// The operation of [`sample_tokens`]: inputs `logits`, `draws`, `[draws, 5]`: row, first of the allowed ids, their count, the upper
-/// and the lower bits of the number; and `allowed`. Output `[draws, 2]` in `f32`: the bits of the token, and its log-probability,
-/// infinite where no logit is finite.
+/// and the lower bits of the number; and `allowed`. Outputs `[draws, 2]` in `f32`: the bits of the token, and its log-probability,
+/// infinite where no logit is finite; and the tokens, `[draws]` in `u32`.
 #[derive(Debug)]
 pub struct SampleTokens {
     /// How tokens are drawn.
@@ -99,14 +148,15 @@ impl Operation for SampleTokens {
 
     fn outputs(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
         let (draws, _) = sizes(inputs)?;
-        Ok(vec![Spec { dims: vec![draws, 2], dtype: DType::F32 }])
+        let tokens = Spec { dims: vec![draws], dtype: DType::U32 };
+        Ok(vec![Spec { dims: vec![draws, 2], dtype: DType::F32 }, tokens])
     }
 
     fn launches(&self, inputs: &[Spec]) -> Result<Vec<Launch>> {
         let (draws, vocab) = sizes(inputs)?;
         let Sampling { top_k, top_p, min_p, .. } = self.sampling;
         let min_p_log = if min_p > 0.0 { min_p.ln() } else { f32::NEG_INFINITY };
-        let tensors = (0..3).map(Argument::Input).chain([Argument::Output(0)]);
+        let tensors = (0..3).map(Argument::Input).chain([Argument::Output(0), Argument::Output(1)]);
         let numbers = [
             int(vocab)?,
             Argument::Float(self.sampling.scale()),
@@ -139,6 +189,8 @@ impl Operation for SampleTokens {
             }
         };
         let found: Vec<[f32; 2]> = inputs[1].ids.par_chunks_exact(5).map(sample).collect();
-        Ok(vec![found.into_flattened()])
+        // Numbers of tokens are whole in 32 bits.
+        let tokens = found.iter().map(|pair| pair[0].to_bits() as f32).collect();
+        Ok(vec![found.into_flattened(), tokens])
     }
 }

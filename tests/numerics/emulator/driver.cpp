@@ -201,7 +201,10 @@ void launch(Function &function, dim3 grid, dim3 block, unsigned shared_bytes, vo
     running = "the host";
 }
 
-void wait() { counts["waits"]++; }
+void wait() {
+    counts["waits"]++;
+    arrive_all();
+}
 
 void to_host(void *to, uint64_t from, size_t size) {
     counts["copies to the host"]++, counts["bytes to the host"] += size;
@@ -209,8 +212,10 @@ void to_host(void *to, uint64_t from, size_t size) {
         std::memset(to, 0, size);
         return;
     }
-    // The host's memory is pageable here, and then such a copy waits for the device.
-    std::memcpy(to, memory_at(from, size, "a copy to the host"), size);
+    const unsigned char *memory = memory_at(from, size, "a copy to the host");
+    // A copy to pageable memory waits for the device.
+    if (is_page_locked(to)) copy_later(to, memory, size);
+    else std::memcpy(to, memory, size), arrive_all();
 }
 
 void to_device(uint64_t to, const void *from, size_t size) {
@@ -304,10 +309,6 @@ API cuStreamSynchronize(Handle queue) {
     return check_queue(queue, "a wait"), wait(), SUCCESS;
 }
 API cuStreamIsCapturing(Handle, int *status) { return *status = 0, SUCCESS; }
-API cuStreamWaitEvent(Handle, Handle, unsigned) { return counts["events"]++, SUCCESS; }
-API cuEventCreate(Handle *event, unsigned) { return counts["events"]++, *event = new int, SUCCESS; }
-API cuEventRecord(Handle, Handle) { return counts["events"]++, SUCCESS; }
-API cuEventDestroy_v2(Handle event) { return delete static_cast<int *>(event), SUCCESS; }
 API cuMemAllocAsync(CUdeviceptr *address, size_t size, Handle queue) {
     LOCKED;
     check_queue(queue, "an allocation");

@@ -21,6 +21,13 @@ void check_queue(const void *queue, const char *what);
 // Ends the process if the thread has no context.
 void check_context(const char *what);
 
+// Whether the device copies to this place of the program's memory while the program goes on.
+bool is_page_locked(const void *place);
+
+// Such a copy. It arrives when it is waited for, all copies with `arrive_all`.
+void copy_later(void *to, const unsigned char *from, size_t size);
+void arrive_all();
+
 // For the report.
 void count(const std::string &what, size_t by);
 

@@ -43,7 +43,7 @@ fn the_stand_in_for_the_driver_compiles() {
     let emulator = super::root().join("tests/numerics/emulator");
     let status = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()))
         .args(["-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"])
-        .args(["driver.cpp", "libraries.cpp", "plain.cpp"].map(|file| emulator.join(file)))
+        .args(["driver.cpp", "host.cpp", "libraries.cpp", "plain.cpp"].map(|file| emulator.join(file)))
         .status()
         .expect("a C++ compiler");
     assert!(status.success());

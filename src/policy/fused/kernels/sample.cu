@@ -2,6 +2,7 @@
 // `src/policy/sampling.rs` does it. A row of `draws` is: row of logits, first of the allowed ids in `allowed`, their count or
 // `EVERY_ID`, and a uniform number below 1 as the upper and the lower 32 bits of an integer of 53. A row of `out` is the bits of the
 // token, and its log-probability before anything is cut; infinite if no logit is finite, and then the token is the first one.
+// `tokens` are the same tokens, for whoever goes on with them on the device.
 //
 // Without cuts, ids are drawn in their order from sums over blocks of them. With cuts they are drawn from the most probable
 // downwards: what is kept is a beginning of this order, and so is known by its mass alone. Where a given mass ends is found digit
@@ -161,8 +162,8 @@ template <class F> __device__ int walk(int first, int end, double &left, F weigh
 
 template <class T>
 __device__ void sample(
-    const T *logits, const unsigned *draws, const unsigned *allowed, float *out, int vocab, float scale, int is_greedy, int top_k,
-    float top_p, float min_p_log) {
+    const T *logits, const unsigned *draws, const unsigned *allowed, float *out, unsigned *tokens, int vocab, float scale,
+    int is_greedy, int top_k, float top_p, float min_p_log) {
     const unsigned *draw = draws + blockIdx.x * 5;
     bool is_free = draw[2] == EVERY_ID;
     const T *own = logits + (long long)draw[0] * vocab;
@@ -197,7 +198,8 @@ __device__ void sample(
     for (int other = 0; other < warps; other++) top = fmaxf(top, highest[other]);
     if (top == -INFINITE) { // in all threads
         if (threadIdx.x == 0) {
-            out[blockIdx.x * 2] = __int_as_float(candidates.count > 0 ? candidates.id(0) : 0);
+            tokens[blockIdx.x] = candidates.count > 0 ? candidates.id(0) : 0;
+            out[blockIdx.x * 2] = __int_as_float(tokens[blockIdx.x]);
             out[blockIdx.x * 2 + 1] = INFINITE;
         }
         return;
@@ -276,16 +278,17 @@ __device__ void sample(
     }
     __syncthreads();
     if (threadIdx.x == 0) {
-        out[blockIdx.x * 2] = __int_as_float(candidates.id(chosen));
+        tokens[blockIdx.x] = candidates.id(chosen);
+        out[blockIdx.x * 2] = __int_as_float(tokens[blockIdx.x]);
         out[blockIdx.x * 2 + 1] = candidates.at(chosen) - log_sum;
     }
 }
 
 #define KERNELS(T, type)                                                                                                     \
     extern "C" __global__ void __launch_bounds__(MAX_THREADS) sample_##type(                                                 \
-        const T *logits, const unsigned *draws, const unsigned *allowed, float *out, int vocab, float scale, int is_greedy,  \
-        int top_k, float top_p, float min_p_log) {                                                                           \
-        sample<T>(logits, draws, allowed, out, vocab, scale, is_greedy, top_k, top_p, min_p_log);                            \
+        const T *logits, const unsigned *draws, const unsigned *allowed, float *out, unsigned *tokens, int vocab,            \
+        float scale, int is_greedy, int top_k, float top_p, float min_p_log) {                                               \
+        sample<T>(logits, draws, allowed, out, tokens, vocab, scale, is_greedy, top_k, top_p, min_p_log);                    \
     }                                                                                                                        \
     EXPORT(sample_##type)
 

@@ -5,11 +5,17 @@
 //! None of this shows in a result: a row of the model has the same bits whatever shares its pass (see
 //! [`Inference::extend`] on the CPU), so batching decides about time and memory alone.
 
+mod ahead; // what a device computes before it is asked for
+mod memory; // what caches take, and which give way
+mod pass; // logits, and whose they are
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::prefix_cache::{ContextKey, PrefixCache};
-use super::{Chunk, Draw, Error, Inference, KvCache, Logits, Sampled, Sampling};
+use super::{Chunk, Error, Inference, KvCache, Logits};
+
+pub use pass::Pass;
 
 /// Tokens that a sequence must have in common with another to wait for its cache.
 const MIN_SHARED: usize = 16;
@@ -21,40 +27,6 @@ pub struct Request<'a> {
     pub sequence: usize,
     /// All its tokens; grown since the last request, never changed.
     pub tokens: &'a [u32],
-}
-
-/// Logits of one pass, and whose they are.
-#[derive(Debug)]
-pub struct Pass {
-    logits: Logits,
-    /// Sequences in ascending order, each with its row; several may have the same one.
-    rows: Vec<(usize, usize)>,
-}
-
-impl Pass {
-    /// Every sequence whose logits these are, ascending.
-    pub fn sequences(&self) -> impl Iterator<Item = usize> {
-        self.rows.iter().map(|&(sequence, _)| sequence)
-    }
-
-    /// Draws the next tokens of some of these sequences.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] for a sequence that is not among them; [`Error::Tensor`] if the backend fails.
-    pub fn sample(&self, sampling: &Sampling, draws: Vec<Draw<'_>>) -> Result<Vec<Sampled>, Error> {
-        let of_row = |draw| {
-            let Draw { index, allowed, stream } = draw;
-            match self.rows.binary_search_by_key(&index, |&(sequence, _)| sequence) {
-                Ok(place) => Ok(Draw { index: self.rows[place].1, allowed, stream }),
-                Err(_) => Err(Error::Shape {
-                    name: "sequence".to_owned(),
-                    expected: "one of the pass".to_owned(),
-                    found: index.to_string(),
-                }),
-            }
-        };
-        self.logits.sample(sampling, draws.into_iter().map(of_row).collect::<Result<_, _>>()?)
-    }
 }
 
 /// What batching has done so far.
@@ -109,6 +81,8 @@ pub struct Batcher {
     tag: Arc<()>,
     /// What other batchers of the same model computed.
     known: Option<Arc<Mutex<PrefixCache>>>,
+    /// Logits behind the tokens that were drawn last, which nobody has asked for yet.
+    ahead: Option<Pass>,
 }
 
 /// Sequences that stand at the same tokens, the one with the longest cache first.
@@ -132,7 +106,7 @@ impl Batcher {
         let mut sequences = Vec::new();
         sequences.resize_with(count, Sequence::default);
         let (max_batch_tokens, stats, tag) = (max_batch_tokens.max(1), BatchStats::default(), Arc::default());
-        Self { sequences, max_batch_tokens, max_cache_bytes, stats, tag, known: None }
+        Self { sequences, max_batch_tokens, max_cache_bytes, stats, tag, known: None, ahead: None }
     }
 
     /// With what earlier batchers of the same model computed; its weights must be theirs.
@@ -177,15 +151,16 @@ impl Batcher {
             sequence.is_over |= sequence.lease.as_ref().is_some_and(|lease| lease.strong_count() == 0);
         }
         self.hash(requests);
-        let (recalled, unknown) = self.recall(requests)?;
+        let (ready, requests) = self.ready(requests);
+        let (recalled, unknown) = self.recall(&requests)?;
         let mut entries = self.merge(&unknown);
         self.share(&mut entries);
         let singles = entries.iter().filter(|entry| entry.pending() == 1).count();
         // Single tokens first; the order is otherwise that of the requests.
         entries.sort_by_key(|entry| entry.pending() != 1);
         let mut rest = &mut entries[..];
-        let mut passes = vec![recalled];
-        let (mut served, mut singles) = (0, singles);
+        let (mut served, mut singles) = (ready.rows.len(), singles);
+        let mut passes = vec![ready, recalled];
         while !rest.is_empty() {
             let (batch, counts) = self.admit(decoder, rest, served == 0);
             served += batch.len();
@@ -341,44 +316,6 @@ impl Batcher {
             counts.push(count);
         }
         (batch, counts)
-    }
-
-    fn free_bytes(&self) -> Option<i64> {
-        (self.max_cache_bytes > 0).then(|| self.max_cache_bytes as i64 - self.cache_bytes() as i64)
-    }
-
-    fn growth(&self, decoder: &dyn Inference, sequence: usize, count: usize) -> usize {
-        match &self.sequences[sequence].held {
-            Some(held) => held.cache.growth(count),
-            None => decoder.first_growth(count),
-        }
-    }
-
-    /// A token's room for every sequence that has a cache.
-    fn margin(&self, decoder: &dyn Inference) -> usize {
-        let holding = self.sequences.iter().filter(|sequence| sequence.held.is_some() && !sequence.is_over).count();
-        holding * decoder.first_growth(1)
-    }
-
-    /// What the entries of a batch will take.
-    fn promised(&self, decoder: &dyn Inference, entries: &[Entry<'_>], batch: &[usize], counts: &[usize]) -> i64 {
-        let growth = |(&index, &count): (&usize, &usize)| self.growth(decoder, entries[index].sequences[0], count);
-        batch.iter().zip(counts).map(growth).sum::<usize>() as i64
-    }
-
-    /// Drops the cache of a finished sequence, or of the highest-numbered one that is not in the batch; false if there is
-    /// none. Sequences below `leader` give way only if nothing else is computed: some may wait for others outside.
-    fn preempt(&mut self, (leader, is_alone): (usize, bool), entries: &[Entry<'_>], batch: &[usize]) -> bool {
-        let going: Vec<usize> = batch.iter().map(|&index| entries[index].sequences[0]).collect();
-        let finished = self.sequences.iter().position(|sequence| sequence.is_over && sequence.held.is_some());
-        let lowest = if is_alone { 0 } else { leader + 1 };
-        let later = (lowest..self.sequences.len()).rev().find(|sequence| {
-            *sequence != leader && self.sequences[*sequence].held.is_some() && !going.contains(sequence)
-        });
-        let Some(victim) = finished.or(later) else { return false };
-        self.sequences[victim].held = None;
-        self.stats.preempted += usize::from(finished.is_none());
-        true
     }
 
     /// One pass: extends the caches of the batch by so many tokens each.
