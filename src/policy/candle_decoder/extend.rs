@@ -56,7 +56,8 @@ fn pass(
     let spans: Vec<PagedSpan<'_>> = pairs
         .map(|(chunk, grown)| PagedSpan { tokens: chunk.tokens, start: chunk.cache.len(), pages: &grown.pages })
         .collect();
-    let heads = PageHeads { group: network.config.head_count / shape.kv_heads, dim: shape.head_dim };
+    let heads =
+        PageHeads { kv_heads: shape.kv_heads, group: network.config.head_count / shape.kv_heads, dim: shape.head_dim };
     let tables = |spans: &[PagedSpan<'_>]| PagedRows::new(spans, heads, pool.dtype(), pool.device());
     let has_others = spans.iter().any(|span| span.tokens.len() > 1);
     let ends = has_others.then(|| tables(&spans.iter().map(PagedSpan::end).collect::<Vec<_>>())).transpose()?;

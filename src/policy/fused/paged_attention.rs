@@ -6,12 +6,11 @@ use rayon::prelude::*;
 use super::attention::{WIDTHS, scale, tile_bytes};
 use super::layout::tile_rows;
 use super::operation::{Argument, Input, Launch, Operation, Spec, int, run, suffix};
-use super::pages::{PAGE, PageShape, PagedRows, file};
+use super::pages::{PAGE, PageShape, PagedRows, WARP_ROWS, file};
 use crate::policy::cpu::{add_scaled, dot, fast_exp};
 
-/// Warps of a block for a single token, and rows of queries that a warp works on.
+/// Warps of a block for single tokens.
 const DECODE_WARPS: usize = 4;
-const WARP_ROWS: usize = 16;
 
 /// Causal attention of new tokens to the pages of their sequences, in which their own keys and values stand already. Query head `h`
 /// has the keys of head `h / (heads / kv_heads)`; nothing is recorded.
@@ -45,7 +44,7 @@ pub struct PagedAttention {
 }
 
 /// Inputs before the slabs.
-const TABLES: usize = 7;
+const TABLES: usize = 8;
 
 impl PagedAttention {
     fn heads(&self, inputs: &[Spec]) -> Result<usize> {
@@ -145,13 +144,12 @@ impl Operation for PagedAttention {
         let group = heads / kv_heads;
         let grid = [shared + items, kv_heads, group.div_ceil(WARP_ROWS)];
         let tensors = [Argument::Input(0), slabs, Argument::Input(1), Argument::Input(2)].into_iter();
-        let tensors = tensors.chain([Argument::Input(5), Argument::Input(6), Argument::Output(0), Argument::Output(1)]);
+        let tensors = tensors.chain([5, 6, 4, 7].map(Argument::Input)).chain([0, 1].map(Argument::Output));
         let arguments = tensors.chain(counts).chain([int(shared)?, scale]).collect();
         let bytes = decode_bytes(dtype, dim, group);
         let in_parts = wide("paged_decode", grid, DECODE_WARPS * 32, bytes, arguments)?;
 
-        let arguments = vec![Argument::Output(1), Argument::Input(4), Argument::Output(0), int(heads)?, int(dim)?];
-        Ok(vec![in_tiles, in_parts, launch("paged_merge", [merges, heads, 1], dim, 0, arguments)?])
+        Ok(vec![in_tiles, in_parts])
     }
 
     fn cpu(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
@@ -159,7 +157,7 @@ impl Operation for PagedAttention {
         let width = self.heads(&specs)? * self.shape.head_dim;
         // The end of the positions of each row, and where its pages begin.
         let mut rows = vec![(0, 0); specs[0].dims[0]];
-        for item in inputs[2].ids.chunks_exact(5) {
+        for item in inputs[2].ids.chunks_exact(6) {
             let row = &mut rows[item[0] as usize];
             *row = (row.0.max(item[2] as usize), item[3] as usize);
         }

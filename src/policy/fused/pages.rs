@@ -18,6 +18,8 @@ const SHARED_PART: usize = 4;
 const SHARED_ROWS: usize = 64;
 /// New tokens of a sequence that are computed one by one: a tile would be nearly empty.
 const FEW: usize = 4;
+/// Rows of queries that a warp works on.
+pub(super) const WARP_ROWS: usize = 16;
 /// The slot of a token that one block computes.
 const NO_SLOT: u32 = u32::MAX;
 
@@ -103,12 +105,13 @@ impl<'a> PagedSpan<'a> {
 /// - `tokens`: `[rows]`; `ends`: `[spans]`: the last row of each span
 /// - `places`: `[rows, 3]`: position, page times [`PAGE`] plus place in the page, count of places behind it that are zeroed
 /// - `table`: `[..]`: the pages of all spans
-/// - `items`: `[items, 5]`: row, first position, end of the positions, start of the pages in `table`, slot of the part or the largest
-///   number
+/// - `items`: `[items, 6]`: row, first position, end of the positions, start of the pages in `table`, slot of the part or the largest
+///   number, row of `merges`
 /// - `shared`: `[shared, 5]`: first row in `members`, count of rows, first position, end of the positions, start of the pages in `table`;
-///   `members`: `[.., 2]`: row, slot of the part
+///   `members`: `[.., 3]`: row, slot of the part, row of `merges`
 /// - `tiles`: `[tiles, 4]`: first row, count of rows, position of the first, start of the pages in `table`
-/// - `merges`: `[rows in parts, 3]`: row, first slot, count of slots
+/// - `merges`: `[rows in parts, 4]`: row, first slot, count of slots, count of blocks for each head of keys; `counts`:
+///   `[rows in parts, kv_heads]`: zeros, which blocks count up and leave as zeros
 #[derive(Clone, Debug)]
 pub struct PagedRows {
     /// The tokens.
@@ -129,6 +132,8 @@ pub struct PagedRows {
     pub tiles: Tensor,
     /// Tokens that have several parts.
     pub merges: Tensor,
+    /// How many of their parts are there.
+    pub counts: Tensor,
     /// Count of parts that are put together.
     pub slots: usize,
 }
@@ -136,7 +141,9 @@ pub struct PagedRows {
 /// Heads as attention to pages has them.
 #[derive(Clone, Copy, Debug)]
 pub struct PageHeads {
-    /// Heads of queries for each head of keys and values.
+    /// Heads of keys and values.
+    pub kv_heads: usize,
+    /// Heads of queries for each of them.
     pub group: usize,
     /// Width of a head.
     pub dim: usize,
@@ -192,15 +199,17 @@ impl PagedRows {
         tables.rows(&decode.members);
         tables.rows(&tiles);
         tables.rows(&decode.merges);
-        let [tokens, ends, places, table, items, shared, members, tiles, merges] =
-            <[Tensor; 9]>::try_from(tables.upload(device)?).map_err(|_| missing())?;
+        let counts = vec![0; decode.merges.len() * heads.kv_heads];
+        tables.list(counts);
+        let [tokens, ends, places, table, items, shared, members, tiles, merges, counts] =
+            <[Tensor; 10]>::try_from(tables.upload(device)?).map_err(|_| missing())?;
         let slots = decode.slots as usize;
-        Ok(Self { tokens, ends, places, table, items, shared, members, tiles, merges, slots })
+        Ok(Self { tokens, ends, places, table, items, shared, members, tiles, merges, counts, slots })
     }
 
     /// The tables that attention takes, in the order of its inputs.
-    pub fn of_attention(&self) -> [&Tensor; 6] {
-        [&self.table, &self.items, &self.tiles, &self.merges, &self.shared, &self.members]
+    pub fn of_attention(&self) -> [&Tensor; 7] {
+        [&self.table, &self.items, &self.tiles, &self.merges, &self.shared, &self.members, &self.counts]
     }
 }
 
@@ -218,10 +227,10 @@ struct Single<'a> {
 /// Tables for single tokens.
 #[derive(Default)]
 struct Decode {
-    items: Vec<[u32; 5]>,
+    items: Vec<[u32; 6]>,
     shared: Vec<[u32; 5]>,
-    members: Vec<[u32; 2]>,
-    merges: Vec<[u32; 3]>,
+    members: Vec<[u32; 3]>,
+    merges: Vec<[u32; 4]>,
     slots: u32,
 }
 
@@ -238,7 +247,7 @@ impl Decode {
                 covered[row] = (pages.end, covered[row].1 + pages.len().div_ceil(SHARED_PART) as u32);
             }
         }
-        // The next slot of each token.
+        // The next slot and the merge of each token.
         let mut next = Vec::with_capacity(singles.len());
         for (single, &(pages, parts)) in singles.iter().zip(&covered) {
             let first = tables.slots;
@@ -248,14 +257,17 @@ impl Decode {
             for index in parts..count {
                 let end = single.end.min(from.saturating_add(part));
                 let slot = if count > 1 { first + index } else { NO_SLOT };
-                tables.items.push([single.row, from as u32, end as u32, single.offset, slot]);
+                let merge = tables.merges.len() as u32;
+                tables.items.push([single.row, from as u32, end as u32, single.offset, slot, merge]);
                 from = end;
             }
+            next.push((first, tables.merges.len() as u32));
             if count > 1 {
-                tables.merges.push([single.row, first, count]);
+                // Blocks take up to 16 heads of a token by itself, and all heads of tokens that have pages in common.
+                let blocks = parts + (count - parts) * group.div_ceil(WARP_ROWS) as u32;
+                tables.merges.push([single.row, first, count, blocks]);
                 tables.slots += count;
             }
-            next.push(first);
         }
         for Shared { pages, rows } in &common {
             for first in pages.clone().step_by(SHARED_PART) {
@@ -268,8 +280,9 @@ impl Decode {
                     let head = [tables.members.len() as u32, rows.len() as u32];
                     tables.shared.push([head[0], head[1], positions[0], positions[1], offset]);
                     for &row in rows {
-                        tables.members.push([singles[row].row, next[row]]);
-                        next[row] += 1;
+                        let (slot, merge) = &mut next[row];
+                        tables.members.push([singles[row].row, *slot, *merge]);
+                        *slot += 1;
                     }
                 }
             }

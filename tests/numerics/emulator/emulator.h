@@ -129,6 +129,10 @@ template <class T> T atomicAdd(T *place, T value) {
     return old;
 }
 
+// Blocks run one after the other.
+inline void __threadfence() {}
+template <class T> T __ldcg(const T *place) { return *place; }
+
 inline int atomicMin(int *place, int value) {
     int old = *place;
     *place = value < old ? value : old;

@@ -86,7 +86,8 @@ fn launches_for_pages_of_real_models_fit_the_device() {
             let shape = PageShape { layers: 40, kv_heads, head_dim: dim, shift: 5 };
             for spans in [&long[..], &single[..]] {
                 let rows =
-                    PagedRows::new(spans, PageHeads { group: heads / kv_heads, dim }, dtype, &Device::Cpu).unwrap();
+                    PagedRows::new(spans, PageHeads { kv_heads, group: heads / kv_heads, dim }, dtype, &Device::Cpu)
+                        .unwrap();
                 let count = rows.tokens.dim(0).unwrap();
                 let spec = |dims: &[usize]| Spec { dims: dims.to_vec(), dtype };
                 let queries = spec(&[count, heads, dim]);

@@ -41,7 +41,7 @@ fn rows(held: &[Held], shape: PageShape, heads: usize, dtype: DType) -> PagedRow
     let pairs = held.iter().zip(&tokens);
     let spans: Vec<PagedSpan<'_>> =
         pairs.map(|(held, tokens)| PagedSpan { tokens, start: held.start, pages: &held.pages }).collect();
-    let heads = PageHeads { group: heads / shape.kv_heads, dim: shape.head_dim };
+    let heads = PageHeads { kv_heads: shape.kv_heads, group: heads / shape.kv_heads, dim: shape.head_dim };
     PagedRows::new(&spans, heads, dtype, &Device::Cpu).expect("tables")
 }
 

@@ -66,12 +66,53 @@ template <class T, int D> struct DecodeMemory {
     __device__ float *results() const { return Fetched<T, D>::ROOM > 0 ? reinterpret_cast<float *>(rooms) : scores; }
 };
 
+// Tokens whose keys several blocks go through. A row of `merges` is: row of queries, first slot, count of slots, count of blocks for
+// each head of keys. `parts` are [slots, heads, D + 2]: sums of weighted values, the highest score, the sum of weights. `counts`,
+// [merges, kv_heads], are zero before a launch and after it.
+struct Merges {
+    const unsigned *merges;
+    float *parts;
+    unsigned *counts;
+};
+
+// Whether this block is the last one of those for a token and a head of keys; by one thread, after all of the block have written
+// their parts, and a fence and a barrier.
+__device__ __forceinline__ bool is_last(const Merges &all, unsigned merge, int kv_heads) {
+    unsigned *count = all.counts + merge * kv_heads + blockIdx.y;
+    bool found = atomicAdd(count, 1u) + 1 == all.merges[merge * 4 + 3];
+    if (found) *count = 0; // for the next layer
+    return found;
+}
+
+// Puts together the parts of a token for the heads of queries that share this block's head of keys, by all threads of the block.
+// The sum is the same whichever block is the last.
+template <class T, int D>
+__device__ void put_together(const Merges &all, unsigned merge, T *out, int heads, int group) {
+    const unsigned *own = all.merges + merge * 4;
+    long long step = (long long)heads * (D + 2);
+    for (int i = threadIdx.x; i < group * D; i += blockDim.x) {
+        int head = blockIdx.y * group + i / D, column = i % D;
+        // Other blocks wrote them: not by way of this processor's cache.
+        const float *first = all.parts + own[1] * step + head * (D + 2);
+        float top = -INFINITE;
+        for (unsigned part = 0; part < own[2]; part++) top = fmaxf(top, __ldcg(first + part * step + D));
+        float sum = 0.0f, weight = 0.0f;
+        for (unsigned part = 0; part < own[2]; part++) {
+            float factor = __expf(__ldcg(first + part * step + D) - top);
+            sum += factor * __ldcg(first + part * step + column);
+            weight += factor * __ldcg(first + part * step + D + 1);
+        }
+        out[((long long)own[0] * heads + head) * D + column] = narrow<T>(sum / weight);
+    }
+}
+
 // A single token: a block takes up to 16 heads of queries that share a head of keys through a part of the positions, its warps
 // through every other page; the pages are read once for all of them. A row of `items` is: row of queries, first position (of a
-// page), end, where the pages begin in `table`, and the slot of the part in `parts`, or `NO_SLOT` if there is no other part.
+// page), end, where the pages begin in `table`, and the slot of the part, or `NO_SLOT` if there is no other part, and then the row of
+// `merges`.
 template <class T, int D>
 __device__ void decode_own(
-    const T *queries, T *const *slabs, const unsigned *table, const unsigned *item, T *out, float *parts, int heads,
+    const T *queries, T *const *slabs, const unsigned *table, const unsigned *item, T *out, const Merges &merges, int heads,
     int kv_heads, int layers, int layer, int shift, float scale) {
     constexpr int WARPS = DECODE_WARPS, STEP = Sizes<T, D>::STEP;
     typedef Softmax<T, PAGE> Scores;
@@ -142,23 +183,33 @@ __device__ void decode_own(
         if (slot == NO_SLOT) {
             out[((long long)item[0] * heads + head) * D + i] = narrow<T>(sum / weight);
         } else {
-            float *part = parts + ((long long)slot * heads + head + row) * (D + 2);
+            float *part = merges.parts + ((long long)slot * heads + head + row) * (D + 2);
             part[column] = sum;
             if (column == 0) part[D] = highest(row), part[D + 1] = weight;
         }
     }
+    if (slot == NO_SLOT) return; // the whole block
+    __threadfence();
+    __shared__ bool found;
+    __syncthreads();
+    if (threadIdx.x == 0) found = is_last(merges, item[5], kv_heads);
+    __syncthreads();
+    if (!found) return;
+    __threadfence();
+    put_together<T, D>(merges, item[5], out, heads, group);
 }
 
 // Single tokens of sequences that have whole pages in common: a block takes all heads of queries of some of them that share a head
 // of keys, up to `SHARED_ROWS`, through up to as many pages as it has warps, which are read once. A row of `items` is: first of its
-// rows in `members`, their count, first position, end, where the pages begin in `table`; a row of `members`: row of queries, slot.
+// rows in `members`, their count, first position, end, where the pages begin in `table`; a row of `members`: row of queries, slot, row
+// of `merges`.
 template <class T, int D>
 __device__ void decode_shared(
-    const T *queries, T *const *slabs, const unsigned *table, const unsigned *item, const unsigned *members, float *parts,
-    int heads, int kv_heads, int layers, int layer, int shift, float scale) {
+    const T *queries, T *const *slabs, const unsigned *table, const unsigned *item, const unsigned *members, T *out,
+    const Merges &merges, int heads, int kv_heads, int layers, int layer, int shift, float scale) {
     constexpr int STEP = Sizes<T, D>::STEP;
     typedef Fetched<T, D> Fetch;
-    const unsigned *own = members + item[0] * 2;
+    const unsigned *own = members + item[0] * 3;
     int group = heads / kv_heads, rows = item[1] * group, start = item[2], end = item[3];
     DYNAMIC_SHARED(unsigned char, raw);
     DecodeMemory<T, D> memory(raw);
@@ -179,8 +230,8 @@ __device__ void decode_shared(
     unsigned *sources = reinterpret_cast<unsigned *>(memory.tops), *targets = reinterpret_cast<unsigned *>(memory.sums);
     for (int row = threadIdx.x; row < rows; row += blockDim.x) {
         unsigned head = blockIdx.y * group + row % group;
-        sources[row] = own[row / group * 2] * heads + head;
-        targets[row] = own[row / group * 2 + 1] * heads + head;
+        sources[row] = own[row / group * 3] * heads + head;
+        targets[row] = own[row / group * 3 + 1] * heads + head;
     }
     __syncthreads();
     gather_rows<T, D>(
@@ -202,27 +253,38 @@ __device__ void decode_shared(
         const T *values = Fetch::rows(room(number) + Fetch::ROOM, page + pages.value_offset);
         softmax.add(places, products, values, Fetch::STEP, scale, [](int, int) { return true; }, result);
     }
-    auto part = [&](int row) { return parts + (long long)targets[row] * (D + 2); };
+    auto part = [&](int row) { return merges.parts + (long long)targets[row] * (D + 2); };
     int row = warp * 16 + threadIdx.x % 32 / 2;
     if (half == 0 && row < rows) part(row)[D] = softmax.top, part(row)[D + 1] = softmax.sum;
     result.each(places, [&](int row, int column, float &value) {
         if (warp * 16 + row < rows) part(warp * 16 + row)[column] = value;
     });
+    __threadfence();
+    __shared__ bool found[SHARED_ROWS];
+    __syncthreads();
+    for (int member = threadIdx.x; member < static_cast<int>(item[1]); member += blockDim.x) {
+        found[member] = is_last(merges, own[member * 3 + 2], kv_heads);
+    }
+    __syncthreads();
+    __threadfence();
+    for (int member = 0; member < static_cast<int>(item[1]); member++) {
+        if (found[member]) put_together<T, D>(merges, own[member * 3 + 2], out, heads, group);
+    }
 }
 
-// Single tokens: the first `shared_count` blocks take `shared_items`, others `items`. `parts` are [slots, heads, D + 2]: sums of
-// weighted values, the highest score, the sum of weights.
+// Single tokens: the first `shared_count` blocks take `shared_items`, others `items`.
 template <class T, int D>
 __device__ void paged_decode(
     const T *queries, T *const *slabs, const unsigned *table, const unsigned *items, const unsigned *shared_items,
-    const unsigned *members, T *out, float *parts, int heads, int kv_heads, int layers, int layer, int shift, int shared_count,
-    float scale) {
+    const unsigned *members, const Merges &merges, T *out, int heads, int kv_heads, int layers, int layer, int shift,
+    int shared_count, float scale) {
     int item = static_cast<int>(blockIdx.x) - shared_count;
     if (item >= 0) {
         decode_own<T, D>(
-            queries, slabs, table, items + item * 5, out, parts, heads, kv_heads, layers, layer, shift, scale);
+            queries, slabs, table, items + item * 6, out, merges, heads, kv_heads, layers, layer, shift, scale);
     } else if (blockIdx.z == 0) {
         decode_shared<T, D>(
-            queries, slabs, table, shared_items + blockIdx.x * 5, members, parts, heads, kv_heads, layers, layer, shift, scale);
+            queries, slabs, table, shared_items + blockIdx.x * 5, members, out, merges, heads, kv_heads, layers, layer, shift,
+            scale);
     }
 }

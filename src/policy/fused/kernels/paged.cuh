@@ -48,26 +48,6 @@ __device__ void paged_tiles(
     attend_tile<T, D>(queries, keys, out, nullptr, first, count, heads, scale);
 }
 
-// Puts together the parts of tokens, a thread for each column of a head. A row of `merges` is: row of queries, its first slot,
-// count of slots.
-template <class T>
-__device__ void paged_merge(const float *parts, const unsigned *merges, T *out, int heads, int dim) {
-    const unsigned *merge = merges + blockIdx.x * 3;
-    long long step = (long long)heads * (dim + 2);
-    const float *first = parts + merge[1] * step + blockIdx.y * (dim + 2);
-    float top = -INFINITE;
-    for (unsigned part = 0; part < merge[2]; part++) top = fmaxf(top, first[part * step + dim]);
-    for (int column = threadIdx.x; column < dim; column += blockDim.x) {
-        float sum = 0.0f, weight = 0.0f;
-        for (unsigned part = 0; part < merge[2]; part++) {
-            float factor = __expf(first[part * step + dim] - top);
-            sum += factor * first[part * step + column];
-            weight += factor * first[part * step + dim + 1];
-        }
-        out[((long long)merge[0] * heads + blockIdx.y) * dim + column] = narrow<T>(sum / weight);
-    }
-}
-
 // Heads of any width, by plain loops: a warp for each token and head. `items` are those of `paged_decode`, with all positions in
 // one part.
 template <class T>
@@ -76,7 +56,7 @@ __device__ void paged_plain(
     int layer, int shift, int dim, float scale) {
     DYNAMIC_SHARED(float, memory);
     float *query = memory, *sums = memory + dim; // every thread has columns of its own
-    const unsigned *item = items + blockIdx.x * 5;
+    const unsigned *item = items + blockIdx.x * 6;
     long long place = ((long long)item[0] * heads + blockIdx.y) * dim;
     Pages<T> pages(slabs, table + item[3], shift, layers, kv_heads, dim, layer, blockIdx.y / (heads / kv_heads));
     for (int column = threadIdx.x; column < dim; column += 32) {
@@ -170,20 +150,16 @@ __device__ void paged_copy(T *const *slabs, const unsigned *copies, int parts, i
     EXPORT(paged_tiles_##type##_##D)                                                                                         \
     extern "C" __global__ void __launch_bounds__(DECODE_WARPS * 32) paged_decode_##type##_##D(                               \
         const T *queries, T *const *slabs, const unsigned *table, const unsigned *items, const unsigned *shared_items,       \
-        const unsigned *members, T *out, float *parts, int heads, int kv_heads, int layers, int layer, int shift,            \
-        int shared_count, float scale) {                                                                                     \
+        const unsigned *members, const unsigned *merges, unsigned *counts, T *out, float *parts, int heads, int kv_heads,    \
+        int layers, int layer, int shift, int shared_count, float scale) {                                                   \
+        Merges all = {merges, parts, counts};                                                                                \
         paged_decode<T, D>(                                                                                                  \
-            queries, slabs, table, items, shared_items, members, out, parts, heads, kv_heads, layers, layer, shift,          \
-            shared_count, scale);                                                                                            \
+            queries, slabs, table, items, shared_items, members, all, out, heads, kv_heads, layers, layer, shift, shared_count,\
+            scale);                                                                                                          \
     }                                                                                                                        \
     EXPORT(paged_decode_##type##_##D)
 
 #define KERNELS(T, type)                                                                                                     \
-    extern "C" __global__ void paged_merge_##type(                                                                           \
-        const float *parts, const unsigned *merges, T *out, int heads, int dim) {                                            \
-        paged_merge<T>(parts, merges, out, heads, dim);                                                                      \
-    }                                                                                                                        \
-    EXPORT(paged_merge_##type)                                                                                               \
     extern "C" __global__ void paged_plain_##type(                                                                           \
         const T *queries, T *const *slabs, const unsigned *table, const unsigned *items, T *out, int heads, int kv_heads,    \
         int layers, int layer, int shift, int dim, float scale) {                                                            \

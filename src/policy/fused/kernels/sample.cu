@@ -176,13 +176,21 @@ __device__ void sample(
     __shared__ float highest[32];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
 
+    // The next values are on their way while these are added up.
+    float next[BLOCK / 32];
+    auto load = [&](int block) {
+#pragma unroll
+        for (int i = 0; i < BLOCK / 32; i++) next[i] = candidates.at(block * BLOCK + i * 32 + lane);
+    };
+    load(warp);
     for (int block = warp; block < blocks; block += warps) {
         float values[BLOCK / 32], top = -INFINITE, sum = 0.0f;
 #pragma unroll
         for (int i = 0; i < BLOCK / 32; i++) {
-            values[i] = candidates.at(block * BLOCK + i * 32 + lane);
+            values[i] = next[i];
             top = fmaxf(top, values[i]);
         }
+        load(block + warps);
         top = warp_max(top);
 #pragma unroll
         for (int i = 0; i < BLOCK / 32; i++) sum += top > -INFINITE ? expf(values[i] - top) : 0.0f;
