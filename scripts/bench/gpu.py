@@ -6,6 +6,7 @@ measured on the card by `gift-host bench`: bytes at the rate of a copy, operatio
 """
 
 import argparse
+import importlib.util
 import json
 import lzma
 import os
@@ -99,6 +100,10 @@ class Run:
         self.program, self.tests = self.find(arguments)
         self.report = {"steps": {}}
         self.rows, self.failures, self.notes = [], [], []
+        missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+        self.has_peers = not missing
+        if missing:
+            self.notes.append(f"the peers: {sys.executable} has no {' and no '.join(missing)}; PYTHON names an interpreter that has")
 
     def find(self, arguments):
         """The program and its tests, unpacked where they are packed."""
@@ -157,7 +162,9 @@ class Run:
         return report
 
     def peers(self, name, tasks, limit, is_needed=True, **request):
-        """Results by task of gpu_peers.py."""
+        """Results by task of gpu_peers.py; none without PyTorch, which is told once."""
+        if not self.has_peers:
+            return {}
         request.update(device="cpu" if self.sizes.is_dry else self.sizes.device, dtype=self.sizes.dtype)
         command = [sys.executable, ROOT / "scripts/bench/gpu_peers.py", json.dumps(request), *tasks]
         output = self.call(name, command, limit, is_needed) or ""
@@ -172,13 +179,24 @@ class Run:
         return {task: result for task, result in results.items() if "problem" not in result}
 
     def row(self, figure, measured, floor="", share="", peer="", ratio="", wanted=""):
-        self.rows.append((figure, measured, floor, share, peer, ratio, wanted))
+        # The tiny shape on a CPU has no aims.
+        self.rows.append((figure, measured, floor, share, peer, ratio, "" if self.sizes.is_dry else wanted))
+
+    def check_device(self):
+        """Ends at once where the program finds no device."""
+        if self.sizes.device != "cuda":
+            return
+        sizes = ["--batch", "1", "--groups", "1", "--prompt", "1", "--new", "2", "--rounds", "1", "--device", "cuda"]
+        done = subprocess.run([self.program, "bench", "rollout", *sizes], capture_output=True, text=True, env=self.environment)
+        if done.returncode != 0:
+            sys.exit(f"nothing can be measured on a device here:\n{done.stderr.strip()}")
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
     def correctness(self):
         if self.tests is None:
-            self.failures.append("tests: there is no test program; `--pack` builds it")
+            self.miss("tests", "there is no test program; `cargo test --release --test numerics --no-run` builds it, and `--pack` both",
+                      not self.sizes.is_dry)
             return
         more = {"GIFT_TEST_DEVICE": "cuda"} if self.sizes.device == "cuda" else {}
         # All of them take minutes on a CPU, where they run in `cargo test` anyway, and the emulator asks for the kernels' source.
@@ -198,6 +216,7 @@ class Run:
         theirs = self.peers("the same by PyTorch", ["agree"], 90, folder=str(folder)).get("agree") if ours else None
         shutil.rmtree(folder, ignore_errors=True)
         if not ours or not theirs:
+            self.row("log-probabilities, gradient norm against PyTorch, f32", "missing", peer="PyTorch", wanted="1e-3")
             return
         difference, ratio = theirs["log_prob_difference"], ours["grad_norm"] / theirs["grad_norm"]
         self.row("log-probabilities, gradient norm against PyTorch, f32", f"{difference:.1e} nats, {ratio - 1:+.1e}",
@@ -313,13 +332,15 @@ def seconds(line):
 def pack(folder):
     """Builds the program and its tests with CUDA, and packs both."""
     folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     common = ["--release", "--locked", "--features", os.environ.get("GIFT_FEATURES", "cuda"), "--message-format", "json-render-diagnostics"]
     for command, name in ((["build", "--bin", "gift-host"], "gift-host"), (["test", "--no-run", "--test", "numerics"], "numerics")):
-        done = subprocess.run(["cargo", *command, *common], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(["cargo", *command, *common], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            sys.exit("the build with CUDA failed; without a toolkit: scripts/cuda-toolkit.sh target/cuda scripts/bench/gpu.sh --pack FOLDER")
         messages = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         programs = [message["executable"] for message in messages
                     if message.get("executable") and message["target"]["name"] == name]
+        folder.mkdir(parents=True, exist_ok=True)
         stripped = folder / name
         subprocess.run(["strip", "-o", stripped, programs[-1]], check=True)
         with open(stripped, "rb") as source, lzma.open(f"{stripped}.xz", "wb", preset=6) as target:
@@ -344,6 +365,7 @@ def main():
         run = Run(arguments, pathlib.Path(folder))
         if run.program is None or not run.program.exists():
             sys.exit("there is no `gift-host`: build it, or name the folder of `--pack` with `--carried`")
+        run.check_device()
         run.everything()
     card = subprocess.run(["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"],
                           capture_output=True, text=True).stdout.strip() if shutil.which("nvidia-smi") else "no graphics processor"

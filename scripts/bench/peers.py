@@ -149,7 +149,7 @@ def measure(name, rounds, folder):
 
 
 def print_table(report):
-    print(f"{'case':<22} {'side':<13} {'tokens/s':>9} {'seconds':>8} {'cpu s':>8} {'ratio':>6} {'by cpu':>6} {'wanted':>7} {'GiB':>6} {'floor':>6}  rounds")
+    print(f"{'case':<22} {'side':<13} {'tokens/s':>9} {'seconds':>8} {'cpu s':>8} {'ratio':>6} {'by cpu':>6} {'aim':>7} {'GiB':>6} {'share':>6}  rounds")
     for name, case in report["cases"].items():
         for side, entry in case["sides"].items():
             ratio = f"{entry['ratio']:.2f}" if "ratio" in entry else ""
@@ -164,27 +164,33 @@ def print_table(report):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, metavar="N")
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--case", action="append", choices=CASES)
-    parser.add_argument("--out", default=str(ROOT / "scripts/bench/results/peers-cpu.json"))
+    parser.add_argument("--out", help="scripts/bench/results/peers-cpu.json if left out, or target/peers-cpu.json with --case")
     for hidden in ["--task", "--folder", "--sizes"]:
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.rounds < 1 or arguments.threads < 1:
+        parser.error("--rounds and --threads are at least 1")
     if arguments.task:
         result = peer_sides.TASKS[arguments.task](arguments.folder, json.loads(arguments.sizes))
         print("RESULT " + json.dumps(result), flush=True)
         # llama.cpp's threads need not be waited for.
         os._exit(0)
+    if not os.path.exists(BINARY):
+        sys.exit(f"there is no {BINARY}: `cargo build --release` makes it, and GIFT_HOST names another one")
+    out = arguments.out or str(ROOT / ("target" if arguments.case else "scripts/bench/results") / "peers-cpu.json")
     globals()["THREADS"] = arguments.threads
     os.environ["PEER_THREADS"] = str(arguments.threads)
     report = {"processor": processor_name(), "threads": THREADS, "rounds": arguments.rounds, "cases": {}}
     for name in arguments.case or CASES:
         with tempfile.TemporaryDirectory() as folder:
             report["cases"][name] = measure(name, arguments.rounds, folder)
-    pathlib.Path(arguments.out).write_text(json.dumps(report, indent=2) + "\n")
+    pathlib.Path(out).write_text(json.dumps(report, indent=2) + "\n")
     print_table(report)
-    print(f"load average at the end: {load_average():.1f}; written to {arguments.out}")
+    print("ratio: the peer's seconds over ours, by cpu: of processor time; share: of the floor, which gift-host bench explains")
+    print(f"load average at the end: {load_average():.1f}; written to {out}")
 
 
 if __name__ == "__main__":

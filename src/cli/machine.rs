@@ -60,7 +60,8 @@ fn entry(file: &str, name: &str) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-fn memory_bytes() -> Option<u64> {
+/// Memory of the machine, if the kernel tells.
+pub(crate) fn memory_bytes() -> Option<u64> {
     entry("/proc/meminfo", "MemTotal")?.split_whitespace().next()?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
 }
 

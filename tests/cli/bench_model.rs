@@ -79,10 +79,35 @@ fn sizes_that_cannot_be_measured() {
       expected: numbers of at least 1, and `--groups` that divides `--batch`
       found:    --batch 6 --groups 4 --prompt 200 --new 64 --rounds 3
     ");
+    assert_output!(place, ["bench", "rollout", "--batch", "4000000000", "--new", "1"], @r"
+    status: 2
+    --- errors
+    error[cli::bench]: these are too many tokens to measure
+      expected: sequences of at most 100000000 tokens together
+      found:    --batch 4000000000 of 201 tokens each
+      help:     fewer or shorter sequences; a few seconds of work measure as well as an hour
+    ");
+    let sizes = ["bench", "update", "--new", "18446744073709551615"];
+    assert_output!(place, sizes, @r"
+    status: 2
+    --- errors
+    error[cli::bench]: these are too many tokens to measure
+      expected: sequences of at most 100000000 tokens together
+      found:    --batch 16 of 18446744073709551615 tokens each
+      help:     fewer or shorter sequences; a few seconds of work measure as well as an hour
+    ");
+    assert_output!(place, ["bench", "rollout", "--threads", "100000"], @r"
+    status: 2
+    --- errors
+    error[cli::bench]: no machine has so many threads
+      expected: `--threads` of at most 1024
+      found:    100000
+    ");
     assert_output!(place, ["bench", "rollout", "--turns", "2", "--save", "folder"], @r"
     status: 2
     --- errors
     error[cli::bench]: these turns cannot be measured
-      expected: `--turns` and `--turn-prompt` of at least 1, and with `--save` one turn
+      expected: `--turns`, `--turn-prompt` and `--max-batch-tokens` of at least 1, and with `--save` one turn
+      found:    --turns 2 --turn-prompt 200 --max-batch-tokens 8192 --save
     ");
 }

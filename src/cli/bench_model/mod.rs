@@ -13,8 +13,12 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value as Json, json};
 
 use crate::checkpoint::Origin;
+use crate::config::OptimizerStates;
 use crate::diag::Diagnostic;
-use crate::policy::{Decoder, NamedTensor, Sampling, Tokenizer, initial_weights};
+use crate::policy::{
+    Decoder, DecoderConfig, NamedTensor, Sampling, StepSize, Tokenizer, initial_weights, rollout_memory,
+    training_memory,
+};
 use crate::seed::Seed;
 
 use super::output::processor_seconds;
@@ -23,6 +27,11 @@ use floor::Floor;
 
 pub(crate) use rollout::{RolloutArgs, run as rollout};
 pub(crate) use update::{UpdateArgs, run as update};
+
+/// Tokens of all sequences together: more is a slip of the hand, and would take all of the memory before anything is measured.
+const MAX_TOKENS: usize = 100_000_000;
+/// Threads, of which no machine has more.
+const MAX_THREADS: usize = 1024;
 
 /// Flags that both measurements share.
 #[derive(Debug, clap::Args)]
@@ -79,8 +88,30 @@ struct Subject {
 }
 
 impl ModelArgs {
+    /// That the machine has room for the weights on a CPU, and for what training takes beside them.
+    fn check_memory(&self, config: &DecoderConfig, is_trained: bool) -> Result<(), Box<Diagnostic>> {
+        let is_on_cpu = self.device == "cpu" || !cfg!(feature = "cuda");
+        let size = StepSize { sequences: 1, tokens: 1, threads: 1, gradient_checkpointing: true };
+        let plan = if is_trained {
+            training_memory(config, None, OptimizerStates::F32, size)
+        } else {
+            rollout_memory(config, size)
+        };
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        match super::machine::memory_bytes() {
+            Some(bytes) if is_on_cpu && plan.peak() as u64 > bytes => {
+                let problem = Diagnostic::error("cli::bench", "the machine has no room for this model")
+                    .expected(format!("{:.0} GiB for `--shape {}`", gib(plan.peak() as u64), self.shape))
+                    .found(format!("{:.0} GiB", gib(bytes)))
+                    .help("a smaller shape, or a device with `--device cuda` in a build with CUDA");
+                Err(Box::new(problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The model, after the checks of the sizes.
-    fn subject(&self, context: usize) -> Result<Subject, Box<Diagnostic>> {
+    fn subject(&self, context: usize, is_trained: bool) -> Result<Subject, Box<Diagnostic>> {
         let load_before = load_average();
         let sizes = [self.batch, self.groups, self.prompt, self.new, self.rounds];
         if sizes.contains(&0) || self.groups > self.batch || !self.batch.is_multiple_of(self.groups) {
@@ -93,13 +124,28 @@ impl ModelArgs {
                     )),
             ));
         }
-        super::train::use_threads(self.threads.map_or(0, std::num::NonZeroUsize::get));
+        if self.batch.saturating_mul(context) > MAX_TOKENS {
+            let problem = Diagnostic::error("cli::bench", "these are too many tokens to measure")
+                .expected(format!("sequences of at most {MAX_TOKENS} tokens together"))
+                .found(format!("--batch {} of {context} tokens each", self.batch))
+                .help("fewer or shorter sequences; a few seconds of work measure as well as an hour");
+            return Err(Box::new(problem));
+        }
+        let threads = self.threads.map_or(0, std::num::NonZeroUsize::get);
+        if threads > MAX_THREADS {
+            let problem = Diagnostic::error("cli::bench", "no machine has so many threads")
+                .expected(format!("`--threads` of at most {MAX_THREADS}"))
+                .found(threads.to_string());
+            return Err(Box::new(problem));
+        }
+        super::train::use_threads(threads);
         let threads = rayon::current_num_threads();
         let seed = Seed::new(self.seed);
         let (name, mut model) = if let Some(name) = &self.model {
             (name.clone(), model::load(name, seed)?)
         } else {
             let config = shapes::config(&self.shape);
+            self.check_memory(&config, is_trained)?;
             let weights: Vec<NamedTensor> = initial_weights(&config, seed.child("weights", 0));
             let (adapter, origin) = (None, Origin::default());
             let model = model::Model { config, weights, tokenizer: Tokenizer::Bytes, folder: None, adapter, origin };

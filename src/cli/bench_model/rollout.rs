@@ -50,7 +50,9 @@ impl RolloutArgs {
 
     /// Tokens of a finished sequence.
     fn context(&self) -> usize {
-        self.model.prompt + self.model.new + (self.turns.max(1) - 1) * (self.turn_prompt() + self.model.new)
+        let first = self.model.prompt.saturating_add(self.model.new);
+        let later = self.turn_prompt().saturating_add(self.model.new);
+        first.saturating_add((self.turns.max(1) - 1).saturating_mul(later))
     }
 
     /// The sampled tokens of a finished sequence.
@@ -63,12 +65,16 @@ impl RolloutArgs {
 
 /// Measures and prints.
 pub(crate) fn run(args: &RolloutArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
-    if args.turns == 0 || args.turn_prompt() == 0 || (args.turns > 1 && args.model.save.is_some()) {
+    let sizes = [args.turns, args.turn_prompt.unwrap_or(1), args.max_batch_tokens];
+    if sizes.contains(&0) || (args.turns > 1 && args.model.save.is_some()) {
+        let (turns, turn_prompt, most) = (args.turns, args.turn_prompt(), args.max_batch_tokens);
+        let saved = if args.model.save.is_some() { " --save" } else { "" };
         let problem = Diagnostic::error("cli::bench", "these turns cannot be measured")
-            .expected("`--turns` and `--turn-prompt` of at least 1, and with `--save` one turn");
+            .expected("`--turns`, `--turn-prompt` and `--max-batch-tokens` of at least 1, and with `--save` one turn")
+            .found(format!("--turns {turns} --turn-prompt {turn_prompt} --max-batch-tokens {most}{saved}"));
         return Err(Box::new(problem).into());
     }
-    let mut subject = args.model.subject(args.context())?;
+    let mut subject = args.model.subject(args.context(), args.update)?;
     let decoder = subject.decoder.as_ref();
     // Enough to start the threads and to touch every weight.
     play(args, decoder, (1, args.model.new.min(WARM_UP)))?;

@@ -43,7 +43,8 @@ impl Line {
 /// Prints the lines under a head.
 pub(super) fn print(out: &mut dyn Write, lines: &[Line]) -> std::io::Result<()> {
     writeln!(out, "{:<10} {:>9} {:>10} {:>10} {:>10} {:>8}", "", "tokens", "seconds", "tokens/s", "floor s", "share")?;
-    for line in lines {
+    // With one new token a turn, nothing is left to decode.
+    for line in lines.iter().filter(|line| line.tokens > 0) {
         writeln!(
             out,
             "{:<10} {:>9} {:>10.3} {:>10.1} {:>10.3} {:>6.0} %",

@@ -116,7 +116,7 @@ pub(super) fn measure(
 /// Measures and prints.
 pub(crate) fn run(args: &UpdateArgs, out: &mut dyn Write) -> anyhow::Result<ExitStatus> {
     let ModelArgs { batch, groups, prompt, new, .. } = args.model;
-    let mut subject = args.model.subject(prompt + new)?;
+    let mut subject = args.model.subject(prompt.saturating_add(new), true)?;
     let vocab_size = subject.decoder.config().vocab_size;
     let prompts = args.model.prompts(vocab_size);
     let mut stream = Seed::new(args.model.seed).child("answers", 0).stream();

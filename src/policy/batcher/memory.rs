@@ -4,8 +4,10 @@ use super::{Batcher, Entry};
 use crate::policy::Inference;
 
 impl Batcher {
+    /// What caches may still take; `None` without a bound.
     pub(super) fn free_bytes(&self) -> Option<i64> {
-        (self.max_cache_bytes > 0).then(|| self.max_cache_bytes as i64 - self.cache_bytes() as i64)
+        let most = i64::try_from(self.max_cache_bytes).unwrap_or(i64::MAX);
+        (most > 0).then(|| most - self.cache_bytes() as i64)
     }
 
     pub(super) fn growth(&self, decoder: &dyn Inference, sequence: usize, count: usize) -> usize {
