@@ -226,17 +226,14 @@ pub fn advance(
     let passes = batcher.step(decoder, &requests)?;
     let mut waiting: HashMap<usize, &mut Dialogue> =
         sequences.into_iter().zip(dialogues.iter_mut().map(|dialogue| &mut **dialogue)).collect();
-    let serve = |pass: &Pass| -> Vec<Served<'_>> {
-        let found = pass.sequences().filter_map(|sequence| Some((sequence, waiting.remove(&sequence)?)));
-        found.map(|(sequence, dialogue)| Served { sequence, allowed: dialogue.allowed(), dialogue }).collect()
-    };
-    let mut served: Vec<Vec<Served<'_>>> = passes.iter().map(serve).collect();
-    let draws =
-        passes.iter().zip(&mut served).map(|(pass, served)| (pass, served.iter_mut().map(Served::draw).collect()));
-    let drawn = batcher.sample(decoder, &rules.sampling, draws.collect())?;
-    for (served, drawn) in served.into_iter().zip(drawn) {
-        let pairs = served.into_par_iter().zip(drawn).with_min_len(ACCEPTED_TOGETHER);
-        pairs.for_each(|(served, drawn)| served.dialogue.accept(drawn, served.allowed, tokenizer, rules));
-    }
+    let served = passes.iter().flat_map(Pass::sequences).filter_map(|sequence| {
+        let dialogue = waiting.remove(&sequence)?;
+        Some(Served { sequence, allowed: dialogue.allowed(), dialogue })
+    });
+    let mut served: Vec<Served<'_>> = served.collect();
+    let draws = served.iter_mut().map(Served::draw).collect();
+    let drawn = batcher.sample(decoder, &rules.sampling, &passes, draws)?;
+    let pairs = served.into_par_iter().zip(drawn).with_min_len(ACCEPTED_TOGETHER);
+    pairs.for_each(|(served, drawn)| served.dialogue.accept(drawn, served.allowed, tokenizer, rules));
     Ok(())
 }

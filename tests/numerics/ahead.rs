@@ -101,17 +101,14 @@ fn play(decoder: &Counted, max_tokens: usize, max_bytes: usize) -> Vec<(Vec<u32>
             let allowed: Vec<u32> = (0..vocab_size as u32).step_by(3).collect();
             let mut streams: Vec<Option<&mut Stream>> =
                 players.iter_mut().map(|player| Some(&mut player.stream)).collect();
-            let mut draws = Vec::new();
-            for pass in &passes {
-                let draw = |index: usize| {
-                    let stream = streams[index].take().expect("a sequence of one pass");
-                    Draw { index, allowed: index.is_multiple_of(2).then_some(&allowed[..]), stream }
-                };
-                draws.push((pass, pass.sequences().map(draw).collect()));
-            }
-            let drawn = batcher.sample(decoder, &Sampling::default(), draws).expect("drawn");
+            let draw = |&index: &usize| {
+                let stream = streams[index].take().expect("a sequence of one pass");
+                Draw { index, allowed: index.is_multiple_of(2).then_some(&allowed[..]), stream }
+            };
+            let draws = sequences.iter().map(draw).collect();
+            let drawn = batcher.sample(decoder, &Sampling::default(), &passes, draws).expect("drawn");
             assert!(max_bytes == 0 || batcher.cache_bytes() <= max_bytes, "{} bytes", batcher.cache_bytes());
-            for (sequence, drawn) in sequences.into_iter().zip(drawn.into_iter().flatten()) {
+            for (sequence, drawn) in sequences.into_iter().zip(drawn) {
                 let player = &mut players[sequence];
                 player.tokens.push(drawn.token);
                 player.log_probs.push(drawn.log_prob);

@@ -69,7 +69,7 @@ fn play_on(decoder: &dyn Inference, threads: usize, mut batcher: Batcher) -> (Ve
                     let sequences: Vec<usize> = pass.sequences().collect();
                     let streams = streams.iter_mut().enumerate().filter(|(sequence, _)| sequences.contains(sequence));
                     let draws = streams.map(|(index, stream)| Draw { index, allowed: None, stream }).collect();
-                    let drawn = batcher.sample(decoder, &sampling, vec![(&pass, draws)]).expect("drawn").remove(0);
+                    let drawn = batcher.sample(decoder, &sampling, &[pass], draws).expect("drawn");
                     for (sequence, drawn) in sequences.into_iter().zip(drawn) {
                         played[sequence].0.push(drawn.token);
                         played[sequence].1.push(drawn.log_prob.to_bits());
@@ -114,6 +114,17 @@ fn batching_sharing_threads_and_preemption_change_no_bit() {
         let (played, stats) = play(threads, batch, cache);
         assert!(played == expected, "{threads} threads, {batch} tokens a pass, {cache} bytes of caches: {stats:?}");
     }
+}
+
+#[test]
+fn a_token_for_a_sequence_without_logits_is_refused() {
+    let (decoder, mut batcher) = (decoder(), Batcher::new(12, 8192, 0));
+    let tokens = prompt(0);
+    let passes = batcher.step(&decoder, &[Request { sequence: 0, tokens: &tokens }]).expect("computed");
+    let mut streams = [0, 1].map(|sequence| Seed::new(4).child("member", sequence).stream());
+    let draws = streams.iter_mut().enumerate().map(|(index, stream)| Draw { index, allowed: None, stream }).collect();
+    let problem = batcher.sample(&decoder, &Sampling::default(), &passes, draws).expect_err("sequence 1 has no logits");
+    assert_eq!(problem.to_string(), "`sequence`: expected one of the passes, in their order, found 1");
 }
 
 /// Nothing that is computed is computed again: a prompt counts once a group, the beginning of two prompts once, and no turn

@@ -158,10 +158,6 @@ struct Player {
     left: usize,
 }
 
-fn draw_of<'a>((index, player): &'a mut (usize, &mut Player)) -> Draw<'a> {
-    Draw { index: *index, allowed: None, stream: &mut player.stream }
-}
-
 fn play(args: &RolloutArgs, decoder: &dyn Decoder, (turns, new): (usize, usize)) -> anyhow::Result<Round> {
     let vocab_size = decoder.config().vocab_size;
     let prompts = args.model.prompts(vocab_size);
@@ -193,14 +189,16 @@ fn play(args: &RolloutArgs, decoder: &dyn Decoder, (turns, new): (usize, usize))
                 waiting.map(|(sequence, player)| Request { sequence, tokens: &player.tokens }).collect();
             let passes = batcher.step(decoder, &requests)?;
             let mut waiting: HashMap<usize, &mut Player> = players.iter_mut().enumerate().collect();
-            let serve = |pass: &Pass| -> Vec<(usize, &mut Player)> {
-                pass.sequences().filter_map(|sequence| Some((sequence, waiting.remove(&sequence)?))).collect()
-            };
-            let mut served: Vec<Vec<(usize, &mut Player)>> = passes.iter().map(serve).collect();
-            let draws =
-                passes.iter().zip(&mut served).map(|(pass, served)| (pass, served.iter_mut().map(draw_of).collect()));
-            let drawn = batcher.sample(decoder, &SAMPLING, draws.collect())?;
-            for ((_, player), drawn) in served.into_iter().flatten().zip(drawn.into_iter().flatten()) {
+            let served = passes.iter().flat_map(Pass::sequences);
+            let mut served: Vec<(usize, &mut Player)> =
+                served.filter_map(|sequence| Some((sequence, waiting.remove(&sequence)?))).collect();
+            let draw = served.iter_mut().map(|(index, player)| Draw {
+                index: *index,
+                allowed: None,
+                stream: &mut player.stream,
+            });
+            let drawn = batcher.sample(decoder, &SAMPLING, &passes, draw.collect())?;
+            for ((_, player), drawn) in served.into_iter().zip(drawn) {
                 player.tokens.push(drawn.token);
                 player.log_probs.push(drawn.log_prob);
                 player.left -= 1;

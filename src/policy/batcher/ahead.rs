@@ -8,25 +8,37 @@ use crate::policy::logits::Drawing;
 use crate::policy::{Draw, Error, Inference, InferenceAhead, KvCache, Logits, Sampled, Sampling};
 
 impl Batcher {
-    /// Draws tokens for sequences of these passes. A decoder on a device has their logits ready for the next [`Batcher::step`].
+    /// Draws tokens for sequences of these passes, in the order of the passes and of their sequences; some may be left out. A decoder
+    /// on a device has their logits ready for the next [`Batcher::step`].
     ///
     /// # Errors
-    /// [`Error::Shape`] for a sequence that is not in its pass; otherwise from the decoder.
+    /// [`Error::Shape`] for a sequence that is in none of the passes, or in an earlier one; otherwise from the decoder.
     pub fn sample(
         &mut self,
         decoder: &dyn Inference,
         sampling: &Sampling,
-        draws: Vec<(&Pass, Vec<Draw<'_>>)>,
-    ) -> Result<Vec<Vec<Sampled>>, Error> {
-        let sequences: Vec<usize> = draws.iter().flat_map(|(_, draws)| draws.iter().map(|draw| draw.index)).collect();
-        let drawings = draws.into_iter().map(|(pass, draws)| pass.draw(sampling, draws));
-        let drawings = drawings.collect::<Result<Vec<_>, _>>()?;
+        passes: &[Pass],
+        draws: Vec<Draw<'_>>,
+    ) -> Result<Vec<Sampled>, Error> {
+        let sequences: Vec<usize> = draws.iter().map(|draw| draw.index).collect();
+        let mut draws = draws.into_iter().peekable();
+        let mut drawings = Vec::with_capacity(passes.len());
+        for pass in passes {
+            let of_row = || {
+                let draw = draws.next_if(|draw| pass.row(draw.index).is_some())?;
+                Some(Draw { index: pass.row(draw.index)?, ..draw })
+            };
+            drawings.push(pass.logits.draw(sampling, std::iter::from_fn(of_row).collect())?);
+        }
+        if let Some(draw) = draws.peek() {
+            let expected = "one of the passes, in their order".to_owned();
+            return Err(Error::Shape { name: "sequence".to_owned(), expected, found: draw.index.to_string() });
+        }
         let places = self.go_ahead(decoder, &sequences, &drawings)?;
-        let drawn = drawings.into_iter().map(Drawing::finish).collect::<Result<Vec<_>, _>>()?;
-        let tokens: Vec<u32> = drawn.iter().flatten().map(|drawn| drawn.token).collect();
+        let drawn = drawings.into_iter().map(Drawing::finish).collect::<Result<Vec<_>, _>>()?.concat();
         for place in places {
             if let Some(held) = &mut self.sequences[sequences[place]].held {
-                held.tokens.push(tokens[place]);
+                held.tokens.push(drawn[place].token);
             }
         }
         Ok(drawn)
@@ -77,15 +89,12 @@ impl Batcher {
 
     /// The logits that were computed before they were asked for, and the other requests.
     pub(super) fn ready<'a>(&mut self, requests: &[Request<'a>]) -> (Pass, Vec<Request<'a>>) {
-        let Pass { logits, rows } = self.ahead.take().unwrap_or_else(Pass::empty);
-        let (mut found, mut others) = (Vec::with_capacity(rows.len()), Vec::new());
+        let ahead = self.ahead.take().unwrap_or_else(Pass::empty);
+        let (mut found, mut others) = (Vec::with_capacity(ahead.rows.len()), Vec::new());
         for request in requests {
             let sequence = request.sequence;
-            let place = rows.binary_search_by_key(&sequence, |&(sequence, _)| sequence);
-            match (place, &mut self.sequences[sequence].held) {
-                (Ok(place), Some(held)) if held.cache.len() == request.tokens.len() => {
-                    found.push((sequence, rows[place].1));
-                }
+            match (ahead.row(sequence), &mut self.sequences[sequence].held) {
+                (Some(row), Some(held)) if held.cache.len() == request.tokens.len() => found.push((sequence, row)),
                 (_, held) => {
                     // Logits that nobody asked for at once are gone: the last token is computed again.
                     let wanted = request.tokens.len() - 1;
@@ -98,7 +107,7 @@ impl Batcher {
             }
         }
         found.sort_unstable();
-        (Pass { logits, rows: found }, others)
+        (Pass { rows: found, ..ahead }, others)
     }
 }
 

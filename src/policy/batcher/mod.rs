@@ -152,7 +152,7 @@ impl Batcher {
         }
         self.hash(requests);
         let (ready, requests) = self.ready(requests);
-        let (recalled, unknown) = self.recall(&requests)?;
+        let (recalled, unknown) = self.recall(requests)?;
         let mut entries = self.merge(&unknown);
         self.share(&mut entries);
         let singles = entries.iter().filter(|entry| entry.pending() == 1).count();
@@ -198,17 +198,15 @@ impl Batcher {
     }
 
     /// The logits of the sequences that stand where another batcher of this model has been, and the other requests.
-    fn recall<'a>(&mut self, requests: &[Request<'a>]) -> Result<(Pass, Vec<Request<'a>>), Error> {
+    fn recall<'a>(&mut self, requests: Vec<Request<'a>>) -> Result<(Pass, Vec<Request<'a>>), Error> {
+        let Some(known) = self.known.clone() else { return Ok((Pass::empty(), requests)) };
         let (mut rows, mut logits) = (Vec::new(), Vec::new());
         let mut unknown = Vec::with_capacity(requests.len());
-        let Some(known) = self.known.clone() else {
-            return Ok((Pass { logits: Logits::joined(&logits)?, rows }, requests.to_vec()));
-        };
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         for request in requests {
             let sequence = &mut self.sequences[request.sequence];
             let Some(found) = known.get(sequence.key, request.tokens) else {
-                unknown.push(*request);
+                unknown.push(request);
                 continue;
             };
             let held = sequence.held.take().map_or(0, |held| held.cache.len());

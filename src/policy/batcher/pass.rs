@@ -1,7 +1,6 @@
 //! The logits of one pass, and the sequences that they belong to.
 
-use crate::policy::logits::Drawing;
-use crate::policy::{Draw, Error, Logits, Sampling};
+use crate::policy::Logits;
 
 /// Logits of one pass, and whose they are.
 #[derive(Debug)]
@@ -22,22 +21,9 @@ impl Pass {
         self.rows.iter().map(|&(sequence, _)| sequence)
     }
 
-    /// Begins to draw the next tokens of some of these sequences.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] for a sequence that is not among them; [`Error::Tensor`] if the backend fails.
-    pub(super) fn draw<'a>(&self, sampling: &Sampling, draws: Vec<Draw<'a>>) -> Result<Drawing<'a>, Error> {
-        let of_row = |draw| {
-            let Draw { index, allowed, stream } = draw;
-            match self.rows.binary_search_by_key(&index, |&(sequence, _)| sequence) {
-                Ok(place) => Ok(Draw { index: self.rows[place].1, allowed, stream }),
-                Err(_) => Err(Error::Shape {
-                    name: "sequence".to_owned(),
-                    expected: "one of the pass".to_owned(),
-                    found: index.to_string(),
-                }),
-            }
-        };
-        self.logits.draw(sampling, draws.into_iter().map(of_row).collect::<Result<_, _>>()?)
+    /// The row of a sequence, if it is one of these.
+    pub(super) fn row(&self, sequence: usize) -> Option<usize> {
+        let place = self.rows.binary_search_by_key(&sequence, |&(sequence, _)| sequence).ok()?;
+        Some(self.rows[place].1)
     }
 }
